@@ -1,0 +1,1 @@
+"""The demo world: generated prompts and responses whose true weights and rewards are known (see `world`)."""

@@ -1,0 +1,195 @@
+"""The demo world: prompts, preference pairs and their truth (METHOD, section 10).
+
+In: a seed and numbers of prompts. Out: `DemoData`, and functions that recompute the truth from texts alone.
+
+1. Prompts are drawn per family without repetition. `validation` uses the phrasings and topics of `train` in other
+   combinations; `test_phrasing`, `test_topic` and `test_both` hold out phrasings, topics and both.
+2. Per prompt 16 distinct random responses are drawn. The chosen one is the best under w°(x).r(x, y) plus Gumbel noise;
+   it is published with three random others.
+3. "overall" pairs put the chosen response against each of the three. Per objective, all pairs of the four are labelled
+   by a Bradley-Terry draw under r_k; exact ties are dropped.
+4. In the test splits there is no noise: the best response is the true best and pairs show the true order.
+Nothing but the evaluation may read `true_weights` and `true_rewards`.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from preforch_training.demo.families import FAMILIES, OBJECTIVES, Family
+from preforch_training.demo.prompts import read_prompt, topics, true_weights
+from preforch_training.demo.responses import Parts, count_parts, draw_response, reward
+
+__all__ = [
+    "OBJECTIVES", "DemoData", "DemoPair", "DemoPrompt", "Parts", "generate", "held_out_examples", "parse",
+    "true_rewards", "true_weights", "world_hash",
+]  # fmt: skip
+
+TEST_SPLITS = ("test_phrasing", "test_topic", "test_both")
+CANDIDATES = 16
+PUBLISHED = 4
+GUMBEL_SCALE = 0.15
+BRADLEY_TERRY_SCALE = 4.0
+
+
+@dataclass(frozen=True)
+class DemoPrompt:
+    """`split` is "train", "validation", "test_phrasing", "test_topic" or "test_both"; `true_weights` is w°(x)."""
+
+    id: str
+    text: str
+    family: str
+    topic: str
+    split: str
+    true_weights: dict[str, float]
+
+
+@dataclass(frozen=True)
+class DemoPair:
+    """`objective` is the name of an objective or "overall"."""
+
+    id: str
+    prompt_id: str
+    objective: str
+    chosen: str
+    rejected: str
+    split: str
+
+
+@dataclass(frozen=True)
+class DemoData:
+    prompts: list[DemoPrompt]
+    pairs: list[DemoPair]
+
+
+def generate(*, seed: int, train_prompts: int, validation_prompts: int, test_prompts: int) -> DemoData:
+    """The same data for the same arguments; `test_prompts` counts per test split.
+
+    The training data does not depend on the other two numbers. Raises ValueError where a family has too few texts.
+    """
+    learning = _draw_texts(seed, "train", [train_prompts, validation_prompts])
+    texts = {"train": learning[0], "validation": learning[1]}
+    texts |= {split: _draw_texts(seed, split, [test_prompts])[0] for split in TEST_SPLITS}
+    prompts: list[DemoPrompt] = []
+    pairs: list[DemoPair] = []
+    for split, split_texts in texts.items():
+        rng = _rng(seed, split, "responses")
+        for i, text in enumerate(split_texts):
+            prompt = _prompt(f"{split}-{i:06d}", text, split)
+            prompts.append(prompt)
+            pairs.extend(_pairs(rng, prompt))
+    return DemoData(prompts, pairs)
+
+
+def parse(prompt: str, response: str) -> Parts:
+    """The parts of any text as a response to a prompt of this world; ValueError for any other prompt."""
+    return count_parts(read_prompt(prompt).topic, response)
+
+
+def true_rewards(prompt: str, response: str) -> dict[str, float]:
+    """r(x, y) by objective, from the parts alone; ValueError for a prompt that is not of this world."""
+    return reward(parse(prompt, response), read_prompt(prompt).family)
+
+
+def world_hash() -> str:
+    """sha256 over the source files of this package: which world a report was measured on."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def held_out_examples(n: int) -> list[str]:
+    """n prompts with held-out phrasing and topic for showing, cycling through the families."""
+    held_out = topics(held_out=True)
+    most = len(FAMILIES) * len(FAMILIES[0].held_out_phrasings)
+    if not 0 <= n <= most:
+        raise ValueError(f"held_out_examples: n is {n}, allowed are 0 to {most}")
+    rounds = [(family, i) for i in range(len(FAMILIES[0].held_out_phrasings)) for family in FAMILIES]
+    return [
+        family.held_out_phrasings[i].format(t=held_out[(5 * place) % len(held_out)])
+        for place, (family, i) in enumerate(rounds[:n])
+    ]
+
+
+def _rng(seed: int, split: str, purpose: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{split}/{purpose}".encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+
+
+def _draw_texts(seed: int, split: str, counts: list[int]) -> list[list[str]]:
+    """Disjoint lists of distinct prompt texts, each with the families' shares and in random order."""
+    rng = _rng(seed, split, "prompts")
+    drawn: list[list[str]] = [[] for _ in counts]
+    quotas = [_quotas(count) for count in counts]
+    for place, family in enumerate(FAMILIES):
+        texts = _texts(family, split)
+        wanted = [quota[place] for quota in quotas]
+        if sum(wanted) > len(texts):
+            raise ValueError(
+                f"{split}: {sum(counts)} prompts need {sum(wanted)} texts of the family {family.name!r}, "
+                f"which has {len(texts)}; ask for fewer prompts"
+            )
+        order = rng.permutation(len(texts)).tolist()
+        for part, count in zip(drawn, wanted, strict=True):
+            part.extend(texts[i] for i in order[:count])
+            order = order[count:]
+    # One generator per list, so that the order of the first does not depend on the size of the second.
+    return [[part[i] for i in _rng(seed, split, f"order {k}").permutation(len(part))] for k, part in enumerate(drawn)]
+
+
+def _texts(family: Family, split: str) -> list[str]:
+    phrasings = family.held_out_phrasings if split in ("test_phrasing", "test_both") else family.phrasings
+    return [
+        text.format(t=topic) for text in phrasings for topic in topics(held_out=split in ("test_topic", "test_both"))
+    ]
+
+
+def _quotas(count: int) -> list[int]:
+    """Whole numbers by largest remainder, in proportion to the families' shares."""
+    exact = [family.share * count for family in FAMILIES]
+    quotas = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: quotas[i] - exact[i])
+    for i in by_remainder[: count - sum(quotas)]:
+        quotas[i] += 1
+    return quotas
+
+
+def _prompt(prompt_id: str, text: str, split: str) -> DemoPrompt:
+    reading = read_prompt(text)
+    return DemoPrompt(prompt_id, text, reading.family.name, reading.topic, split, true_weights(text))
+
+
+def _pairs(rng: np.random.Generator, prompt: DemoPrompt) -> Iterator[DemoPair]:
+    noisy = prompt.split not in TEST_SPLITS
+    candidates = _candidates(rng, prompt.topic)
+    rewards = [true_rewards(prompt.text, response) for response in candidates]
+    utility = np.array([sum(prompt.true_weights[name] * each[name] for name in OBJECTIVES) for each in rewards])
+    best = int(np.argmax(utility + noisy * rng.gumbel(scale=GUMBEL_SCALE, size=CANDIDATES)))
+    others = rng.permutation([i for i in range(CANDIDATES) if i != best])[: PUBLISHED - 1].tolist()
+    for number, other in enumerate(others):
+        if noisy or utility[other] < utility[best]:
+            yield _pair(prompt, "overall", number, candidates[best], candidates[other])
+    for name in OBJECTIVES:
+        for number, (a, b) in enumerate(combinations([best, *others], 2)):
+            margin = rewards[a][name] - rewards[b][name]
+            noise = rng.logistic(scale=1 / BRADLEY_TERRY_SCALE)
+            if abs(margin) > 1e-9:
+                first, second = (a, b) if margin + noisy * noise > 0 else (b, a)
+                yield _pair(prompt, name, number, candidates[first], candidates[second])
+
+
+def _pair(prompt: DemoPrompt, objective: str, number: int, chosen: str, rejected: str) -> DemoPair:
+    return DemoPair(f"{prompt.id}-{objective}-{number:02d}", prompt.id, objective, chosen, rejected, prompt.split)
+
+
+def _candidates(rng: np.random.Generator, topic: str) -> list[str]:
+    """Distinct texts, so that no response is preferred to itself."""
+    found: dict[str, None] = {}
+    while len(found) < CANDIDATES:
+        found.setdefault(draw_response(rng, topic))
+    return list(found)
