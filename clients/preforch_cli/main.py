@@ -1,0 +1,123 @@
+"""`preforch COMMAND ...`
+
+In:  command line arguments.
+Out: an exit code: 0 done, 1 failed (a server that does not answer, a missing package), 2 bad input, 130 interrupted.
+
+Only the module of the chosen command is imported: `preforch weights` needs no torch, `preforch --help` needs nothing.
+Set PREFORCH_TRACEBACK=1 to see where an error came from.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+from preforch_cli.errors import CommandFailed, MissingExtra
+
+PROGRAM = "preforch"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives: `module.[prefix_]add_arguments(parser)` and `module.run[_prefix](args) -> int`."""
+
+    summary: str
+    module: str
+    add_arguments: str = "add_arguments"
+    run: str = "run"
+    extras: str = "client"
+
+
+COMMANDS = {
+    "train": Command(
+        "learn rewards, orchestrator and policy, as a config file says",
+        "preforch_training.cli",
+        "add_train_arguments",
+        "run_train",
+        "training",
+    ),
+    "serve": Command("serve weights and answers over HTTP", "preforch_service.cli", extras="service"),
+    "demo": Command(
+        "train everything on the built-in demo world and serve it",
+        "preforch_training.cli",
+        "add_demo_arguments",
+        "run_demo",
+        "training,service,vllm,demo",
+    ),
+    "inspect": Command(
+        "show what a run, bundle or policy holds",
+        "preforch_training.cli",
+        "add_inspect_arguments",
+        "run_inspect",
+        "training",
+    ),
+    "weights": Command("ask a gateway which weights it recommends for a prompt", "preforch_cli.weights"),
+    "chat": Command("chat with a gateway in the terminal", "preforch_cli.chat"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code; raises nothing but what PREFORCH_TRACEBACK asks for."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(arguments)
+    except SystemExit as stop:  # argparse, after printing help or what is wrong
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except KeyboardInterrupt:
+        return 130
+    except (CommandFailed, ValueError, OSError) as error:
+        if os.environ.get("PREFORCH_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
+
+
+def _run(arguments: list[str]) -> int:
+    chosen = arguments[0] if arguments else ""
+    if chosen not in COMMANDS:
+        return _no_command(arguments)
+    command = COMMANDS[chosen]
+    try:
+        module = importlib.import_module(command.module)
+        parser = argparse.ArgumentParser(prog=f"{PROGRAM} {chosen}", description=_sentence(command.summary))
+        add_arguments: Callable[[argparse.ArgumentParser], None] = getattr(module, command.add_arguments)
+        run: Callable[[argparse.Namespace], int] = getattr(module, command.run)
+        add_arguments(parser)
+        return run(parser.parse_args(arguments[1:]))
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("preforch_"):
+            raise
+        raise MissingExtra(chosen, package=package, extras=command.extras, why=str(error)) from error
+
+
+def _no_command(arguments: list[str]) -> int:
+    """Print the help or the version, or say which commands there are."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Learn and serve, per prompt, how much each objective should count."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.summary)
+    parser.parse_args(arguments)
+    return 0
+
+
+def _sentence(summary: str) -> str:
+    return summary[0].upper() + summary[1:] + "."
+
+
+def _version() -> str:
+    try:
+        return f"{PROGRAM} {metadata.version('preference-orchestrator')}"
+    except metadata.PackageNotFoundError:
+        return f"{PROGRAM} (not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""What the gateway answers, as frozen models.
+
+Unknown fields are kept where OpenAI's format has more than we name (chat), and ignored elsewhere, so that an older
+client can talk to a newer gateway.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Result(BaseModel):
+    """Base of all answers: immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Recommendation(Result):
+    """What the orchestrator recommends for one prompt. `entropy` is in nats, `bundle` the revision that answered."""
+
+    weights: dict[str, float]
+    source: str
+    recommended: dict[str, float] | None = None
+    clamped: bool = False
+    entropy: float | None = None
+    confidence: float | None = None
+    reason: str | None = None
+    bundle: str = ""
+
+
+class RecommendationBatch(Result):
+    """Wire form of the answer for several inputs: the revision is named once."""
+
+    results: tuple[Recommendation, ...]
+    bundle: str = ""
+
+    def each(self) -> tuple[Recommendation, ...]:
+        """The recommendations, in the order of the inputs, each with the bundle revision."""
+        return tuple(result.model_copy(update={"bundle": self.bundle}) for result in self.results)
+
+
+class Preference(Result):
+    """The weights that an answer was generated with; `source` is user, blended, orchestrator or fallback."""
+
+    weights: dict[str, float]
+    source: str
+    recommended: dict[str, float] | None = None
+    clamped: bool = False
+    reason: str | None = None
+    bundle: str = ""
+
+
+class Usage(Result):
+    """Tokens, counted by the engine."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    total_tokens: int = 0
+
+
+class Generation(Result):
+    """Answer of `generate`. `texts` holds all answers where `n` is above 1."""
+
+    text: str
+    texts: tuple[str, ...] | None = None
+    weights: dict[str, float]
+    source: str
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    id: str = ""
+
+
+class GenerationChunk(Result):
+    """One event of a streamed `generate`: what is new in answer `index`; the first event names the weights."""
+
+    text: str = ""
+    index: int = 0
+    weights: dict[str, float] | None = None
+    source: str | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class OpenResult(Result):
+    """Part of an answer in OpenAI's format: fields without a name here are in `model_extra`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+
+class ChatMessage(OpenResult):
+    """A message, or in a stream the new part of one."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+class ChatChoice(OpenResult):
+    """One of `n` answers."""
+
+    index: int = 0
+    message: ChatMessage
+    finish_reason: str | None = None
+
+
+class ChatCompletion(OpenResult):
+    """Answer of `chat`."""
+
+    id: str = ""
+    model: str = ""
+    choices: tuple[ChatChoice, ...] = Field(min_length=1)
+    usage: Usage | None = None
+    preference: Preference | None = None
+
+    @property
+    def text(self) -> str:
+        """Content of the first choice; empty when the model called a tool instead."""
+        return self.choices[0].message.content or ""
+
+
+class ChatChunkChoice(OpenResult):
+    """What is new in one of `n` answers."""
+
+    index: int = 0
+    delta: ChatMessage
+    finish_reason: str | None = None
+
+
+class ChatChunk(OpenResult):
+    """One event of a streamed `chat`; the first one with choices carries `preference`."""
+
+    id: str = ""
+    model: str = ""
+    choices: tuple[ChatChunkChoice, ...] = ()
+    usage: Usage | None = None
+    preference: Preference | None = None
+
+    @property
+    def text(self) -> str:
+        """New text of the first of the `n` answers; empty in chunks that carry something else."""
+        return "".join(choice.delta.content or "" for choice in self.choices if choice.index == 0)
+
+
+class ServedObjective(Result):
+    """An objective, and the interval that the operator allows for its weight."""
+
+    name: str
+    description: str = ""
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+
+class ServedObjectives(Result):
+    """What the gateway can weigh, and the weights it falls back to."""
+
+    objectives: tuple[ServedObjective, ...]
+    fallback: dict[str, float]
+    bundle: str = ""

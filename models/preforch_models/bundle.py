@@ -1,0 +1,97 @@
+"""The bundle: everything the service needs to recommend weights. No torch, no ONNX Runtime here, only the format.
+
+Folder: `manifest.json` (hashes), `bundle.json` (below), `orchestrator.onnx` (input_ids, attention_mask (B, L) int64 ->
+weights (B, K) float32, softmax inside), `tokenizer.json`, `golden.jsonl` (prompts with the weights expected of them).
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from preforch_models.calibration import Calibration
+from preforch_models.context import ContextFormat
+from preforch_models.conversation import SERIALISATION, Message
+from preforch_models.manifest import ArtifactError, digest, verify
+from preforch_models.objectives import Objectives, Record, explain, names_of
+from preforch_models.weights import Weights, normalise
+
+BUNDLE_FILE = "bundle.json"
+ONNX_FILE = "orchestrator.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+GOLDEN_FILE = "golden.jsonl"
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference between a golden answer and its replay: float noise of other machines and runtime versions."""
+
+
+class BundleInfo(Record):
+    """Contents of `bundle.json`. `max_tokens` counts special tokens; `mean_weights` are those on training prompts."""
+
+    objectives: Objectives
+    context: ContextFormat
+    serialisation: Literal["newest-user-first/1"] = SERIALISATION
+    max_tokens: int = Field(ge=8)
+    pad_token_id: int = 0
+    fallback: Weights
+    mean_weights: Weights
+    calibration: Calibration
+    preset: str
+    method: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    onnx_difference: float = Field(ge=0.0, description="largest |torch - ONNX| over the golden prompts")
+    onnx_opset: int
+
+    @model_validator(mode="after")
+    def _check(self) -> "BundleInfo":
+        names = names_of(self.objectives)
+        if self.context.objectives != names:
+            raise ValueError(f"context objectives {self.context.objectives} differ from objectives {names}")
+        for weights in (self.fallback, self.mean_weights):
+            normalise(weights, names)
+        return self
+
+
+class Golden(Record):
+    """A prompt and the weights that the exported orchestrator gives it."""
+
+    messages: tuple[Message, ...]
+    weights: Weights
+
+
+class Bundle(Record):
+    """A verified bundle. `revision` is a hash over all its files."""
+
+    path: Path
+    revision: str
+    info: BundleInfo
+    golden: tuple[Golden, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Objective names, in order."""
+        return names_of(self.info.objectives)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Verify all hashes and read a bundle. Raises ArtifactError naming the file that is wrong."""
+    manifest = verify(path, kind="bundle")
+    for name in (BUNDLE_FILE, ONNX_FILE, TOKENIZER_FILE, GOLDEN_FILE):
+        if name not in manifest.files:
+            raise ArtifactError(f"{path / name}: missing, a bundle needs it")
+    try:
+        info = BundleInfo.model_validate_json((path / BUNDLE_FILE).read_text(encoding="utf-8"))
+        lines = (path / GOLDEN_FILE).read_text(encoding="utf-8").splitlines()
+        golden = tuple(Golden.model_validate_json(line) for line in lines)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {explain(error)}") from error
+    if not golden:
+        raise ArtifactError(f"{path / GOLDEN_FILE}: empty, at least one golden prompt is needed")
+    return Bundle(path=path, revision=digest(manifest.files)[:16], info=info, golden=golden)
+
+
+def write_bundle_files(folder: Path, info: BundleInfo, golden: list[Golden]) -> None:
+    """Write `bundle.json` and `golden.jsonl`; the caller has put the ONNX file and the tokenizer there."""
+    (folder / BUNDLE_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    lines = [json.dumps(entry.model_dump(), ensure_ascii=False) for entry in golden]
+    (folder / GOLDEN_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,95 @@
+"""The context: how weights are written into a prompt, ` <W1> 0.70 <W2> 0.30`, and what may be mistaken for it.
+
+In:  rounded weights by objective name.
+Out: the context string, the chat template that prints the same string, and the control strings of a tokenizer.
+
+Source: paper, section 3.2 (`<W1> w_1 ... <WK> w_K` after the prompt). Departures:
+1. Weights have a fixed number of decimals and sum to exactly 1 (largest remainder), so that a context is unique.
+2. A second encoding, `levels`, for policies too small to read numbers. The text is the same; the tokenizer of such a
+   policy holds `<W1> 0.70` as one added token for each objective and each 0.05 level.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Literal
+
+from preforch_models.objectives import Record
+from preforch_models.weights import Weights, WeightsError
+
+Encoding = Literal["digits", "levels"]
+UNITS: dict[Encoding, int] = {"digits": 100, "levels": 20}
+
+
+class ContextFormat(Record):
+    """How the context is written. Bundle and policy must agree on it."""
+
+    objectives: tuple[str, ...]
+    encoding: Encoding = "digits"
+
+    @property
+    def units(self) -> int:
+        """Number of grid steps between 0 and 1."""
+        return UNITS[self.encoding]
+
+
+def objective_tokens(count: int) -> list[str]:
+    """`<W1>` .. `<WK>`."""
+    return [f"<W{k + 1}>" for k in range(count)]
+
+
+def context_tokens(form: ContextFormat) -> list[str]:
+    """All special tokens that the context adds to a tokenizer, in a fixed order."""
+    tokens = objective_tokens(len(form.objectives))
+    if form.encoding == "levels":
+        tokens += [f"{token} {level / form.units:.2f}" for token in tokens for level in range(form.units + 1)]
+    return tokens
+
+
+def render_context(weights: Mapping[str, float], form: ContextFormat) -> str:
+    """` <W1> 0.70 <W2> 0.30`, to be put directly behind the last user turn. The weights must be rounded already."""
+    if set(weights) != set(form.objectives):
+        raise WeightsError(f"context needs weights for {list(form.objectives)}, got {sorted(weights)}")
+    if sum(round(value * 100) for value in weights.values()) != 100:
+        raise WeightsError(f"context needs weights that sum to exactly 1.00, got {dict(weights)}")
+    tokens = objective_tokens(len(form.objectives))
+    return "".join(f" {token} {weights[name]:.2f}" for token, name in zip(tokens, form.objectives, strict=True))
+
+
+def parse_context(text: str, form: ContextFormat) -> Weights:
+    """The weights that a text ends with. Raises ValueError when it does not end with a context."""
+    tokens = objective_tokens(len(form.objectives))
+    pattern = "".join(rf" {re.escape(token)} ([01]\.\d\d)" for token in tokens) + r"\Z"
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"text does not end with a context of {tokens}: {text[-80:]!r}")
+    return {name: float(value) for name, value in zip(form.objectives, match.groups(), strict=True)}
+
+
+def chat_template(form: ContextFormat) -> str:
+    """The policy's chat template: ChatML, the context at the end of the last user turn, an error without weights."""
+    source = resources.files("preforch_models").joinpath("chat_template.jinja").read_text(encoding="utf-8")
+    names = "[" + ", ".join(f"'{name}'" for name in form.objectives) + "]"
+    return source.replace("__OBJECTIVES__", names)
+
+
+class ControlStrings:
+    """Finds and defuses control strings (special tokens of a policy's tokenizer) in a user's text.
+
+    Escaping puts a word joiner (U+2060) behind the first character, so that the text still reads the same
+    and no tokenizer sees the token in it.
+    """
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        # Longest first, so that `<W1> 0.70` is found before `<W1>`.
+        ordered = sorted({s for s in strings if s}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+
+    def find(self, text: str) -> str | None:
+        """The first control string in the text, or None."""
+        match = self._pattern.search(text)
+        return match.group() if match else None
+
+    def escape(self, text: str) -> str:
+        """The text with every control string defused. Escaping twice changes nothing more."""
+        return self._pattern.sub(lambda match: match.group()[0] + "\u2060" + match.group()[1:], text)

@@ -1,0 +1,76 @@
+"""`preforch train`, `preforch demo`, `preforch inspect`: arguments in, exit code out.
+
+Heavy modules are imported when a command runs, so that `--help` is quick.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+DEMO_CONFIG = Path("training/configs/demo.toml")
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """`preforch train STAGE CONFIG [--set section.key=value ...]`."""
+    parser.add_argument(
+        "stage",
+        choices=["all", "data", "reward", "scores", "orchestrator", "policy", "bundle", "report"],
+        help="`all` runs every stage in order; what is up to date is skipped",
+    )
+    parser.add_argument("config", type=Path, help="TOML file of the run")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="e.g. --set run.seed=2"
+    )
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Build one stage or all of them."""
+    _quiet_libraries()
+    from preforch_training.config import read_config
+    from preforch_training.pipeline import train
+
+    config = read_config(args.config, settings=tuple(args.settings))
+    train(config, stage=args.stage)
+    return 0
+
+
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """`preforch demo [--no-serve] [--port N] [--set ...]`."""
+    parser.add_argument("--config", type=Path, default=DEMO_CONFIG, help=f"default: {DEMO_CONFIG}")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    parser.add_argument("--port", type=int, default=8000, help="where the gateway listens, default 8000")
+    parser.add_argument("--no-serve", action="store_true", help="stop the service after the answers and exit")
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Train the demo, serve it, and show what weights change."""
+    _quiet_libraries()
+    from preforch_training.config import read_config
+    from preforch_training.demo_show import serve_and_show
+    from preforch_training.pipeline import train
+
+    config = read_config(args.config, settings=tuple(args.settings))
+    train(config, stage="all")
+    return serve_and_show(config.run.folder, port=args.port, stay=not args.no_serve)
+
+
+def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    """`preforch inspect RUN|BUNDLE|ARTIFACT`."""
+    parser.add_argument("path", type=Path, help="a run folder, a bundle, or any artifact in a run")
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Print what a run or an artifact holds and how it was made."""
+    from preforch_training.inspection import describe
+
+    print(describe(args.path))
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """No hub requests for local folders' sake, no tokenizer fork warnings, errors only from chatty libraries."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a text file, so that pipes see lines

@@ -1,0 +1,43 @@
+"""All stages in order. One process at a time works on a run."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from preforch_training import bundle, data, orchestrator, policy, report, reward, scores
+from preforch_training.config import RunConfig, write_resolved
+from preforch_training.run import Run
+
+STAGES: dict[str, Callable[[Run, RunConfig], None]] = {
+    "data": data.build,
+    "reward": reward.build,
+    "scores": scores.build,
+    "orchestrator": orchestrator.build,
+    "policy": policy.build,
+    "bundle": bundle.build,
+    "report": report.build,
+}
+
+
+def train(config: RunConfig, *, stage: str) -> Run:
+    """Build one stage, or `all`. Raises ValueError when another process is at work on the run."""
+    run = config.open_run()
+    with only_one(run.folder):
+        write_resolved(config, run.config_file)
+        for name, build in STAGES.items():
+            if stage in ("all", name):
+                build(run, config)
+    return run
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the run's lock; the kernel frees it when the process dies, however it dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder}: another process is training this run") from error
+        yield

@@ -1,0 +1,32 @@
+"""The two presets: method choices by config section. Everything else in a config is size, place or hardware.
+
+`paper`: arXiv 2511.10656, its gaps filled from RiC (2402.10207). `recommended`: what our measurements favour
+(docs/results.md). A key that a config file gives wins over its preset.
+"""
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {
+        "scores": {"calibration": "zscore"},  # [RiC]
+        "orchestrator": {"target": "chosen_softmax", "tau": 0.1, "loss": "reverse"},  # [paper] Eq. 7, 8
+        "policy": {
+            "offline_responses": "all",  # [paper] every response with its Eq. 7 weights
+            "offline_tau": 0.1,  # [paper]
+            "samples_per_prompt": 1,  # [paper]
+            "keep": "any_above_quantile",  # [RiC] 0.7 quantile
+            "random_weight_share": 0.0,  # [paper] the weights are f(x)
+        },
+    },
+    "recommended": {
+        "scores": {"calibration": "zscore"},
+        "orchestrator": {"target": "advantage_softmax", "tau": 1.0, "loss": "forward"},
+        "policy": {
+            "offline_responses": "chosen_and_filtered",
+            "offline_tau": 0.5,
+            "samples_per_prompt": 8,
+            "keep": "best_by_weights",
+            "random_weight_share": 0.5,
+        },
+    },
+}

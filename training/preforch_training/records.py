@@ -1,0 +1,122 @@
+"""The records that stages hand to each other, and how they are read and written, one JSON object a line.
+
+Objectives are named, never counted. Splits are by prompt: `train`, `validation`, and any number of tests whose name
+starts with `test`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from preforch_models.conversation import Message, conversation_text
+from preforch_models.objectives import Record, explain
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationError
+
+OVERALL = "overall"
+Side = Literal["chosen", "rejected"]
+
+
+def _check_split(split: str) -> str:
+    if split not in ("train", "validation") and not split.startswith("test"):
+        raise ValueError(f"split {split!r}: allowed are 'train', 'validation', and names that start with 'test'")
+    return split
+
+
+Split = Annotated[str, AfterValidator(_check_split)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class RecordError(ValueError):
+    """A record that cannot be read; the message names file, line and field."""
+
+
+class Prompt(Record):
+    """What the model is asked. The messages end with, or at least contain, a user turn."""
+
+    id: Text
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    split: Split
+
+    @property
+    def text(self) -> str:
+        """What the orchestrator and the reward models read."""
+        return conversation_text(self.messages)
+
+
+class PreferencePair(Record):
+    """`chosen` was preferred to `rejected` under one objective, or overall."""
+
+    id: Text
+    prompt_id: Text
+    objective: Text
+    chosen: Text
+    rejected: Text
+    split: Split
+    source: str = ""
+
+
+class ScoredResponse(Record):
+    """Raw rewards of one response of an overall pair. `fold`: that of the models used, None for the full ones."""
+
+    prompt_id: Text
+    pair_id: Text
+    side: Side
+    response: Text
+    rewards: dict[str, FiniteFloat]
+    fold: int | None
+    split: Split
+
+
+class Sample(Record):
+    """One response that the policy gave while it saw `weights`. Rewards are calibrated."""
+
+    prompt_id: Text
+    weights: dict[str, float]
+    response: str
+    token_ids: tuple[int, ...]
+    rewards: dict[str, FiniteFloat]
+    kept: bool
+    origin: Literal["orchestrator", "dirichlet"]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def parse_line(line: str, model: type[R], *, where: str) -> R:
+    """One record from one line of JSON. Raises RecordError that starts with `where`."""
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        raise RecordError(f"{where}: {explain(error)}") from error
+
+
+def read_records(path: Path, model: type[R]) -> list[R]:
+    """All records of a file. Raises RecordError naming file and line."""
+    with path.open(encoding="utf-8") as file:
+        return [parse_line(line, model, where=f"{path}:{number}") for number, line in enumerate(file, 1)]
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records, return how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for count, record in enumerate(records, 1):  # noqa: B007  # the last value is the result
+            file.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n")
+    return count
+
+
+def by_id(prompts: Iterable[Prompt]) -> dict[str, Prompt]:
+    """Prompts by id."""
+    return {prompt.id: prompt for prompt in prompts}
+
+
+def unique_responses(pairs: Iterable[PreferencePair]) -> Iterator[tuple[str, str]]:
+    """Distinct (prompt id, response) of the pairs, in order of first appearance."""
+    seen: set[tuple[str, str]] = set()
+    for pair in pairs:
+        for response in (pair.chosen, pair.rejected):
+            key = (pair.prompt_id, response)
+            if key not in seen:
+                seen.add(key)
+                yield key

@@ -1,0 +1,71 @@
+"""Full fine-tuning of a Bradley-Terry sequence classifier by TRL's RewardTrainer; continues from its last checkpoint.
+
+Pairs are tokenised here, because TRL drops pairs over the maximal length and this project truncates them, and because
+the same tokens must be read when the model scores.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.trainer_utils import get_last_checkpoint
+from trl import RewardConfig, RewardTrainer
+
+from preforch_training.records import PreferencePair, Prompt
+from preforch_training.rewards import BradleyTerryReward, classifier_text
+
+
+def train_classifier(
+    target: Path,
+    work: Path,
+    settings: BradleyTerryReward,
+    prompts: dict[str, Prompt],
+    pairs: list[PreferencePair],
+    *,
+    seed: int,
+) -> None:
+    """Train and save one checkpoint with its tokenizer. `work` keeps trainer checkpoints across kills."""
+    tokenizer = AutoTokenizer.from_pretrained(settings.base, revision=settings.revision, truncation_side="left")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        settings.base, revision=settings.revision, num_labels=1, dtype="float32"
+    )
+    if tokenizer.pad_token is None:
+        raise ValueError(f"tokenizer of {settings.base!r} has no pad token; without one, scores depend on padding")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    rows = [pair_tokens(tokenizer, prompts[pair.prompt_id], pair, settings.max_tokens) for pair in pairs]
+    arguments = RewardConfig(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        center_rewards_coefficient=settings.center_coefficient,
+        max_length=None,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_steps=10,
+        report_to="none",
+        seed=seed,
+        data_seed=seed,
+        bf16=False,
+    )
+    trainer = RewardTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    last = get_last_checkpoint(str(work)) if work.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    trainer.save_model(str(target))
+    curve = [entry for entry in trainer.state.log_history if "loss" in entry]
+    (target / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in curve), encoding="utf-8")
+
+
+def pair_tokens(tokenizer: Any, prompt: Prompt, pair: PreferencePair, max_tokens: int) -> dict[str, list[int]]:
+    """Token ids of both sides, cut at the beginning, where the oldest turns are."""
+    sides = {}
+    for side in ("chosen", "rejected"):
+        text = classifier_text(tokenizer, prompt, getattr(pair, side))
+        sides[f"{side}_ids"] = tokenizer(
+            text, truncation=True, max_length=max_tokens, add_special_tokens=tokenizer.chat_template is None
+        )["input_ids"]
+    return sides

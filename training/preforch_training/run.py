@@ -1,0 +1,151 @@
+"""A run: one folder, all its paths, its seed, and the rule by which a stage is built, skipped or continued.
+
+A stage's artifact is written whole (`preforch_models.manifest.writing`). What a killed stage needs to continue lies in
+a work folder beside it, bound to the stage's config and inputs, and goes when the stage is done.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from preforch_models.manifest import MANIFEST, ArtifactError, Manifest, digest, read_manifest, write_manifest, writing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a build tells its manifest. `peak_memory_mib` covers child processes that the build ran."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    peak_memory_mib: float = 0.0
+
+
+Build = Callable[[Path, Path], Outcome]
+"""build(folder to fill, work folder that survives a kill)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of a run. Nobody else joins paths."""
+
+    folder: Path
+    seed: int
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def encoder_cache(self) -> Path:
+        return self.folder / "encoder_cache"
+
+    def reward(self, objective: str) -> Path:
+        return self.folder / "reward" / objective
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / "scores"
+
+    @property
+    def orchestrator(self) -> Path:
+        return self.folder / "orchestrator"
+
+    @property
+    def policy_base(self) -> Path:
+        return self.folder / "policy" / "base"
+
+    def policy_round(self, name: str, number: int) -> Path:
+        return self.folder / "policy" / name / f"round-{number}"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report"
+
+    def seed_for(self, *parts: str | int) -> int:
+        """A seed of its own for (stage, round, ...), from the run's seed; 31 bits."""
+        text = json.dumps([self.seed, *parts])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+    def make(
+        self, target: Path, *, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Path], build: Build
+    ) -> Manifest:
+        """Build an artifact unless it is there with this config and these inputs; then it is skipped."""
+        wanted = {name: digest(read_manifest(path).files) for name, path in inputs.items()}
+        recipe = json.loads(json.dumps(dict(config)))
+        label = target.relative_to(self.folder).as_posix()
+        found = _finished(target, kind)
+        if found is not None and found.config == recipe and found.inputs == wanted:
+            print(f"{label}: up to date", file=sys.stderr, flush=True)
+            return found
+        print(f"{label}: building", file=sys.stderr, flush=True)
+        work = _work_folder(target, digest({"config": recipe, "inputs": wanted}))
+        _reset_peak_memory()
+        start = time.monotonic()
+        with writing(target) as folder:
+            outcome = build(folder, work)
+            manifest = write_manifest(
+                folder,
+                Manifest(
+                    kind=kind,
+                    config=recipe,
+                    inputs=wanted,
+                    counts=outcome.counts,
+                    metrics=outcome.metrics,
+                    # A continued stage counts its last attempt only.
+                    seconds=round(time.monotonic() - start, 2),
+                    peak_memory_mib=round(max(peak_memory_mib(), outcome.peak_memory_mib), 1),
+                    versions={name: version(name) for name in ("preference-orchestrator", "torch", "transformers")},
+                ),
+            )
+        shutil.rmtree(work)
+        print(f"{label}: done in {manifest.seconds:.0f} s", file=sys.stderr, flush=True)
+        return manifest
+
+
+def _finished(target: Path, kind: str) -> Manifest | None:
+    """The manifest of a finished artifact, None when there is none."""
+    if not (target / MANIFEST).exists():
+        return None
+    try:
+        return read_manifest(target, kind=kind)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; delete {target} to build it again") from error
+
+
+def _work_folder(target: Path, key: str) -> Path:
+    """The stage's work folder; emptied when it belongs to another config or other inputs."""
+    work = target.with_name(f".{target.name}.work")
+    mark = work / "key"
+    if not mark.exists() or mark.read_text(encoding="utf-8") != key:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        mark.write_text(key, encoding="utf-8")
+    return work
+
+
+def _reset_peak_memory() -> None:
+    """Start this process's peak memory afresh (Linux), so that each stage reports its own."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory_mib() -> float:
+    """Peak resident memory of this process since the last reset, MiB."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM line")
