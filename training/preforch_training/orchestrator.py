@@ -25,6 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from preforch_training.encoders import encoder_path
 from preforch_training.pair_rewards import pair_rewards
 from preforch_training.prediction import weights_of
+from preforch_training.progress import show_bar_only
 from preforch_training.records import Prompt, by_id, read_records
 from preforch_training.rewards import TRAINED
 from preforch_training.run import Outcome, Run
@@ -178,6 +179,7 @@ def fit(
         callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
     )
     trainer.loss = settings.loss
+    show_bar_only(trainer)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
     curve = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     return model.to("cpu").eval(), tokenizer, curve
@@ -207,4 +209,5 @@ def training_arguments(settings: Config, folder: Path, *, seed: int) -> Training
         seed=seed,
         data_seed=seed,
         dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )

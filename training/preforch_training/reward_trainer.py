@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
+from preforch_training.progress import show_bar_only
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.rewards import BradleyTerryReward, classifier_text
 
@@ -49,10 +51,12 @@ def train_classifier(
         seed=seed,
         data_seed=seed,
         bf16=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
     trainer = RewardTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
+    show_bar_only(trainer)
     last = get_last_checkpoint(str(work)) if work.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(str(target))

@@ -170,7 +170,7 @@ def _tensorboard(work: Path) -> Any:
     return TensorBoardCallback(SummaryWriter(str(work / "tensorboard")))
 
 
-class _Watch(TrainerCallback):
+class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Writes metrics.jsonl, marks whole checkpoints, and stops at a loss that is not finite."""
 
     def __init__(self, work: Path) -> None:
@@ -180,7 +180,7 @@ class _Watch(TrainerCallback):
         # The history is part of a checkpoint: a continued training rewrites what came after it.
         lines = [json.dumps(entry) + "\n" for entry in state.log_history]
         (self._work / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
-        for name in ("loss", "grad_norm"):
+        for name in ("loss", "grad_norm", "train_loss"):
             value = state.log_history[-1].get(name, 0.0)
             if not math.isfinite(value):
                 raise TrainingError(f"{name} is {value} at step {state.global_step}; lower the learning rate")

@@ -1,0 +1,144 @@
+"""Supervises a vLLM child: started, watched, restarted with backoff, terminated.
+
+In:  a policy folder with its card. Out: an OpenAI server on a Unix socket in a private folder, as long as this runs.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preforch_models.policy_card import PolicyCard
+from preforch_models.weights import Weights
+
+from preforch_service.engine_main import GRACE_SECONDS
+from preforch_service.metrics import Metrics
+
+SERVER = "vllm.entrypoints.launchers.api_server.entry"
+LAUNCHER = "preforch_service.engine_main"
+MAX_SOCKET_PATH = 100
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+STABLE_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class EngineFailed(RuntimeError):
+    """The engine ended before it was ready for the first time: trying again would not help."""
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary folder that only this user can enter, with a path short enough for a Unix socket."""
+    folder = Path(tempfile.mkdtemp(prefix="preforch-"))
+    if len(str(folder)) > MAX_SOCKET_PATH - len("/engine.sock"):
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="preforch-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class EngineCommand:
+    """What to start. `extra` comes last, so that it can override anything. `cpu`: vLLM is the CPU build."""
+
+    policy: Path
+    card: PolicyCard
+    model: str
+    socket: Path
+    fallback: Weights
+    cpu: bool
+    extra: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """The command line. An engine of ours never generates without weights: the fallback is its default."""
+        device = ["--dtype", "float32", "--enforce-eager"] if self.cpu else ["--dtype", "auto"]
+        return [
+            *(sys.executable, "-m", SERVER, "--model", str(self.policy), "--uds", str(self.socket)),
+            *("--served-model-name", self.model, "--max-model-len", str(self.card.max_model_len)),
+            *("--default-chat-template-kwargs", json.dumps({"weights": self.fallback})),
+            *("--disable-uvicorn-access-log", *device, *self.extra),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """The environment: no telemetry, no model hub for a local folder."""
+        ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        return ours | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {}) | dict(os.environ)
+
+
+@dataclass
+class Engine:
+    """One supervised engine. `mark_ready` is called when it serves; before that, its end is final."""
+
+    command: list[str]
+    environment: dict[str, str]
+    socket: Path
+    log: Path
+    metrics: Metrics
+    was_ready: bool = False
+    _process: asyncio.subprocess.Process | None = field(default=None, init=False)
+
+    def mark_ready(self) -> None:
+        """The engine answers."""
+        self.was_ready = True
+
+    async def supervise(self) -> None:
+        """Start the engine and restart it when it ends. Raises EngineFailed when it was never ready."""
+        pause = FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            await self._run_once()
+            if not self.was_ready:
+                raise EngineFailed(f"the engine ended before it was ready; the end of its log:\n{self.log_tail()}")
+            pause = FIRST_PAUSE if loop.time() - started > STABLE_SECONDS else pause
+            logger.warning("the engine ended; starting it again in %.0f s", pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _run_once(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", LAUNCHER, str(os.getpid()), *self.command),
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.metrics.engine_starts.inc()
+        await self._process.wait()
+        self._kill_group()
+
+    async def stop(self) -> None:
+        """Terminate the engine, and kill what does not end in time. One that still loads has nothing to finish."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        if not self.was_ready:
+            self._kill_group()
+        else:
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), GRACE_SECONDS + 2)
+        except TimeoutError:
+            logger.warning("the engine did not end in time and is killed")
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def log_tail(self, lines: int = 25) -> str:
+        """The last lines of the engine's log."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

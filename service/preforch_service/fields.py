@@ -1,0 +1,134 @@
+"""Which fields of a request reach the engine. A test classifies every field of vLLM's request models by these tables.
+
+FORWARDED fields pass; REFUSED fields are a 400 that says why; OURS are set by the gateway and refused from users.
+A field in none of them is refused too.
+"""
+
+from collections.abc import Mapping
+
+from preforch_service.errors import BadRequest
+
+WEIGHTS_FIELD = "preference_weights"
+
+_SAMPLING = frozenset(
+    {
+        "model",
+        "stream",
+        "stream_options",
+        "n",
+        "seed",
+        "stop",
+        "temperature",
+        "top_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "user",
+        "use_beam_search",
+        "length_penalty",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "stop_token_ids",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "min_tokens",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "allowed_token_ids",
+        "bad_words",
+        "prompt_logprobs",
+        "logprob_token_ids",
+        "response_format",
+        "structured_outputs",
+        "thinking_token_budget",
+        "return_tokens_as_token_ids",
+        "return_token_ids",
+        "repetition_detection",
+        "stream_interval",
+        "echo",
+    }
+)
+
+CHAT_FORWARDED = _SAMPLING | frozenset(
+    {
+        "messages",
+        "max_completion_tokens",
+        "top_logprobs",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "include_reasoning",
+        "documents",
+        "return_prompt_text",
+        "chat_template_kwargs",
+    }
+)
+COMPLETION_FORWARDED = _SAMPLING | {"prompt"}
+
+_OURS = "the gateway sets it"
+_CUTS = "it could cut the weights off the prompt"
+_PROMPT = "it replaces or bypasses the prompt that carries the weights"
+_MEDIA = "only text is served"
+_SERVER = "it belongs to the operator"
+
+_REFUSED = {
+    "request_id": _OURS,
+    "priority": _OURS,
+    "session_id": _OURS,
+    "cache_salt": _OURS,
+    "truncate_prompt_tokens": _CUTS,
+    "truncation_side": _CUTS,
+    "add_special_tokens": _PROMPT,
+    "kv_transfer_params": _PROMPT,
+    "ec_transfer_params": _PROMPT,
+    "vllm_xargs": _SERVER,
+    "watermarking": _SERVER,
+    "routed_experts_prompt_start": _SERVER,
+    "return_token_offsets": _SERVER,
+    "mm_payload": _MEDIA,
+    "return_mm_kwargs": _MEDIA,
+}
+CHAT_REFUSED = _REFUSED | {
+    "chat_template": _PROMPT,
+    "add_generation_prompt": _PROMPT,
+    "continue_final_message": _CUTS,
+    "media_io_kwargs": _MEDIA,
+    "mm_processor_kwargs": _MEDIA,
+}
+COMPLETION_REFUSED = _REFUSED | {"prompt_embeds": _PROMPT, "suffix": "the context must end the prompt"}
+
+TEMPLATE_SEES = ("tools", "tool_choice", "documents", "response_format", "reasoning_effort", "chat_template_kwargs")
+"""Fields besides `messages` that vLLM hands to the chat template."""
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+MESSAGE_FIELDS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning", "reasoning_content", "refusal", "tools"}
+)
+TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Types of content parts, and where each holds its text."""
+
+
+def check_fields(body: Mapping[str, object], *, forwarded: frozenset[str], refused: Mapping[str, str]) -> None:
+    """Raise BadRequest naming the first field that may not reach the engine."""
+    for name in body:
+        if name in forwarded or name == WEIGHTS_FIELD:
+            continue
+        reason = refused.get(name, "unknown field")
+        raise BadRequest(f"field {name!r} is not allowed: {reason}", param=name, code="field_not_allowed")
+
+
+def check_template_kwargs(given: object, *, allowed: tuple[str, ...]) -> dict[str, object]:
+    """`chat_template_kwargs` of a user: only keys that the operator lists."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise BadRequest("chat_template_kwargs must be an object", param="chat_template_kwargs")
+    for key in given:
+        if key not in allowed:
+            message = f"chat_template_kwargs key {key!r} is not allowed; allowed are {list(allowed)}"
+            raise BadRequest(message, param=f"chat_template_kwargs.{key}", code="field_not_allowed")
+    return dict(given)

@@ -1,0 +1,26 @@
+"""`GET /livez` and `GET /readyz`."""
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from preforch_service.gateway import Gateway
+
+
+def health_router(gateway: Gateway) -> APIRouter:
+    """The routes."""
+    router = APIRouter()
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """200 when requests are served: bundle verified, engine reachable, template checked, not shutting down."""
+        blocked = gateway.readiness.blocked
+        if blocked is None:
+            return JSONResponse({"status": "ready", "bundle": gateway.bundle.revision})
+        return JSONResponse({"status": "not ready", "reason": blocked}, status_code=503)
+
+    return router

@@ -1,0 +1,48 @@
+"""`POST /weights` and `GET /objectives`."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from preforch_service.body import until_disconnect, validate
+from preforch_service.gateway import Gateway, weights_header
+from preforch_service.messages import orchestrator_text, read_messages
+from preforch_service.weighing import HEADER, Decision, combine_carriers
+from preforch_service.wire import Messages, Recommended, WeightsRequest, request_schema
+
+
+def text_of_input(given: str | Messages) -> str:
+    """What the orchestrator reads of one input."""
+    return given if isinstance(given, str) else orchestrator_text(read_messages(given))
+
+
+def recommended(decision: Decision) -> dict[str, Any]:
+    """One result."""
+    found = Recommended.model_validate({**decision.preference(), **decision.certainty()})
+    return found.model_dump(exclude=set() if decision.reason else {"reason"})
+
+
+def weights_router(gateway: Gateway) -> APIRouter:
+    """The routes."""
+    router = APIRouter()
+
+    @router.post("/weights", openapi_extra=request_schema(WeightsRequest))
+    async def weights(request: Request) -> dict[str, Any]:
+        """Weights for a prompt, a conversation, or up to 256 inputs."""
+        asked_for = validate(WeightsRequest, await gateway.read(request))
+        carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
+        asked = combine_carriers(carriers, gateway.bundle.names)
+        texts = [text_of_input(given) for given in asked_for.each()]
+        decisions = await until_disconnect(request, gateway.weigher.decide(texts, asked))
+        results = [recommended(decision) for decision in decisions]
+        return results[0] if asked_for.inputs is None else {"results": results, "bundle": gateway.bundle.revision}
+
+    @router.get("/objectives")
+    async def objectives() -> dict[str, Any]:
+        """What can be weighed, in order, and the weights that are used when the orchestrator does not answer."""
+        info = gateway.bundle.info
+        listed = [{"name": o.name, "description": o.description, "bounds": [o.low, o.high]} for o in info.objectives]
+        fallback = {name: round(value, 6) for name, value in info.fallback.items()}
+        return {"objectives": listed, "fallback": fallback, "bundle": gateway.bundle.revision}
+
+    return router

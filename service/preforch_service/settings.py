@@ -1,0 +1,67 @@
+"""What one gateway process is told. In: command line arguments. Out: a validated, frozen `ServeSettings`."""
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from preforch_models.objectives import Record
+from pydantic import Field, model_validator
+
+Device = Literal["auto", "cpu", "cuda"]
+ControlMode = Literal["escape", "reject"]
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ServeSettings(Record):
+    """All settings of a gateway. Times are in seconds."""
+
+    path: Path = Field(description="a run folder, or a bundle folder with upstream or weights_only")
+    upstream: str | None = Field(default=None, description="URL of a vLLM server that runs already")
+    policy_card: Path | None = Field(default=None, description="preference.json of the policy behind `upstream`")
+    weights_only: bool = False
+    policy: Path | None = Field(default=None, description="policy folder, where the run holds several")
+    served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    metrics_port: int = Field(default=8001, ge=0, le=65535, description="0 turns metrics off")
+    no_auth: bool = Field(default=False, description="serve other machines without API keys")
+    allowed_hosts: tuple[str, ...] = Field(default=(), description="Host headers besides loopback; '*' allows all")
+    device: Device = "auto"
+    orchestrator_threads: int = Field(default=2, ge=1)
+    orchestrator_deadline: float = Field(default=2.0, gt=0, description="per prompt; later means fallback weights")
+    control_tokens: ControlMode = "escape"
+    template_kwargs: tuple[str, ...] = Field(default=(), description="chat_template_kwargs that users may set")
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
+    drain_timeout: float = Field(default=30.0, ge=0)
+    engine_args: tuple[str, ...] = ()
+    engine_log: Path | None = Field(default=None, description="default: a file in the private temporary folder")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ServeSettings":
+        if self.upstream is not None and self.weights_only:
+            raise ValueError("upstream and weights_only exclude each other")
+        if (self.upstream is None) != (self.policy_card is None):
+            raise ValueError("upstream and policy_card belong together: the gateway cannot see the checkpoint there")
+        if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
+            raise ValueError(f"upstream must be an http:// or https:// URL, got {self.upstream!r}")
+        if "weights" in self.template_kwargs:
+            raise ValueError("template_kwargs cannot hold 'weights': the gateway sets them")
+        if not is_loopback(self.host) and not self.no_auth:
+            raise ValueError(f"host {self.host!r} is open to other machines; only with no_auth (--no-auth)")
+        return self
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Values of the Host header (without port) that are answered."""
+        return frozenset({*LOOPBACK_NAMES, self.host, *self.allowed_hosts})

@@ -1,0 +1,102 @@
+"""Requests and answers of the routes that are not OpenAI's."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Weights = dict[str, Any] | list[Any]
+"""By objective name, all or some; or a list in the order of /objectives. `weighing` checks the values."""
+
+Messages = list[dict[str, Any]]
+MAX_INPUTS = 256
+
+
+class Wire(BaseModel):
+    """An unknown field is an error, and nothing is converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Prompted(Wire):
+    """One of a prompt and messages."""
+
+    prompt: str | None = None
+    messages: Messages | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Prompted":
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("exactly one of prompt and messages is needed")
+        return self
+
+
+class WeightsRequest(Wire):
+    """POST /weights: one prompt, one conversation, or up to 256 of them."""
+
+    prompt: str | None = None
+    messages: Messages | None = None
+    inputs: Annotated[list[str | Messages], Field(min_length=1, max_length=MAX_INPUTS)] | None = None
+    weights: Weights | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "WeightsRequest":
+        if sum(given is not None for given in (self.prompt, self.messages, self.inputs)) != 1:
+            raise ValueError("exactly one of prompt, messages and inputs is needed")
+        return self
+
+    def each(self) -> list[str | Messages]:
+        """All inputs; a prompt or a conversation is one."""
+        single = self.messages if self.prompt is None else self.prompt
+        return self.inputs or ([] if single is None else [single])
+
+
+class GenerateRequest(Prompted):
+    """POST /generate. Limits of the values are the engine's."""
+
+    weights: Weights | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    n: int | None = None
+    stream: bool = False
+
+    def chat_body(self) -> dict[str, Any]:
+        """The same as a chat completion."""
+        messages = self.messages if self.prompt is None else [{"role": "user", "content": self.prompt}]
+        sampling = self.model_dump(exclude_none=True, exclude={"prompt", "messages", "weights", "stream"})
+        usage = {"stream": True, "stream_options": {"include_usage": True}} if self.stream else {}
+        return {"messages": messages, "preference_weights": self.weights, **sampling, **usage}
+
+
+class Recommended(BaseModel):
+    """Weights for one input. `entropy` (nats) and `confidence` belong to the recommendation, where there is one."""
+
+    weights: dict[str, float]
+    source: str
+    recommended: dict[str, float] | None
+    clamped: bool
+    entropy: float | None
+    confidence: float | None
+    reason: str | None = None
+    bundle: str
+
+
+class Generated(BaseModel):
+    """Answer of /generate. `texts` holds all answers where n is above 1."""
+
+    text: str
+    weights: dict[str, float]
+    source: str
+    finish_reason: str | None
+    usage: dict[str, Any] | None
+    model: str
+    id: str
+    texts: list[str] | None = None
+
+
+def request_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI entry for a body that the route reads itself."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

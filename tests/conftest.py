@@ -1,0 +1,25 @@
+"""Parts that several test modules share; made once per session."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+from preforch_models.bundle import Bundle, read_bundle
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run: bundle and policy. Read it, never change it."""
+    return tiny.write_run(tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(run_folder: Path) -> Path:
+    """The tiny run's bundle."""
+    return run_folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_folder: Path) -> Bundle:
+    """The tiny run's bundle, read."""
+    return read_bundle(bundle_folder)

@@ -1,0 +1,149 @@
+"""Kill a training run with SIGKILL at random moments, continue it, and compare with a run that was left alone.
+
+As a program: `python tests/kill_resume.py CONFIG WHOLE_RUN FOLDER --kills 10 --seed 1 [--set key=value ...]`, where
+WHOLE_RUN is a finished run of the same config. Prints what it found and exits with 1 when a promise is broken.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from preforch_models.manifest import MANIFEST, verify
+from safetensors.numpy import load_file
+
+MARK = "PREFORCH_KILL_TEST"
+START_SECONDS = 8.0
+WEIGHTS_TOLERANCE = 1e-5
+METRICS_TOLERANCE = 1e-3
+# What differs between any two runs: time, memory, and the hashes of files that hold either.
+NOT_COMPARED = {"seconds", "peak_memory_mib", "files", "inputs", "versions", "revision", "bundle"}
+
+
+def train_command(config: Path, folder: Path, settings: list[str]) -> list[str]:
+    """`preforch train all` into a folder."""
+    options = [part for setting in (f"run.folder={folder}", *settings) for part in ("--set", setting)]
+    return [sys.executable, "-m", "preforch_cli", "train", "all", str(config), *options]
+
+
+def marked(mark: str) -> list[int]:
+    """Living processes that inherited the mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environment, state = (entry / "environ").read_bytes(), (entry / "stat").read_text()
+            except OSError:
+                continue
+            if f"{MARK}={mark}".encode() in environment and state.rsplit(")", 1)[1].split()[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def kill_after(command: list[str], seconds: float, log: Path) -> tuple[bool, list[int]]:
+    """Start, wait, SIGKILL the one process. Returns (was it still running, processes it left behind)."""
+    mark = uuid.uuid4().hex
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=output, stderr=output)
+        try:
+            process.wait(timeout=seconds)
+            return False, marked(mark)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    deadline = time.monotonic() + 5
+    while marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return True, marked(mark)
+
+
+def check_artifacts(folder: Path) -> int:
+    """Verify every artifact there is; the number of them."""
+    manifests = [path for path in folder.rglob(MANIFEST) if ".partial" not in str(path) and ".work" not in str(path)]
+    for path in manifests:
+        verify(path.parent)
+    return len(manifests)
+
+
+def differences(whole: Path, continued: Path) -> list[str]:
+    """Where two finished runs differ by more than the promise, one line each."""
+    found = []
+    for path in sorted(whole.rglob("*")):
+        other = continued / path.relative_to(whole)
+        if any(part.startswith(".") for part in path.relative_to(whole).parts) or path.is_dir():
+            continue
+        name = path.relative_to(whole).as_posix()
+        if path.suffix in (".safetensors", ".parquet", ".jsonl", ".json") and not other.is_file():
+            found.append(f"{name}: missing")
+        elif path.suffix == ".safetensors":
+            one, two = load_file(path), load_file(other)
+            worst = max(float(abs(one[key] - two[key]).max()) for key in one)
+            if one.keys() != two.keys() or worst > WEIGHTS_TOLERANCE:
+                found.append(f"{name}: weights differ by {worst:.2e}")
+        elif path.suffix == ".parquet":
+            found += _compare(pq.read_table(path).to_pylist(), pq.read_table(other).to_pylist(), name)
+        elif path.name in ("samples.jsonl", "prompts.jsonl", "pairs.jsonl", "golden.jsonl"):
+            found += _compare(_lines(path), _lines(other), name)
+        elif (path.suffix == ".json" and path.parent.parent == whole) or path.name in ("report.json", MANIFEST):
+            found += _compare(json.loads(path.read_text()), json.loads(other.read_text()), name)
+    return found
+
+
+def _lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _compare(one: Any, two: Any, where: str) -> list[str]:
+    """Numbers within the tolerance, everything else equal."""
+    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+        keys = [key for key in one if key not in NOT_COMPARED]
+        return [line for key in keys for line in _compare(one[key], two[key], f"{where}.{key}")]
+    if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        return [line for i, (a, b) in enumerate(zip(one, two, strict=True)) for line in _compare(a, b, f"{where}[{i}]")]
+    if isinstance(one, int | float) and isinstance(two, int | float):
+        return [] if abs(one - two) <= METRICS_TOLERANCE else [f"{where}: {one} and {two}"]
+    return [] if one == two else [f"{where}: {str(one)[:60]} and {str(two)[:60]}"]
+
+
+def kill_and_continue(
+    config: Path, folder: Path, settings: list[str], *, kills: int, seconds: float, seed: int
+) -> None:
+    """Kill at `kills` moments spread at random over `seconds` of work, then let it finish. Raises AssertionError."""
+    command, log = train_command(config, folder, settings), folder.with_suffix(".log")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    moments = sorted(random.Random(seed).uniform(0, seconds) for _ in range(kills))
+    for number, (earlier, moment) in enumerate(zip([0.0, *moments], moments, strict=False), 1):
+        running, orphans = kill_after(command, moment - earlier + START_SECONDS, log)
+        print(f"kill {number}: {'running' if running else 'already done'}, {check_artifacts(folder)} artifacts whole")
+        assert not orphans, f"kill {number} left processes {orphans}"
+    with log.open("ab") as output:
+        subprocess.run(command, check=True, stdout=output, stderr=output)
+
+
+def main() -> int:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("whole", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    args = parser.parse_args()
+    seconds = sum(json.loads(path.read_text())["seconds"] for path in args.whole.rglob(MANIFEST))
+    kill_and_continue(args.config, args.folder, args.settings, kills=args.kills, seconds=seconds, seed=args.seed)
+    found = differences(args.whole, args.folder)
+    print("\n".join(found) if found else "the same result: weights within 1e-5, metrics within 1e-3, samples equal")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

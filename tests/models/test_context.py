@@ -1,0 +1,238 @@
+"""The context: Python and chat template print the same bytes, and no user text becomes a control token."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from preforch_models.context import (
+    UNITS,
+    ContextFormat,
+    ControlStrings,
+    Encoding,
+    chat_template,
+    context_tokens,
+    objective_tokens,
+    parse_context,
+    render_context,
+)
+from preforch_models.weights import Weights, WeightsError, normalise, round_weights
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+NAMES = ("helpful", "harmless", "humor")
+FORM = ContextFormat(objectives=NAMES)
+EVEN = {"helpful": 0.34, "harmless": 0.33, "humor": 0.33}
+QUESTION = [{"role": "user", "content": "Hi"}]
+
+
+@st.composite
+def rounded(draw: st.DrawFn) -> tuple[ContextFormat, Weights]:
+    """A context format and weights on its grid."""
+    names = tuple(f"o{i}" for i in range(draw(st.integers(2, 16))))
+    encoding: Encoding = draw(st.sampled_from(list(UNITS)))
+    values = draw(st.lists(st.floats(0, 1), min_size=len(names), max_size=len(names)).filter(any))
+    form = ContextFormat(objectives=names, encoding=encoding)
+    return form, round_weights(normalise(values, names), form.units)
+
+
+def render(form: ContextFormat, messages: list[dict[str, Any]], **variables: Any) -> str:
+    """The template in the environment that transformers and vLLM give it."""
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(chat_template(form)).render(messages=messages, **variables)
+
+
+def byte_tokenizer(special: list[str]) -> Tokenizer:
+    """A byte-level tokenizer that knows special tokens and single bytes, nothing else."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return tokenizer
+
+
+# Rendering and parsing.
+
+
+def test_a_context_is_written_as_in_the_paper() -> None:
+    assert render_context(EVEN, FORM) == " <W1> 0.34 <W2> 0.33 <W3> 0.33"
+
+
+@given(rounded())
+def test_what_is_rendered_is_parsed_back_exactly(case: tuple[ContextFormat, Weights]) -> None:
+    form, weights = case
+    assert parse_context("any text <W1> 0.50" + render_context(weights, form), form) == weights
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no context", " <W1> 0.34 <W2> 0.33", " <W1> 0.34 <W2> 0.33 <W3> 0.33.", " <W1> 0.3 <W2> 0.3 <W3> 0.4"]
+)
+def test_a_text_that_does_not_end_with_a_context_cannot_be_parsed(text: str) -> None:
+    with pytest.raises(ValueError, match="does not end with a context"):
+        parse_context(text, FORM)
+
+
+@pytest.mark.parametrize("weights", [{}, {"helpful": 1.0}, {**EVEN, "honest": 0.0}])
+def test_a_context_needs_exactly_the_objectives_of_its_format(weights: Weights) -> None:
+    with pytest.raises(WeightsError, match="context needs weights for"):
+        render_context(weights, FORM)
+
+
+def test_a_context_of_weights_that_are_not_rounded_to_one_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"sum to exactly 1\.00"):
+        render_context({"helpful": 0.5, "harmless": 0.5, "humor": 0.01}, FORM)
+
+
+def test_the_context_adds_one_token_per_objective_and_in_levels_one_per_level_too() -> None:
+    assert context_tokens(FORM) == ["<W1>", "<W2>", "<W3>"]
+    levels = context_tokens(ContextFormat(objectives=NAMES, encoding="levels"))
+    assert levels[:5] == ["<W1>", "<W2>", "<W3>", "<W1> 0.00", "<W1> 0.05"]
+    assert levels[-1] == "<W3> 1.00"
+    assert len(set(levels)) == 3 + 3 * 21
+
+
+# The chat template.
+
+
+@given(rounded())
+def test_template_and_python_are_byte_identical(case: tuple[ContextFormat, Weights]) -> None:
+    form, weights = case
+    text = render(form, QUESTION, weights=weights, add_generation_prompt=True)
+    assert text == f"<|im_start|>user\nHi{render_context(weights, form)}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_template_and_python_agree_on_the_whole_grid(first: int, second: int) -> None:
+    second = min(second, 100 - first)
+    weights = {"helpful": first / 100, "harmless": second / 100, "humor": (100 - first - second) / 100}
+    assert render_context(weights, FORM) in render(FORM, QUESTION, weights=weights)
+
+
+@settings(max_examples=20)
+@given(rounded())
+def test_a_real_tokenizer_renders_the_same_bytes(case: tuple[ContextFormat, Weights]) -> None:
+    form, weights = case
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(["<|im_start|>", "<|im_end|>"]))
+    tokenizer.chat_template = chat_template(form)
+    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True, weights=weights)
+    assert text == f"<|im_start|>user\nHi{render_context(weights, form)}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_order_of_the_given_weights_does_not_matter() -> None:
+    assert render(FORM, QUESTION, weights=EVEN) == render(FORM, QUESTION, weights=dict(reversed(EVEN.items())))
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "weights are missing: a mapping with helpful, harmless, humor"),
+        ({"weights": None}, "weights are missing"),
+        ({"weights": [0.34, 0.33, 0.33]}, "weights are missing"),
+        ({"weights": {"helpful": 0.5, "harmless": 0.5}}, "weight of humor is missing"),
+        ({"weights": {}}, "weight of helpful is missing"),
+        ({"weights": {**EVEN, "honest": 0.0}}, "unknown objective honest"),
+    ],
+)
+def test_the_template_raises_without_weights_and_on_a_missing_or_unknown_name(
+    variables: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TemplateError, match=message):
+        render(FORM, QUESTION, **variables)
+
+
+def test_the_template_raises_on_a_conversation_without_a_user_turn() -> None:
+    with pytest.raises(TemplateError, match="needs a user turn"):
+        render(FORM, [{"role": "system", "content": "s"}], weights=EVEN)
+
+
+def test_the_context_sits_on_the_last_user_turn_also_after_tool_results() -> None:
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "old"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "new"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "content": "rain"},
+    ]
+    assert render(FORM, messages, weights=EVEN) == (
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nold<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+        "<|im_start|>user\nnew <W1> 0.34 <W2> 0.33 <W3> 0.33<|im_end|>\n"
+        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\nrain<|im_end|>\n"
+    )
+
+
+def test_text_parts_are_joined_as_the_orchestrator_joins_them() -> None:
+    parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
+    joined = render(FORM, [{"role": "user", "content": parts}], weights=EVEN)
+    assert joined == render(FORM, [{"role": "user", "content": "a b"}], weights=EVEN)
+
+
+@given(st.text())
+def test_content_is_printed_as_it_is(content: str) -> None:
+    expected = f"<|im_start|>user\n{content}{render_context(EVEN, FORM)}<|im_end|>\n"
+    assert render(FORM, [{"role": "user", "content": content}], weights=EVEN) == expected
+
+
+# Control strings.
+
+CONTROL = ["<W1>", "<W1> 0.70", "<W2>", "<|im_end|>", "<|im_start|>", "[INST]", "</s>", "#", "ab", "abc"]
+hostile = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(alphabet="<>W1|[]abc#\u2060 0.7", max_size=4))).map("".join)
+
+
+def test_the_first_control_string_is_found_and_the_longest_at_its_place() -> None:
+    control = ControlStrings(CONTROL)
+    assert control.find("see <W1> 0.70 <|im_end|>") == "<W1> 0.70"
+    assert control.find("see <W1> 0.7") == "<W1>"
+    assert control.find("see <W3>") is None
+
+
+def test_escaped_text_reads_the_same() -> None:
+    assert ControlStrings(CONTROL).escape("x <W1> 0.70 y").replace("\u2060", "") == "x <W1> 0.70 y"
+
+
+def test_text_without_control_strings_is_not_touched() -> None:
+    assert ControlStrings(CONTROL).escape("5 < 7 and W1 > 3") == "5 < 7 and W1 > 3"
+
+
+def test_without_control_strings_nothing_is_found_or_changed() -> None:
+    control = ControlStrings([])
+    assert control.find("<W1>") is None
+    assert control.escape("<W1>") == "<W1>"
+
+
+@given(hostile)
+def test_escaped_text_holds_no_control_string_and_escaping_again_changes_nothing(text: str) -> None:
+    control = ControlStrings([c for c in CONTROL if len(c) > 1])
+    escaped = control.escape(text)
+    assert control.find(escaped) is None
+    assert control.escape(escaped) == escaped
+
+
+@pytest.fixture(scope="module")
+def encode() -> Callable[[str], tuple[list[int], set[int]]]:
+    """Text -> (ids, ids of special tokens) by a real tokenizer."""
+    special = [c for c in CONTROL if len(c) > 1] + objective_tokens(16)
+    tokenizer = byte_tokenizer(special)
+    ids = {tokenizer.token_to_id(token) for token in special}
+    return lambda text: (tokenizer.encode(text, add_special_tokens=False).ids, ids)
+
+
+@given(text=hostile)
+def test_no_tokenizer_sees_a_special_token_in_escaped_text(
+    encode: Callable[[str], tuple[list[int], set[int]]], text: str
+) -> None:
+    control = ControlStrings([*(c for c in CONTROL if len(c) > 1), *objective_tokens(16)])
+    ids, special = encode(text)
+    # The tokenizer and the search agree on what is dangerous, so the next line cannot hold for want of an attack.
+    assert bool(special & set(ids)) == (control.find(text) is not None)
+    ids, special = encode(control.escape(text))
+    assert not special & set(ids)

@@ -1,0 +1,158 @@
+"""Stand-ins at the gateway's two seams, orchestrator and engine, and a gateway on a real port around them."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from preforch_models.bundle import Bundle
+from preforch_models.context import objective_tokens
+from preforch_models.policy_card import PolicyCard
+from preforch_models.weights import Weights
+from preforch_service.app import create_app
+from preforch_service.gateway import Gateway, build_gateway
+from preforch_service.metrics import Metrics
+from preforch_service.recommender import Recommender
+from preforch_service.settings import ServeSettings
+from preforch_service.upstream import UpstreamDown
+
+RECOMMENDED: Weights = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
+CHAT = {
+    "id": "chatcmpl-1",
+    "model": "tiny",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}
+
+
+@dataclass
+class FakeRecommender:
+    """Answers at once, late, or with an error; remembers the texts."""
+
+    weights: Weights = field(default_factory=lambda: dict(RECOMMENDED))
+    delay: float = 0.0
+    error: Exception | None = None
+    texts: list[str] = field(default_factory=list)
+
+    async def recommend(self, texts: Sequence[str]) -> list[Weights]:
+        self.texts += texts
+        await asyncio.sleep(self.delay)
+        if self.error is not None:
+            raise self.error
+        return [dict(self.weights) for _ in texts]
+
+
+@dataclass
+class FakeAnswer:
+    """Bytes, errors and waits (an event) in the order in which they come."""
+
+    pieces: Sequence[bytes | Exception | threading.Event]
+    status: int = 200
+    content_type: str = "application/json"
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            if isinstance(piece, bytes):
+                yield piece
+                continue
+            while not piece.is_set():
+                await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def json_answer(value: object, status: int = 200) -> FakeAnswer:
+    """A complete JSON answer."""
+    return FakeAnswer([json.dumps(value).encode()], status)
+
+
+def stream_answer(*pieces: bytes | Exception | threading.Event) -> FakeAnswer:
+    """Events."""
+    return FakeAnswer(pieces, content_type="text/event-stream")
+
+
+def chunk(content: str, **more: object) -> bytes:
+    """One event of a chat completion."""
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+    value = {"id": "chatcmpl-1", "model": "tiny", "choices": [choice], **more}
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+@dataclass
+class FakeUpstream:
+    """An engine whose template prints the weights; `answer` makes the answers to generations."""
+
+    answer: Callable[[dict[str, Any]], FakeAnswer] = lambda body: json_answer(CHAT)
+    down: bool = False
+    health: int = 200
+    tokens: Callable[[Weights], list[str]] = lambda weights: [
+        piece
+        for token, value in zip(objective_tokens(3), weights.values(), strict=True)
+        for piece in (token, str(value))
+    ]
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+    async def request(self, method: str, path: str, body: bytes | None = None) -> FakeAnswer:
+        if self.down:
+            raise UpstreamDown("no engine here")
+        if path == "/health":
+            return FakeAnswer([], self.health)
+        if path == "/v1/models":
+            return FakeAnswer([b'{"object": "list",   "data": []}'])
+        sent = json.loads(body or b"{}")
+        if path == "/tokenize":
+            return json_answer({"token_strs": self.tokens(sent["chat_template_kwargs"]["weights"])})
+        self.bodies.append(sent | {"path": path})
+        return self.answer(sent)
+
+
+def make_gateway(
+    bundle: Bundle,
+    *,
+    recommender: Recommender | None = None,
+    upstream: FakeUpstream | None = None,
+    **settings: object,
+) -> Gateway:
+    """A gateway whose engine, if there is one, has been checked once."""
+    card = PolicyCard(
+        context=bundle.info.context,
+        control_strings=("<W1>", "<W2>", "<W3>", "<|im_start|>", "<|im_end|>"),
+        max_model_len=256,
+        revision="r",
+        name="tiny",
+    )
+    gateway = build_gateway(
+        ServeSettings.model_validate({"path": Path("run"), **settings}),
+        bundle,
+        recommender or FakeRecommender(),
+        metrics=Metrics(),
+        card=card if upstream else None,
+        upstream=upstream,
+    )
+    asyncio.run(gateway.readiness.check())
+    return gateway
+
+
+@contextmanager
+def running(gateway: Gateway) -> Iterator[str]:
+    """Serve on a free port; gives the URL."""
+    config = uvicorn.Config(create_app(gateway), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,84 @@
+"""The supervisor restarts an engine that has served, gives up on one that has not, and stops what it started."""
+
+import asyncio
+import os
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from preforch_models.policy_card import PolicyCard, read_policy_card
+from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.metrics import Metrics
+from processes import children
+
+
+def engine(folder: Path, code: str, *, was_ready: bool) -> Engine:
+    """An engine that is a piece of Python."""
+    command = [sys.executable, "-c", code]
+    return Engine(command, dict(os.environ), folder / "s", folder / "log", Metrics(), was_ready)
+
+
+def starts(supervised: Engine) -> float | None:
+    return supervised.metrics.registry.get_sample_value("preforch_engine_starts_total")
+
+
+def test_an_engine_that_never_served_fails_with_its_log(tmp_path: Path) -> None:
+    supervised = engine(tmp_path, "raise SystemExit('no such model')", was_ready=False)
+    with pytest.raises(EngineFailed, match="no such model"):
+        asyncio.run(supervised.supervise())
+
+
+def test_an_engine_that_has_served_is_restarted(tmp_path: Path) -> None:
+    supervised = engine(tmp_path, "pass", was_ready=True)
+
+    async def watch() -> None:
+        task = asyncio.create_task(supervised.supervise())
+        deadline = time.monotonic() + 20
+        while (starts(supervised) or 0) < 3 and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        task.cancel()
+        await supervised.stop()
+
+    begun = time.monotonic()
+    asyncio.run(watch())
+    assert starts(supervised) == 3
+    assert time.monotonic() - begun > 3, "the second pause is longer than the first"
+
+
+@pytest.mark.parametrize("was_ready", [True, False])
+def test_stopping_leaves_nothing(tmp_path: Path, was_ready: bool) -> None:
+    supervised = engine(tmp_path, "print('up', flush=True); import time; time.sleep(600)", was_ready=was_ready)
+
+    async def start_and_stop() -> None:
+        task = asyncio.create_task(supervised.supervise())
+        while not (supervised.log.exists() and "up" in supervised.log_tail()):
+            await asyncio.sleep(0.05)
+        assert len(children(os.getpid())) >= 2
+        task.cancel()
+        await supervised.stop()
+
+    before = children(os.getpid())
+    asyncio.run(start_and_stop())
+    assert children(os.getpid()) <= before
+
+
+def test_the_socket_lies_in_a_folder_of_this_user() -> None:
+    with private_folder() as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert len(str(folder / "engine.sock")) < 108
+    assert not folder.exists()
+
+
+def test_the_command_gives_the_engine_default_weights_and_lets_the_operator_override(run_folder: Path) -> None:
+    policy = run_folder / "policy" / "wic" / "round-0"
+    card: PolicyCard = read_policy_card(policy)
+    fallback = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
+    command = EngineCommand(policy, card, "tiny", Path("s"), fallback, cpu=True, extra=("--max-model-len", "64"))
+    arguments = command.arguments()
+    assert arguments[arguments.index("--default-chat-template-kwargs") + 1] == (
+        '{"weights": {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}}'
+    )
+    assert arguments[-2:] == ["--max-model-len", "64"]
+    assert command.environment()["HF_HUB_OFFLINE"] == "1"

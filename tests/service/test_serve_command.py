@@ -1,0 +1,119 @@
+"""`preforch serve`: wrong input is one line and exit code 2; no torch is needed; signals end it well."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import tiny
+from preforch_models.context import ContextFormat
+
+# Runs a module in an interpreter where torch and transformers cannot be imported.
+WITHOUT_TORCH = """
+import runpy, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "vllm"):
+            raise ImportError(f"{name} is blocked here")
+
+sys.meta_path.insert(0, Blocked())
+sys.argv[0] = "preforch_service"
+runpy.run_module("preforch_service", run_name="__main__")
+"""
+
+
+def serve(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "preforch_service", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def refused(*arguments: object) -> str:
+    """The one line that a wrong call says."""
+    done = serve(*arguments)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("preforch serve: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "nowhere") in refused(tmp_path / "nowhere", "--weights-only")
+    assert "manifest.json" in refused(tmp_path, "--weights-only")
+
+
+def test_a_flipped_byte_is_found(bundle_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    file = tmp_path / "bundle" / "orchestrator.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert "orchestrator.onnx: sha256" in refused(tmp_path / "bundle", "--weights-only")
+
+
+def test_a_policy_of_another_bundle_is_refused(bundle_folder: Path, run_folder: Path, tmp_path: Path) -> None:
+    card = (run_folder / "policy/wic/round-0/preference.json").read_text(encoding="utf-8")
+    other = tmp_path / "preference.json"
+    other.write_text(card.replace('"humor"', '"polite"'), encoding="utf-8")
+    said = refused(bundle_folder, "--upstream", "http://127.0.0.1:9", "--policy-card", other)
+    assert "do not belong together" in said
+
+
+def test_wrong_combinations_say_what_is_allowed(bundle_folder: Path, tmp_path: Path) -> None:
+    assert "belong together" in refused(bundle_folder, "--upstream", "http://127.0.0.1:9")
+    assert "exclude" in refused(bundle_folder, "--upstream", "http://x", "--policy-card", "y", "--weights-only")
+    assert "no_auth" in refused(bundle_folder, "--weights-only", "--host", "0.0.0.0")
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    assert "no policy" in refused(tmp_path)
+
+
+def test_a_run_with_two_policies_wants_a_choice(bundle_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    form = ContextFormat(objectives=tuple(o.name for o in tiny.OBJECTIVES))
+    tiny.write_policy(tmp_path / "policy" / "one" / "round-0", form)
+    shutil.copytree(tmp_path / "policy" / "one", tmp_path / "policy" / "two")
+    assert "--policy" in refused(tmp_path)
+
+
+def test_a_port_that_is_taken_is_named(bundle_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(bundle_folder, "--weights-only", "--port", port, "--metrics-port", 0)
+        assert f"127.0.0.1:{port}" in said
+        assert "in use" in refused(bundle_folder, "--weights-only", "--port", 0, "--metrics-port", port)
+
+
+def test_weights_are_served_without_torch_and_a_signal_ends_it_with_0(bundle_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        metrics = free.getsockname()[1]
+    options = ["--weights-only", "--port", "0", "--metrics-port", str(metrics)]
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(bundle_folder), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready at http://127.0.0.1:")
+        url = line.split()[-1]
+        answer = httpx.post(f"{url}/weights", json={"prompt": "Tell me a joke about a penguin."}).json()
+        assert answer["source"] == "orchestrator"
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        text = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+        assert 'preforch_decisions_total{source="orchestrator"} 1.0' in text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("engine_arg", ["--no-such-flag"])
+def test_an_engine_that_cannot_start_ends_the_gateway_with_its_log(run_folder: Path, engine_arg: str) -> None:
+    started = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = ["--port", "0", "--metrics-port", "0", f"--engine-arg={engine_arg}"]
+    command = [sys.executable, "-m", "preforch_service", str(run_folder), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 1, (done.stderr, time.monotonic() - started)
+    assert engine_arg in done.stderr

@@ -1,0 +1,131 @@
+"""Tiny but real parts: a bundle (BERT, ONNX, tokenizer, golden answers) and a policy (Qwen2 with context tokens).
+
+In:  an empty folder. Out: a run folder that `preforch serve` takes, made in seconds, the same every time.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from preforch_models.bundle import ONNX_FILE, TOKENIZER_FILE, BundleInfo, Golden, write_bundle_files
+from preforch_models.calibration import Calibration, Constants
+from preforch_models.context import ContextFormat, Encoding
+from preforch_models.conversation import Message, conversation_text
+from preforch_models.manifest import Manifest, write_manifest, writing
+from preforch_models.objectives import Objective, names_of
+from preforch_models.orchestrator_model import OrchestratorConfig, OrchestratorModel
+from preforch_models.weights import Weights, normalise
+from preforch_training.language_model import Scratch, add_context, new_model, save_policy, train_tokenizer
+from preforch_training.onnx_export import OPSET, export_onnx
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import BertConfig
+
+TEXTS = (
+    "How do I repair a bicycle tyre at home?",
+    "Tell me a joke about a penguin.",
+    "I feel sad today, what should I do?",
+    "Which weights do you read?",
+    "The quick brown fox jumps over the lazy dog 0123456789.",
+)
+OBJECTIVES = (
+    Objective(name="helpful", description="serves what was asked"),
+    Objective(name="harmless", description="does no damage", low=0.1),
+    Objective(name="humor", description="is funny", high=0.8),
+)
+MAX_TOKENS = 32
+MAX_MODEL_LEN = 256
+
+
+def encoder_tokenizer() -> Tokenizer:
+    """A word-piece tokenizer learned from TEXTS; `[PAD]` is 0."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def orchestrator(names: tuple[str, ...], vocabulary: int) -> OrchestratorModel:
+    """A random orchestrator whose weights differ visibly from prompt to prompt."""
+    encoder = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=MAX_TOKENS,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = OrchestratorModel(
+            OrchestratorConfig(
+                encoder=encoder.to_diff_dict() | {"model_type": "bert"}, objectives=list(names), max_tokens=MAX_TOKENS
+            )
+        )
+        torch.nn.init.normal_(model.head.weight, std=0.5)
+    model.train(False)
+    return model
+
+
+@torch.no_grad()
+def torch_weights(model: OrchestratorModel, tokenizer: Tokenizer, text: str, names: tuple[str, ...]) -> Weights:
+    """What the model itself says of a text."""
+    ids = torch.tensor([tokenizer.encode(text).ids])
+    row = model(input_ids=ids, attention_mask=torch.ones_like(ids)).exp()[0]
+    return normalise(dict(zip(names, row.tolist(), strict=True)), names)
+
+
+def write_bundle(
+    target: Path, *, objectives: tuple[Objective, ...] = OBJECTIVES, encoding: Encoding = "digits"
+) -> Path:
+    """A valid bundle."""
+    names = names_of(objectives)
+    tokenizer = encoder_tokenizer()
+    model = orchestrator(names, tokenizer.get_vocab_size())
+    fallback = normalise(dict(zip(names, range(len(names), 0, -1), strict=True)), names)
+    info = BundleInfo(
+        objectives=objectives,
+        context=ContextFormat(objectives=names, encoding=encoding),
+        max_tokens=MAX_TOKENS,
+        fallback=fallback,
+        mean_weights=fallback,
+        calibration=Calibration(method="none", constants={name: Constants() for name in names}),
+        preset="recommended",
+        onnx_difference=0.0,
+        onnx_opset=OPSET,
+    )
+    with writing(target) as folder:
+        tokenizer.save(str(folder / TOKENIZER_FILE))
+        tokenizer.enable_truncation(MAX_TOKENS)
+        export_onnx(model, folder / ONNX_FILE, max_tokens=MAX_TOKENS)
+        conversations = [(Message(role="user", content=text),) for text in TEXTS]
+        golden = [
+            Golden(messages=messages, weights=torch_weights(model, tokenizer, conversation_text(messages), names))
+            for messages in conversations
+        ]
+        write_bundle_files(folder, info, golden)
+        write_manifest(folder, Manifest(kind="bundle"))
+    return target
+
+
+def write_policy(target: Path, form: ContextFormat, *, name: str = "tiny") -> Path:
+    """A random policy that vLLM serves."""
+    tokenizer = train_tokenizer(TEXTS, vocabulary=300)
+    # vLLM on CPU wants heads of 32 or more.
+    size = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
+    model = new_model(len(tokenizer), size, max_model_len=MAX_MODEL_LEN, seed=0)
+    add_context(model, tokenizer, form, seed=0)
+    target.mkdir(parents=True)
+    save_policy(target, model, tokenizer, form, max_model_len=MAX_MODEL_LEN, name=name)
+    return target
+
+
+def write_run(target: Path) -> Path:
+    """A run folder with a bundle and one policy."""
+    bundle = write_bundle(target / "bundle")
+    info = BundleInfo.model_validate(json.loads((bundle / "bundle.json").read_text(encoding="utf-8")))
+    write_policy(target / "policy" / "wic" / "round-0", info.context)
+    return target

@@ -1,0 +1,103 @@
+"""A tiny run on the demo world for the policy stage: true rewards, a random orchestrator, a tiny policy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tiny
+from preforch_models.manifest import Manifest, write_manifest, writing
+from preforch_training import data, reward, scores
+from preforch_training.config import RunConfig
+from preforch_training.demo.world import true_rewards
+from preforch_training.language_model import PolicyTokenizer
+from preforch_training.run import Run
+from preforch_training.sampler import Generation, SampleRequest
+from transformers import PreTrainedTokenizerFast
+
+NAMES = ("helpful", "harmless", "humor")
+SFT = {"steps": 4, "learning_rate": 1e-3, "batch_size": 4, "save_steps": 2}
+
+
+def helpful(prompts: list[str], responses: list[str]) -> list[float]:
+    return _reward("helpful", prompts, responses)
+
+
+def harmless(prompts: list[str], responses: list[str]) -> list[float]:
+    return _reward("harmless", prompts, responses)
+
+
+def humor(prompts: list[str], responses: list[str]) -> list[float]:
+    return _reward("humor", prompts, responses)
+
+
+def _reward(name: str, prompts: list[str], responses: list[str]) -> list[float]:
+    return [true_rewards(prompt, response)[name] for prompt, response in zip(prompts, responses, strict=True)]
+
+
+class ScriptedSampler:
+    """Answers every request with n fixed responses, the last of them unfinished; counts its calls."""
+
+    peak_memory_mib = 1.0
+    texts = ("Thank you for asking.", "Please be careful and stay safe.", "Let me think about it.")
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def sample(
+        self, policy: Path, requests: Sequence[SampleRequest], *, temperature: float, top_p: float, max_tokens: int
+    ) -> list[list[Generation]]:
+        self.calls += 1
+        reader = PolicyTokenizer(policy)
+        return [
+            [
+                Generation(tuple(reader.response_ids(text)), text, finished=text != self.texts[-1])
+                for text in self.texts[: request.n]
+            ]
+            for request in requests
+        ]
+
+
+def write_inputs(folder: Path, **policy: object) -> tuple[Run, RunConfig]:
+    """A run with everything that the policy stage reads, and its config."""
+    config = make_config(folder, **policy)
+    run = config.open_run()
+    for stage in (data, reward, scores):
+        stage.build(run, config)
+    tokenizer = tiny.encoder_tokenizer()
+    with writing(run.orchestrator) as target:
+        tiny.orchestrator(NAMES, tokenizer.get_vocab_size()).save_pretrained(target)
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+        fast.save_pretrained(target)
+        write_manifest(target, Manifest(kind="orchestrator"))
+    return run, config
+
+
+def make_config(folder: Path, **policy: object) -> RunConfig:
+    """A config whose rewards are the true ones."""
+    base = {
+        "base": "demo",
+        "scratch": {"vocabulary": 400, "width": 32, "layers": 1, "heads": 1, "inner": 32},
+        "max_model_len": 256,
+        "offline_responses": "chosen_and_filtered",
+        "offline_tau": 0.5,
+        "offline": SFT,
+        "online_rounds": 1,
+        "online_prompts": 6,
+        "online": SFT,
+        "samples_per_prompt": 3,
+        "keep": "best_by_weights",
+        "random_weight_share": 0.5,
+        "max_response_tokens": 32,
+    }
+    return RunConfig.model_validate(
+        {
+            "preset": "recommended",
+            "run": {"folder": folder, "seed": 1},
+            "objectives": [{"name": name} for name in NAMES],
+            "context": {"encoding": "levels"},
+            "data": {"source": "demo", "train_prompts": 20, "validation_prompts": 8, "test_prompts": 8},
+            "reward": {name: {"kind": "function", "function": f"policy_world:{name}"} for name in NAMES},
+            "scores": {"calibration": "zscore"},
+            "orchestrator": {"target": "advantage_softmax", "tau": 1.0, "loss": "forward"},
+            "policy": base | policy,
+        }
+    )
