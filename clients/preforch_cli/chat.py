@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
+from preforch_models.weights import parse_assignments
+
 from preforch_cli.errors import CommandFailed
 from preforch_cli.gateway import add_gateway_arguments, gateway_client
 
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer the prompt, or turn after turn."""
-    weights = None if args.weights is None else parse_weights(args.weights)
+    weights = None if args.weights is None else parse_assignments(args.weights)
     with gateway_client(args) as client:
         conversation = Conversation(client, weights=weights, max_tokens=args.max_tokens)
         if args.prompt is not None:
@@ -60,7 +62,7 @@ class Conversation:
         if word == "/reset":
             self._messages.clear()
         elif word == "/weights":
-            self._weights = None if rest.strip() == "auto" else parse_weights(rest)
+            self._weights = None if rest.strip() == "auto" else parse_assignments(rest)
         elif word.startswith("/"):
             raise ValueError(f"unknown command {word!r}; there are: {COMMANDS}")
         elif word:
@@ -80,21 +82,6 @@ class Conversation:
                 print(chunk.text.translate(_UNPRINTABLE), end="", flush=True)
         print()
         self._messages = [*messages, {"role": "assistant", "content": "".join(parts)}]
-
-
-def parse_weights(text: str) -> dict[str, float]:
-    """`helpful=0.7,harmless=0.3` as a mapping; whether names and numbers make sense is the gateway's to say."""
-    weights: dict[str, float] = {}
-    for item in text.split(","):
-        name, _, value = (part.strip() for part in item.partition("="))
-        try:
-            number = float(value)
-        except ValueError:
-            raise ValueError(f"weights {text!r}: write NAME=NUMBER,NAME=NUMBER") from None
-        if not name or name in weights:
-            raise ValueError(f"weights {text!r}: each number needs a name of its own")
-        weights[name] = number
-    return weights
 
 
 def used(preference: "Preference") -> str:

@@ -6,7 +6,7 @@ weights (B, K) float32, softmax inside), `tokenizer.json`, `golden.jsonl` (promp
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -23,6 +23,9 @@ TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.jsonl"
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference between a golden answer and its replay: float noise of other machines and runtime versions."""
+
+
+R = TypeVar("R", bound=Record)
 
 
 class BundleInfo(Record):
@@ -79,15 +82,21 @@ def read_bundle(path: Path) -> Bundle:
     for name in (BUNDLE_FILE, ONNX_FILE, TOKENIZER_FILE, GOLDEN_FILE):
         if name not in manifest.files:
             raise ArtifactError(f"{path / name}: missing, a bundle needs it")
-    try:
-        info = BundleInfo.model_validate_json((path / BUNDLE_FILE).read_text(encoding="utf-8"))
-        lines = (path / GOLDEN_FILE).read_text(encoding="utf-8").splitlines()
-        golden = tuple(Golden.model_validate_json(line) for line in lines)
-    except ValidationError as error:
-        raise ArtifactError(f"{path}: {explain(error)}") from error
+    info = _parse((path / BUNDLE_FILE).read_bytes(), BundleInfo, where=path / BUNDLE_FILE)
+    # Lines of bytes end with a line feed only; those of a string also end with U+2028, which a prompt may hold.
+    lines = (path / GOLDEN_FILE).read_bytes().splitlines()
+    golden = tuple(_parse(line, Golden, where=path / GOLDEN_FILE) for line in lines)
     if not golden:
         raise ArtifactError(f"{path / GOLDEN_FILE}: empty, at least one golden prompt is needed")
     return Bundle(path=path, revision=digest(manifest.files)[:16], info=info, golden=golden)
+
+
+def _parse(data: bytes, model: type[R], *, where: Path) -> R:
+    """A record from JSON. Raises ArtifactError that starts with the file."""
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise ArtifactError(f"{where}: {explain(error)}") from error
 
 
 def write_bundle_files(folder: Path, info: BundleInfo, golden: list[Golden]) -> None:

@@ -77,12 +77,13 @@ class ControlStrings:
     """Finds and defuses control strings (special tokens of a policy's tokenizer) in a user's text.
 
     Escaping puts a word joiner (U+2060) behind the first character, so that the text still reads the same
-    and no tokenizer sees the token in it.
+    and no tokenizer sees the token in it. A special token of one character (some tokenizers pad with `!`) is ordinary
+    text, and cannot be split; it is left alone.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
         # Longest first, so that `<W1> 0.70` is found before `<W1>`.
-        ordered = sorted({s for s in strings if s}, key=len, reverse=True)
+        ordered = sorted({s for s in strings if len(s) > 1}, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
     def find(self, text: str) -> str | None:
@@ -92,4 +93,7 @@ class ControlStrings:
 
     def escape(self, text: str) -> str:
         """The text with every control string defused. Escaping twice changes nothing more."""
-        return self._pattern.sub(lambda match: match.group()[0] + "\u2060" + match.group()[1:], text)
+        # Again and again, because a token may begin inside another one: `abab` is in `ababab` twice.
+        while self._pattern.search(text):
+            text = self._pattern.sub(lambda match: match.group()[0] + "\u2060" + match.group()[1:], text)
+        return text

@@ -45,7 +45,8 @@ def check_objectives(objectives: tuple[Objective, ...]) -> tuple[Objective, ...]
     if len(set(names)) != len(names):
         raise ValueError(f"objective names must differ, got {names}")
     lowest, highest = sum(o.low for o in objectives), sum(o.high for o in objectives)
-    if lowest > 1.0 or highest < 1.0:
+    # 0.2 + 0.7 + 0.1 is a little less than 1.
+    if lowest > 1.0 + 1e-9 or highest < 1.0 - 1e-9:
         raise ValueError(f"no weights satisfy the bounds: the lows sum to {lowest:.3f}, the highs to {highest:.3f}")
     return objectives
 

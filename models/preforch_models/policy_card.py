@@ -33,7 +33,7 @@ def read_policy_card(path: Path) -> PolicyCard:
     """Read a card from its file or from the policy folder it lies in. Raises ArtifactError."""
     file = path / CARD_FILE if path.is_dir() else path
     try:
-        return PolicyCard.model_validate_json(file.read_text(encoding="utf-8"))
+        return PolicyCard.model_validate_json(file.read_bytes())
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
     except ValidationError as error:

@@ -55,6 +55,22 @@ def normalise(given: Mapping[str, object] | Sequence[object], names: Sequence[st
     return {name: value / total for name, value in scaled.items()}
 
 
+def parse_assignments(text: str) -> Weights:
+    """`helpful=0.7,harmless=0.3` as a mapping. Raises WeightsError."""
+    parsed: Weights = {}
+    for item in text.split(","):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or not name:
+            raise WeightsError(f"weights are written name=number,name=number, got {text!r}")
+        if name in parsed:
+            raise WeightsError(f"weight of {name!r} is given twice")
+        try:
+            parsed[name] = float(value)
+        except ValueError:
+            raise WeightsError(f"weight of {name!r} must be a number, got {value!r}") from None
+    return parsed
+
+
 def blend(pinned: Mapping[str, object], recommended: Mapping[str, float], names: Sequence[str]) -> Weights:
     """Pin some weights (sum at most 1) and share the rest in the proportions of the recommendation."""
     checked = check_values(pinned, names)
@@ -108,7 +124,8 @@ def round_within(weights: Mapping[str, float], objectives: Sequence[Objective], 
     counts = {name: round(value * units) for name, value in round_weights(weights, units).items()}
     low = {o.name: math.ceil(o.low * units - 1e-9) for o in objectives}
     high = {o.name: math.floor(o.high * units + 1e-9) for o in objectives}
-    if sum(low.values()) > units or sum(high.values()) < units:
+    empty = any(low[name] > high[name] for name in counts)
+    if empty or sum(low.values()) > units or sum(high.values()) < units:
         raise WeightsError(f"no weights in steps of {1 / units:g} satisfy the bounds of {list(low)}")
     for name in counts:
         counts[name] = min(max(counts[name], low[name]), high[name])

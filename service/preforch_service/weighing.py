@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from preforch_models.bundle import Bundle, BundleInfo
-from preforch_models.weights import Weights, WeightsError, blend, check_values, clamp, entropy, normalise, round_within
+from preforch_models.weights import (
+    Weights,
+    WeightsError,
+    blend,
+    check_values,
+    clamp,
+    entropy,
+    normalise,
+    parse_assignments,
+    round_within,
+)
 
 from preforch_service.errors import BadRequest
 from preforch_service.metrics import Metrics
@@ -70,22 +80,6 @@ class Decision:
         value = entropy(self.recommended)
         confidence = 1 - value / math.log(len(self.recommended))
         return {"entropy": round(value, 6), "confidence": round(min(max(confidence, 0.0), 1.0), 6)}
-
-
-def parse_assignments(text: str) -> Weights:
-    """`helpful=0.7,harmless=0.3` as a mapping. Raises WeightsError."""
-    parsed: Weights = {}
-    for item in text.split(","):
-        name, equals, value = (part.strip() for part in item.partition("="))
-        if not equals:
-            raise WeightsError(f"expected name=number,name=number, got {text!r}")
-        if name in parsed:
-            raise WeightsError(f"weight of {name!r} is given twice")
-        try:
-            parsed[name] = float(value)
-        except ValueError:
-            raise WeightsError(f"weight of {name!r} must be a number, got {value!r}") from None
-    return parsed
 
 
 def check_asked(given: object, names: Sequence[str]) -> Asked:

@@ -13,8 +13,11 @@ from preforch_models.bundle import (
     TOKENIZER_FILE,
     Bundle,
     BundleInfo,
+    Golden,
     read_bundle,
+    write_bundle_files,
 )
+from preforch_models.conversation import Message
 from preforch_models.manifest import MANIFEST, ArtifactError, Manifest, verify, write_manifest
 from pydantic import ValidationError
 
@@ -85,6 +88,14 @@ def test_wrong_contents_under_right_hashes_are_an_error_that_says_what_is_wrong(
     seal(copy)
     with pytest.raises(ArtifactError, match=message):
         read_bundle(copy)
+
+
+def test_a_golden_prompt_may_hold_any_character(copy: Path) -> None:
+    info = read_bundle(copy).info
+    golden = Golden(messages=(Message(role="user", content="a\u2028b\x85c\nd\x0be"),), weights=info.fallback)
+    write_bundle_files(copy, info, [golden])
+    seal(copy)
+    assert read_bundle(copy).golden == (golden,)
 
 
 def test_an_artifact_of_another_kind_is_no_bundle(copy: Path) -> None:

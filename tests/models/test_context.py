@@ -1,11 +1,13 @@
 """The context: Python and chat template print the same bytes, and no user text becomes a control token."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import Template
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from preforch_models.context import (
@@ -39,15 +41,20 @@ def rounded(draw: st.DrawFn) -> tuple[ContextFormat, Weights]:
     return form, round_weights(normalise(values, names), form.units)
 
 
-def render(form: ContextFormat, messages: list[dict[str, Any]], **variables: Any) -> str:
-    """The template in the environment that transformers and vLLM give it."""
+@cache
+def template(form: ContextFormat) -> Template:
+    """The chat template in the environment that transformers and vLLM give it."""
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = raise_exception
-    return environment.from_string(chat_template(form)).render(messages=messages, **variables)
+    return environment.from_string(chat_template(form))
+
+
+def render(form: ContextFormat, messages: list[dict[str, Any]], **variables: Any) -> str:
+    return template(form).render(messages=messages, **variables)
 
 
 def byte_tokenizer(special: list[str]) -> Tokenizer:
@@ -155,7 +162,7 @@ def test_the_template_raises_on_a_conversation_without_a_user_turn() -> None:
 
 
 def test_the_context_sits_on_the_last_user_turn_also_after_tool_results() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "old"},
         {"role": "assistant", "content": "a"},
@@ -184,8 +191,10 @@ def test_content_is_printed_as_it_is(content: str) -> None:
 
 # Control strings.
 
-CONTROL = ["<W1>", "<W1> 0.70", "<W2>", "<|im_end|>", "<|im_start|>", "[INST]", "</s>", "#", "ab", "abc"]
-hostile = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(alphabet="<>W1|[]abc#\u2060 0.7", max_size=4))).map("".join)
+CONTROL = ["<W1>", "<W1> 0.70", "<W2>", "<|im_end|>", "<|im_start|>", "[INST]", "</s>", "ab", "abc", "abab"]
+hostile = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(alphabet="<>W1|[]abc#\u2060 0.7", max_size=4))).map(
+    "".join
+)
 
 
 def test_the_first_control_string_is_found_and_the_longest_at_its_place() -> None:
@@ -209,9 +218,19 @@ def test_without_control_strings_nothing_is_found_or_changed() -> None:
     assert control.escape("<W1>") == "<W1>"
 
 
+def test_a_token_that_begins_inside_another_one_is_defused_too() -> None:
+    assert ControlStrings(["abab"]).find(ControlStrings(["abab"]).escape("ababab")) is None
+
+
+def test_a_special_token_of_one_character_is_ordinary_text() -> None:
+    control = ControlStrings(["!", "</s>"])
+    assert control.find("Hi!") is None
+    assert control.escape("Hi!</s>!") == "Hi!<\u2060/s>!"
+
+
 @given(hostile)
 def test_escaped_text_holds_no_control_string_and_escaping_again_changes_nothing(text: str) -> None:
-    control = ControlStrings([c for c in CONTROL if len(c) > 1])
+    control = ControlStrings(CONTROL)
     escaped = control.escape(text)
     assert control.find(escaped) is None
     assert control.escape(escaped) == escaped
@@ -220,9 +239,10 @@ def test_escaped_text_holds_no_control_string_and_escaping_again_changes_nothing
 @pytest.fixture(scope="module")
 def encode() -> Callable[[str], tuple[list[int], set[int]]]:
     """Text -> (ids, ids of special tokens) by a real tokenizer."""
-    special = [c for c in CONTROL if len(c) > 1] + objective_tokens(16)
+    special = CONTROL + objective_tokens(16)
     tokenizer = byte_tokenizer(special)
-    ids = {tokenizer.token_to_id(token) for token in special}
+    ids = {tokenizer.encode(token, add_special_tokens=False).ids[0] for token in special}
+    assert len(ids) == len(set(special))
     return lambda text: (tokenizer.encode(text, add_special_tokens=False).ids, ids)
 
 
@@ -230,7 +250,7 @@ def encode() -> Callable[[str], tuple[list[int], set[int]]]:
 def test_no_tokenizer_sees_a_special_token_in_escaped_text(
     encode: Callable[[str], tuple[list[int], set[int]]], text: str
 ) -> None:
-    control = ControlStrings([*(c for c in CONTROL if len(c) > 1), *objective_tokens(16)])
+    control = ControlStrings([*CONTROL, *objective_tokens(16)])
     ids, special = encode(text)
     # The tokenizer and the search agree on what is dangerous, so the next line cannot hold for want of an attack.
     assert bool(special & set(ids)) == (control.find(text) is not None)

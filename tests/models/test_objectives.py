@@ -24,7 +24,7 @@ def test_any_other_name_is_refused_with_what_is_allowed(name: str) -> None:
 
 
 def test_a_low_above_its_high_is_refused() -> None:
-    with pytest.raises(ValidationError, match="low 0.6 is above high 0.4"):
+    with pytest.raises(ValidationError, match=r"low 0\.6 is above high 0\.4"):
         Objective(name="a", low=0.6, high=0.4)
 
 
@@ -49,6 +49,12 @@ def test_names_must_differ() -> None:
 def test_bounds_that_no_weights_satisfy_are_refused(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="no weights satisfy the bounds"):
         check_objectives((Objective(name="a", low=low, high=high), Objective(name="b", low=low, high=high)))
+
+
+def test_bounds_that_leave_one_choice_are_satisfied_in_spite_of_float_noise() -> None:
+    objectives = tuple(Objective(name=f"o{i}", high=high) for i, high in enumerate((0.2, 0.7, 0.1)))
+    assert sum(o.high for o in objectives) < 1
+    assert check_objectives(objectives) == objectives
 
 
 def test_the_order_of_the_names_is_the_order_given() -> None:

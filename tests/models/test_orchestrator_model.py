@@ -16,9 +16,7 @@ MASK = (IDS != 0).long()
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
     """A tiny random encoder on disk."""
-    config = BertConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
+    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     BertModel(config, add_pooling_layer=True).save_pretrained(tmp_path / "encoder")
     return tmp_path / "encoder"
 

@@ -55,7 +55,7 @@ def test_a_card_that_is_no_text_is_an_error_that_names_the_file(folder: Path) ->
 def test_control_strings_must_hold_every_context_token() -> None:
     with pytest.raises(ValidationError, match="lack the context token '<W2>'"):
         PolicyCard(context=FORM, control_strings=("<W1>",), max_model_len=64, revision="r")
-    with pytest.raises(ValidationError, match="lack the context token '<W1> 0.00'"):
+    with pytest.raises(ValidationError, match=r"lack the context token '<W1> 0\.00'"):
         PolicyCard(
             context=ContextFormat(objectives=("a", "b"), encoding="levels"),
             control_strings=("<W1>", "<W2>"),

@@ -236,7 +236,7 @@ def test_a_bound_between_two_steps_is_tightened_to_the_step_inside() -> None:
 
 def test_bounds_that_leave_no_step_of_the_grid_are_refused() -> None:
     objectives = (Objective(name="a", low=0.51, high=0.52), Objective(name="b"))
-    with pytest.raises(WeightsError, match="no weights in steps of 0.05 satisfy the bounds"):
+    with pytest.raises(WeightsError, match=r"no weights in steps of 0\.05 satisfy the bounds"):
         round_within({"a": 0.515, "b": 0.485}, objectives, 20)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from preforch_models.context import ContextFormat, Encoding
 from preforch_models.objectives import Objectives, Record, explain, names_of
+from preforch_models.weights import round_within, uniform
 from pydantic import Field, ValidationError, model_validator
 
 from preforch_training.bundle import Config as BundleConfig
@@ -60,6 +61,8 @@ class RunConfig(Record):
     def _check(self) -> "RunConfig":
         if set(self.reward) != set(self.names):
             raise ValueError(f"[reward.*] sections {sorted(self.reward)} must be exactly the objectives {self.names}")
+        # Raises where no weights on the grid of the context satisfy the bounds.
+        round_within(uniform(self.names), self.objectives, self.form.units)
         return self
 
     @property
