@@ -62,7 +62,10 @@ class EngineCommand:
 
     def arguments(self) -> list[str]:
         """The command line. An engine of ours never generates without weights: the fallback is its default."""
-        device = ["--dtype", "float32", "--enforce-eager"] if self.cpu else ["--dtype", "auto"]
+        # vLLM 0.32 on a CPU fails on a seeded request whose prefill is split into chunks.
+        tokens = str(max(2048, self.card.max_model_len))
+        whole = ["--no-enable-chunked-prefill", "--max-num-batched-tokens", tokens]
+        device = ["--dtype", "float32", "--enforce-eager", *whole] if self.cpu else ["--dtype", "auto"]
         return [
             *(sys.executable, "-m", SERVER, "--model", str(self.policy), "--uds", str(self.socket)),
             *("--served-model-name", self.model, "--max-model-len", str(self.card.max_model_len)),

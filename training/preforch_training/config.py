@@ -92,7 +92,7 @@ def read_config(path: Path, *, settings: tuple[str, ...] = ()) -> RunConfig:
         _apply_setting(raw, setting)
     _apply_preset(raw, where=str(path))
     try:
-        return RunConfig.model_validate_json(json.dumps(raw))
+        return RunConfig.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error)}") from error
 
@@ -147,7 +147,7 @@ def _toml_lines(table: dict[str, Any], prefix: tuple[str, ...]) -> list[str]:
             inline = ", ".join(_inline_table(item) for item in value)
             lines.append(f"{key} = [{inline}]")
         elif not isinstance(value, dict):
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+            lines.append(f"{key} = {_toml_value(value)}")
     for key, value in table.items():
         if isinstance(value, dict):
             name = (*prefix, json.dumps(key) if not key.replace("_", "").replace("-", "").isalnum() else key)
@@ -155,11 +155,16 @@ def _toml_lines(table: dict[str, Any], prefix: tuple[str, ...]) -> list[str]:
     return lines
 
 
+def _toml_value(value: Any) -> str:
+    """A value that is no table. JSON leaves the delete character as it is, TOML wants it escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _inline_table(item: dict[str, Any]) -> str:
     """A table inside a list, on one line."""
     pairs = []
     for key, value in item.items():
         if value is not None:
-            text = _inline_table(value) if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
+            text = _inline_table(value) if isinstance(value, dict) else _toml_value(value)
             pairs.append(f"{key} = {text}")
     return "{" + ", ".join(pairs) + "}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from preforch_models.conversation import Message
-from preforch_models.manifest import sha256_of
+from preforch_models.manifest import digest, sha256_of
 from preforch_models.objectives import Record
 from pydantic import Field
 
@@ -168,13 +168,15 @@ def check_objectives_have_pairs(pairs: Iterable[PreferencePair], names: tuple[st
 
 
 def source_hashes(settings: Config) -> dict[str, str]:
-    """sha256 of local files, revision of datasets: what the stage's result depends on."""
+    """sha256 of local files and folders, revision of datasets on the hub: what the stage's result depends on."""
     hashes = {}
     for source in settings.sources:
         if source.path is not None and (settings.root / source.path).is_file():
             hashes[str(source.path)] = sha256_of(settings.root / source.path)
         elif source.dataset is not None:
-            hashes[source.dataset] = source.revision
+            folder = Path(source.dataset)
+            files = {str(path): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+            hashes[source.dataset] = digest(files) if folder.is_dir() else source.revision
     return hashes
 
 

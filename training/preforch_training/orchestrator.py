@@ -200,6 +200,8 @@ def training_arguments(settings: Config, folder: Path, *, seed: int) -> Training
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
+        # Or else a continued training forgets how long it has been patient.
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_steps=10,

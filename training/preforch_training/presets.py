@@ -20,13 +20,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "recommended": {
         "scores": {"calibration": "zscore"},
-        "orchestrator": {"target": "advantage_softmax", "tau": 1.0, "loss": "forward"},
+        "orchestrator": {"target": "advantage_softmax", "tau": 0.7, "loss": "forward"},
         "policy": {
             "offline_responses": "chosen_and_filtered",
-            "offline_tau": 0.5,
+            "offline_tau": 1.0,
             "samples_per_prompt": 8,
             "keep": "best_by_weights",
-            "random_weight_share": 0.5,
+            "random_weight_share": 0.35,
+            "original_share": 0.3,
         },
     },
 }

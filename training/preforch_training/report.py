@@ -36,9 +36,9 @@ class Config(Record):
     """Redraws of every bootstrap interval."""
     grid_step: float = Field(default=0.2, gt=0, le=0.5)
     """Step of the grid of weights for control, sweep and best constant; must divide 1."""
-    sweep_prompts: int = Field(default=20, ge=2)
+    sweep_prompts: int = Field(default=50, ge=2)
     """Prompts of each swept split that answer for every point of the grid."""
-    utility_prompts: int = Field(default=40, ge=2)
+    utility_prompts: int = Field(default=50, ge=2)
     """Prompts of each test split that answer for recommended, uniform, shuffled and true weights."""
 
 

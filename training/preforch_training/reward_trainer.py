@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
@@ -29,6 +29,8 @@ def train_classifier(
     seed: int,
 ) -> None:
     """Train and save one checkpoint with its tokenizer. `work` keeps trainer checkpoints across kills."""
+    # The head starts at random, before the trainer sets its seed.
+    set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(settings.base, revision=settings.revision, truncation_side="left")
     model = AutoModelForSequenceClassification.from_pretrained(
         settings.base, revision=settings.revision, num_labels=1, dtype="float32"

@@ -215,9 +215,12 @@ def _score_endpoint(config: EndpointReward, texts: Sequence[str], responses: Seq
             body = {"query": queries, "prompts": list(texts[part]), "labels": list(responses[part])}
             try:
                 answer = client.post(config.url, json=body).raise_for_status().json()
-                rewards.extend(float(value) for value in answer["rewards"])
+                values = [float(value) for value in answer["rewards"]]
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"reward endpoint {config.url}: {error!r}; expected {{'rewards': [...]}}") from error
+            if len(values) != len(queries):
+                raise ValueError(f"reward endpoint {config.url}: {len(values)} rewards for {len(queries)} responses")
+            rewards.extend(values)
     return np.array(rewards)
 
 

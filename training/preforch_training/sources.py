@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from preforch_models.conversation import Message, conversation_text
-from preforch_models.objectives import Record
+from preforch_models.objectives import Record, explain
+from pydantic import ValidationError
 
 from preforch_training.records import OVERALL
 
@@ -42,12 +43,12 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
     so that it is reported like any other bad record."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    with path.open(encoding="utf-8", errors="strict") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                row = line.rstrip("\n")
+            except ValueError:
+                row = line.rstrip(b"\n").decode(errors="replace")
             yield f"{path}:{number}", row
 
 
@@ -92,7 +93,10 @@ def messages_of(value: Any, *, column: str) -> tuple[Message, ...]:
     elif isinstance(value, str):
         messages = (Message(role="user", content=value),)
     elif isinstance(value, list):
-        messages = tuple(Message.model_validate(entry) for entry in value)
+        try:
+            messages = tuple(Message.model_validate(entry) for entry in value)
+        except ValidationError as error:
+            raise ValueError(f"column {column!r}: {explain(error)}") from error
     else:
         raise ValueError(f"column {column!r} must be a string or a list of messages, got {type(value).__name__}")
     if not conversation_text(messages).strip():
