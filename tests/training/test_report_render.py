@@ -30,7 +30,7 @@ def make_report(f_of: Callable[[Facts], np.ndarray], *, policy: bool = True, see
     calibration = Calibration(method="none", constants={name: Constants() for name in NAMES})
     rewards = report_rewards(facts, [], {}, calibration, LinearTruth(), DRAWS)
     orchestrator = report_orchestrator(facts, f, loss="forward", draws=DRAWS)
-    plan = make_plan(facts, f, step=0.2, sweep_prompts=12, utility_prompts=18, seed=4)
+    plan = make_plan(facts, f, np.ones(len(f), dtype=bool), step=0.2, sweep_prompts=12, utility_prompts=18, seed=4)
     policies = {OFFLINE: Path("round-0"), ONLINE: Path("round-1")}
     sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0})
     policy_part = report_policies(policies, sampler, plan, make_judge(facts)) if policy else None

@@ -59,6 +59,7 @@ def build(run: Run, config: "RunConfig") -> None:
     recipe = config.bundle.model_dump(mode="json") | {
         "objectives": [objective.model_dump() for objective in config.objectives],
         "context": config.context.model_dump(),
+        "preset": config.preset,
     }
     run.make(
         run.bundle,

@@ -56,15 +56,22 @@ def run_demo(args: argparse.Namespace) -> int:
 
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    """`preforch inspect RUN|BUNDLE|ARTIFACT`."""
-    parser.add_argument("path", type=Path, help="a run folder, a bundle, or any artifact in a run")
+    """`preforch inspect RUN|BUNDLE|ARTIFACT`, or `preforch inspect RUN RUN ...` for means over seeds."""
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="a run, a bundle or any artifact in a run; several runs that differ in the seed: means and intervals",
+    )
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    """Print what a run or an artifact holds and how it was made."""
+    """Print what a run or an artifact holds and how it was made, or the numbers of several runs together."""
     from preforch_training.inspection import describe
+    from preforch_training.seeds_report import summarise
 
-    print(describe(args.path))
+    print(describe(args.paths[0]) if len(args.paths) == 1 else summarise(args.paths))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Stage `data`: prompts and preference pairs from one source, checked, deduplicated and split by prompt.
+"""Stage `data`: prompts and preference pairs from one source, checked and split by prompt.
 
 In:  the demo generator, JSON Lines files, or a Hugging Face dataset with a column mapping.
 Out: `prompts.jsonl` (Prompt), `pairs.jsonl` (PreferencePair), and `rejected.jsonl` where bad records are skipped.
@@ -153,7 +153,7 @@ def rows_of(source: Source, root: Path) -> Iterator[tuple[str, Any]]:
 
 
 def add_prompt(collected: Collected, messages: tuple[Message, ...], settings: Config) -> Prompt:
-    """The prompt with these messages; its id is a hash of its normalised text, and so is its split."""
+    """The prompt with these messages; its id is a hash of it, its split one of its first user turn."""
     prompt_id, split = split_of(messages, validation=settings.validation_share, test=settings.test_share)
     return collected.prompts.setdefault(prompt_id, Prompt(id=prompt_id, messages=messages, split=split))
 

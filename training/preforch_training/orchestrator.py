@@ -20,17 +20,16 @@ from preforch_models.orchestrator_model import OrchestratorModel, new_orchestrat
 from pydantic import Field
 from torch import nn
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from preforch_training.encoders import encoder_path
 from preforch_training.pair_rewards import pair_rewards
 from preforch_training.prediction import weights_of
-from preforch_training.progress import show_bar_only
 from preforch_training.records import Prompt, by_id, read_records
 from preforch_training.rewards import TRAINED
-from preforch_training.run import Outcome, Run
+from preforch_training.run import Outcome, Run, origin_of
 from preforch_training.score_table import read_calibration, read_scores
 from preforch_training.targets import Loss, Target, best_constant, divergence, target_weights
+from preforch_training.trainers import run_trainer
 
 if TYPE_CHECKING:
     from preforch_training.config import RunConfig
@@ -71,7 +70,8 @@ def build(run: Run, config: "RunConfig") -> None:
 
     def make(folder: Path, work: Path) -> Outcome:
         train, validation = (read_targets(run, config, split=split) for split in ("train", "validation"))
-        model, tokenizer, curve = fit(config, train, validation, work=work, seed=run.seed_for("orchestrator"))
+        seed = run.seed_for("orchestrator")
+        model, tokenizer, best = fit(config, train, validation, folder=folder, work=work, seed=seed)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         fallback_K = best_constant(train.weights_NK, loss=config.orchestrator.loss)
@@ -81,12 +81,14 @@ def build(run: Run, config: "RunConfig") -> None:
             "mean_weights": dict(zip(config.names, mean_K.tolist(), strict=True)),
         }
         (folder / "weights.json").write_text(json.dumps(weights, indent=2) + "\n", encoding="utf-8")
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in curve), encoding="utf-8")
-        best = min(entry["eval_loss"] for entry in curve if "eval_loss" in entry)
         counts = {"train_rows": len(train.texts), "validation_rows": len(validation.texts)}
         return Outcome(counts=counts, metrics={"validation_loss": best, **weights})
 
-    recipe = config.orchestrator.model_dump(mode="json") | {"objectives": list(config.names), "seed": run.seed}
+    recipe = config.orchestrator.model_dump(mode="json") | {
+        "objectives": list(config.names),
+        "seed": run.seed,
+        "origin": origin_of(config.orchestrator.encoder),
+    }
     run.make(
         run.orchestrator,
         kind="orchestrator",
@@ -149,9 +151,9 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def fit(
-    config: "RunConfig", train: Targets, validation: Targets, *, work: Path, seed: int
-) -> tuple[OrchestratorModel, Any, list[dict[str, float]]]:
-    """Train; continues from the last checkpoint in `work`. Returns model, tokenizer and training curve."""
+    config: "RunConfig", train: Targets, validation: Targets, *, folder: Path, work: Path, seed: int
+) -> tuple[OrchestratorModel, Any, float]:
+    """Train; continues from the last checkpoint in `work`. Returns model, tokenizer and best validation loss."""
     settings = config.orchestrator
     set_seed(seed)
     path = encoder_path(settings.encoder)
@@ -169,20 +171,17 @@ def fit(
         batch = tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
         return {**batch, "labels": torch.stack([row["labels"] for row in rows])}
 
-    checkpoints = work / "checkpoints"
     trainer = OrchestratorTrainer(
         model=model,
-        args=training_arguments(settings, checkpoints, seed=seed),
+        args=training_arguments(settings, work, seed=seed),
         train_dataset=Rows(train, tokenizer, settings.max_tokens),
         eval_dataset=Rows(validation, tokenizer, settings.max_tokens),
         data_collator=collate,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
     )
     trainer.loss = settings.loss
-    show_bar_only(trainer)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
-    curve = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
-    return model.to("cpu").eval(), tokenizer, curve
+    history = run_trainer(trainer, work=work, folder=folder)
+    return model.to("cpu").eval(), tokenizer, min(entry["eval_loss"] for entry in history if "eval_loss" in entry)
 
 
 def training_arguments(settings: Config, folder: Path, *, seed: int) -> TrainingArguments:
@@ -205,7 +204,7 @@ def training_arguments(settings: Config, folder: Path, *, seed: int) -> Training
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_steps=10,
-        report_to="tensorboard",
+        report_to="none",
         label_names=["labels"],
         remove_unused_columns=False,
         seed=seed,

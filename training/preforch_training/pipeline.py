@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from preforch_training import bundle, data, orchestrator, policy, report, reward, scores
@@ -24,10 +24,11 @@ def train(config: RunConfig, *, stage: str) -> Run:
     """Build one stage, or `all`. Raises ValueError when another process is at work on the run."""
     run = config.open_run()
     with only_one(run.folder):
-        write_resolved(config, run.config_file)
         for name, build in STAGES.items():
             if stage in ("all", name):
                 build(run, config)
+                # After the stage: a config that fails its first stage leaves nothing behind.
+                write_resolved(config, run.config_file)
     return run
 
 
@@ -40,4 +41,9 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{folder}: another process is training this run") from error
-        yield
+        try:
+            yield
+        finally:
+            (folder / ".lock").unlink()
+            with suppress(OSError):
+                folder.rmdir()  # only when it is empty: the run failed before its first artifact

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from preforch_models.objectives import Record
-from preforch_models.weights import round_weights, uniform
 from pydantic import Field, model_validator
 from transformers import PreTrainedModel
 
@@ -40,7 +39,7 @@ from preforch_training.records import (
     write_records,
 )
 from preforch_training.rewards import open_scorer
-from preforch_training.run import Outcome, Run
+from preforch_training.run import Outcome, Run, origin_of
 from preforch_training.sampler import Sampler, SampleRequest, VllmSampler
 from preforch_training.score_table import read_calibration, read_scores
 from preforch_training.sft import SftSettings, TokenRow, fine_tune, fit_rows
@@ -115,7 +114,9 @@ def build(run: Run, config: "RunConfig", *, sampler: Sampler | None = None) -> N
     run.make(
         run.policy_base,
         kind="policy-base",
-        config=common | settings.model_dump(include={"base", "revision", "scratch"}),
+        config=common
+        | settings.model_dump(include={"base", "revision", "scratch"})
+        | {"origin": origin_of(settings.base)},
         inputs={"data": run.data} if settings.base == DEMO else {},
         build=partial(make_base, run, config),
     )
@@ -227,11 +228,12 @@ def _prompts_for_round(run: Run, settings: Config, number: int, reader: PolicyTo
     """Training prompts in random order that leave room for a response."""
     prompts = list(_prompts(run).values())
     order = np.random.default_rng(run.seed_for("policy", settings.name, number, "prompts")).permutation(len(prompts))
-    names = reader.card.context.objectives
-    weights = round_weights(uniform(names), reader.card.context.units)
-    room = settings.max_model_len - settings.max_response_tokens
-    fitting = (p for p in (prompts[i] for i in order) if len(reader.prompt_ids(p.messages, weights)) <= room)
-    return list(islice(fitting, settings.online_prompts))
+    tokens = settings.max_response_tokens
+    fitting = (p for p in (prompts[i] for i in order) if reader.has_room(p.messages, response_tokens=tokens))
+    found = list(islice(fitting, settings.online_prompts))
+    if not found:
+        raise ValueError(f"no training prompt leaves room for {tokens} response tokens; raise max_model_len")
+    return found
 
 
 def _train(
@@ -250,8 +252,7 @@ def _train(
         work=work,
     )
     tokenizer = PolicyTokenizer(previous).tokenizer
-    name = f"{settings.name}-{number}"
-    save_policy(folder, model, tokenizer, config.form, max_model_len=settings.max_model_len, name=name)
+    save_policy(folder, model, tokenizer, config.form, max_model_len=settings.max_model_len, name=settings.name)
     return Outcome(counts={"rows": len(fitting), "too_long": len(rows) - len(fitting)}, metrics=metrics)
 
 

@@ -72,10 +72,20 @@ class Judge:
 
 
 def make_plan(
-    facts: Facts, f_PK: np.ndarray, *, step: float, sweep_prompts: int, utility_prompts: int, seed: int
+    facts: Facts,
+    f_PK: np.ndarray,
+    fits_P: np.ndarray,
+    *,
+    step: float,
+    sweep_prompts: int,
+    utility_prompts: int,
+    seed: int,
 ) -> Plan:
-    """The first prompts of each split, whose order is random. Without truth only the control split is swept."""
-    rows = {split: np.flatnonzero(facts.split_P == split) for split in facts.held_out}
+    """The first prompts of each split, whose order is random, that leave room for a response (`fits_P`, (P,) bool).
+
+    Without truth only the control split is swept.
+    """
+    rows = {split: np.flatnonzero((facts.split_P == split) & fits_P) for split in facts.held_out}
     control_split = "test_topic" if "test_topic" in rows else (facts.tests or facts.held_out)[0]
     if facts.true_PK is None:
         sweep = {control_split: rows[control_split][:sweep_prompts]}

@@ -27,7 +27,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "samples_per_prompt": 8,
             "keep": "best_by_weights",
             "random_weight_share": 0.35,
-            "original_share": 0.3,
         },
     },
 }

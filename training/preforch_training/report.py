@@ -38,7 +38,7 @@ class Config(Record):
     """Step of the grid of weights for control, sweep and best constant; must divide 1."""
     sweep_prompts: int = Field(default=50, ge=2)
     """Prompts of each swept split that answer for every point of the grid."""
-    utility_prompts: int = Field(default=50, ge=2)
+    utility_prompts: int = Field(default=150, ge=2)
     """Prompts of each test split that answer for recommended, uniform, shuffled and true weights."""
 
 
@@ -64,6 +64,8 @@ def build(run: Run, config: "RunConfig", *, sampler: "Sampler | None" = None) ->
         return Outcome(counts=counts, peak_memory_mib=engine.peak_memory_mib)
 
     recipe = config.report.model_dump(mode="json") | {"preset": config.preset, "seed": run.seed}
+    if not isinstance(config.policy, str):
+        recipe |= config.policy.model_dump(include={"temperature", "top_p", "max_response_tokens"})
     run.make(run.report, kind="report", config=recipe, inputs=artifacts, build=make)
 
 
@@ -127,6 +129,9 @@ def measure_policies(
     run: Run, config: "RunConfig", sampler: "Sampler", facts: "Facts", f_PK: "np.ndarray", truth: "Truth | None"
 ) -> "PolicyReport":
     """The first and the last round of the policy."""
+    import numpy as np
+
+    from preforch_training.language_model import PolicyTokenizer
     from preforch_training.policy_draws import Sampling
     from preforch_training.policy_report import Judge, make_plan, report_policies
     from preforch_training.report_data import Draws
@@ -141,9 +146,14 @@ def measure_policies(
         max_tokens=settings.max_response_tokens,
         seed_of=lambda prompt_id: run.seed_for("report", prompt_id),
     )
+    policies = policies_of(run, config)
+    reader = PolicyTokenizer(next(iter(policies.values())))
+    tokens = settings.max_response_tokens
+    fits_P = np.array([reader.has_room(prompt.messages, response_tokens=tokens) for prompt in facts.prompts])
     plan = make_plan(
         facts,
         f_PK,
+        fits_P,
         step=config.report.grid_step,
         sweep_prompts=config.report.sweep_prompts,
         utility_prompts=config.report.utility_prompts,
@@ -151,7 +161,7 @@ def measure_policies(
     )
     draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.report.draws)
     judge = Judge(facts, truth, open_scorer(run, config).calibrated, sampling, draws)
-    return report_policies(policies_of(run, config), sampler, plan, judge)
+    return report_policies(policies, sampler, plan, judge)
 
 
 def policies_of(run: Run, config: "RunConfig") -> Mapping[str, Path]:

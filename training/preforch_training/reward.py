@@ -21,8 +21,16 @@ from preforch_training.encoders import TextVectors
 from preforch_training.folds import fold_of
 from preforch_training.records import PreferencePair, Prompt, by_id, read_records
 from preforch_training.reward_trainer import train_classifier
-from preforch_training.rewards import TRAINED, BradleyTerryReward, PairHeadReward, encoder_settings, fold_folder, score
-from preforch_training.run import Outcome, Run
+from preforch_training.rewards import (
+    TRAINED,
+    BradleyTerryReward,
+    PairHeadReward,
+    encoder_settings,
+    fold_folder,
+    model_name,
+    score,
+)
+from preforch_training.run import Outcome, Run, origin_of
 
 if TYPE_CHECKING:
     from preforch_training.config import RunConfig
@@ -37,6 +45,7 @@ def build(run: Run, config: "RunConfig") -> None:
             return make_reward(folder, work, run, config, name)
 
         recipe = {"reward": settings.model_dump(mode="json"), "seed": run.seed, "folds": config.scores.folds}
+        recipe |= {"origin": origin_of(model_name(settings))}
         inputs = {"data": run.data} if settings.kind in TRAINED else {}
         run.make(run.reward(name), kind="reward", config=recipe, inputs=inputs, build=make)
 
@@ -56,9 +65,10 @@ def make_reward(folder: Path, work: Path, run: Run, config: "RunConfig", name: s
         vectors = TextVectors(encoder_settings(settings), run.encoder_cache)
         # In one go: every text of the run, so that each is encoded once.
         vectors([*(p.text for p in prompts.values()), *(r for pair in every for r in (pair.chosen, pair.rejected))])
+    folds = {prompt.id: fold_of(prompt.messages, config.scores.folds) for prompt in prompts.values()}
     accuracies = {}
     for fold in [*range(config.scores.folds), None]:
-        seen = [pair for pair in train if fold is None or fold_of(pair.prompt_id, config.scores.folds) != fold]
+        seen = [pair for pair in train if fold is None or folds[pair.prompt_id] != fold]
         target, label = fold_folder(folder, fold), "full" if fold is None else f"fold {fold}"
         seed = run.seed_for("reward", name, label)
         if isinstance(settings, PairHeadReward):

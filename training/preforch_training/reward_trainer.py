@@ -4,19 +4,17 @@ Pairs are tokenised here, because TRL drops pairs over the maximal length and th
 the same tokens must be read when the model scores.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
-from preforch_training.progress import show_bar_only
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.rewards import BradleyTerryReward, classifier_text
+from preforch_training.trainers import run_trainer
 
 
 def train_classifier(
@@ -47,7 +45,8 @@ def train_classifier(
         center_rewards_coefficient=settings.center_coefficient,
         max_length=None,
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        # Two, so that a kill in the middle of a save leaves a whole one.
+        save_total_limit=2,
         logging_steps=10,
         report_to="none",
         seed=seed,
@@ -58,12 +57,10 @@ def train_classifier(
     trainer = RewardTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
-    show_bar_only(trainer)
-    last = get_last_checkpoint(str(work)) if work.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    trainer.save_model(str(target))
-    curve = [entry for entry in trainer.state.log_history if "loss" in entry]
-    (target / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in curve), encoding="utf-8")
+    run_trainer(trainer, work=work, folder=target)
+    # Not trainer.save_model, which adds a pickle of its arguments.
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
 
 
 def pair_tokens(tokenizer: Any, prompt: Prompt, pair: PreferencePair, max_tokens: int) -> dict[str, list[int]]:

@@ -91,6 +91,17 @@ Config = Annotated[
     PairHeadReward | BradleyTerryReward | ClassifierReward | FunctionReward | EndpointReward,
     Field(discriminator="kind"),
 ]
+
+
+def model_name(config: Config) -> str:
+    """The encoder, base or model that a reward is made from; empty where there is none."""
+    if isinstance(config, PairHeadReward):
+        return config.encoder
+    if isinstance(config, BradleyTerryReward):
+        return config.base
+    return config.model if isinstance(config, ClassifierReward) else ""
+
+
 TRAINED = ("pair_head", "bradley_terry")
 
 
@@ -203,7 +214,10 @@ def _score_function(name: str, texts: Sequence[str], responses: Sequence[str]) -
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"reward function {name!r} cannot be loaded: {error}") from error
-    return function(list(texts), list(responses))
+    try:
+        return function(list(texts), list(responses))
+    except Exception as error:
+        raise ValueError(f"reward function {name!r} failed: {error!r}") from error
 
 
 def _score_endpoint(config: EndpointReward, texts: Sequence[str], responses: Sequence[str]) -> np.ndarray:

@@ -9,13 +9,23 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from preforch_models.manifest import MANIFEST, ArtifactError, Manifest, digest, read_manifest, write_manifest, writing
+from preforch_models.manifest import (
+    MANIFEST,
+    ArtifactError,
+    Manifest,
+    digest,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+    writing,
+)
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,14 @@ class Run:
         found = _finished(target, kind)
         if found is not None and found.config == recipe and found.inputs == wanted:
             print(f"{label}: up to date", file=sys.stderr, flush=True)
+            # A kill between the rename and this line's twin below leaves it.
+            shutil.rmtree(work_folder(target), ignore_errors=True)
             return found
         print(f"{label}: building", file=sys.stderr, flush=True)
-        work = _work_folder(target, digest({"config": recipe, "inputs": wanted}))
+        work = _open_work(target, digest({"config": recipe, "inputs": wanted}))
         _reset_peak_memory()
         start = time.monotonic()
-        with writing(target) as folder:
+        with _tidy(work), writing(target) as folder:
             outcome = build(folder, work)
             manifest = write_manifest(
                 folder,
@@ -127,9 +139,36 @@ def _finished(target: Path, kind: str) -> Manifest | None:
         raise ArtifactError(f"{error}; delete {target} to build it again") from error
 
 
-def _work_folder(target: Path, key: str) -> Path:
+def origin_of(name: str) -> str:
+    """What identifies a model that a config names: its files' hashes where it is a local folder, else the name.
+
+    It belongs into the recipe of what is made from the model, so that a changed folder is noticed.
+    """
+    folder = Path(name)
+    if not name or not folder.is_dir():
+        return name
+    return digest({str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()})
+
+
+def work_folder(target: Path) -> Path:
+    """Where a stage keeps what a killed build needs to continue."""
+    return target.with_name(f".{target.name}.work")
+
+
+@contextmanager
+def _tidy(work: Path) -> Iterator[None]:
+    """After an error, remove a work folder that holds nothing to continue from."""
+    try:
+        yield
+    except BaseException:
+        if [path.name for path in work.iterdir()] == ["key"]:
+            shutil.rmtree(work)
+        raise
+
+
+def _open_work(target: Path, key: str) -> Path:
     """The stage's work folder; emptied when it belongs to another config or other inputs."""
-    work = target.with_name(f".{target.name}.work")
+    work = work_folder(target)
     mark = work / "key"
     if not mark.exists() or mark.read_text(encoding="utf-8") != key:
         shutil.rmtree(work, ignore_errors=True)

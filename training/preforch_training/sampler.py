@@ -22,7 +22,7 @@ from preforch_training.language_model import PolicyTokenizer
 from preforch_training.vllm_child import ANSWER_FILE, JOB_FILE, Answer, Job, TokenRequest
 
 
-class SamplerError(RuntimeError):
+class SamplerError(OSError):
     """vLLM did not deliver; the message says why."""
 
 

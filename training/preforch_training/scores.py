@@ -34,7 +34,9 @@ def build(run: Run, config: "RunConfig") -> None:
     def make(folder: Path, work: Path) -> Outcome:
         del work
         scored = score_pairs(run, config)
-        rows_NK = np.array([[s.rewards[name] for name in config.names] for s in scored if s.split == "train"])
+        # A response that stands in several pairs counts once.
+        train = {(s.prompt_id, s.response): s.rewards for s in scored if s.split == "train"}
+        rows_NK = np.array([[rewards[name] for name in config.names] for rewards in train.values()])
         calibration = fit_calibration(rows_NK, config.names, method=config.scores.calibration)
         write_scores(folder, scored, calibration)
         return Outcome(counts={"responses": len(scored), "train_responses": len(rows_NK)})
@@ -51,7 +53,7 @@ def score_pairs(run: Run, config: "RunConfig") -> list[ScoredResponse]:
     sides = [(pair, side, getattr(pair, side)) for pair in pairs for side in ("chosen", "rejected")]
     trained = any(reward.kind in TRAINED for reward in config.reward.values())
     folds = [
-        fold_of(pair.prompt_id, config.scores.folds) if trained and pair.split == "train" else None
+        fold_of(prompts[pair.prompt_id].messages, config.scores.folds) if trained and pair.split == "train" else None
         for pair, _, _ in sides
     ]
     rewards_NK = open_scorer(run, config).raw(

@@ -6,9 +6,6 @@ Out: the trained model with LoRA merged, and the metrics of the training; `metri
 Loss on the response and its end token only [RiC]. Rows are token ids, so nothing is decoded and encoded again.
 """
 
-import json
-import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +18,10 @@ from pydantic import Field
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 
-from preforch_training.language_model import PolicyTokenizer
-
-COMPLETE = "complete"
-METRICS_FILE = "metrics.jsonl"
-
-
-class TrainingError(RuntimeError):
-    """A training that went wrong; the message says at which step."""
+from preforch_training.language_model import END, START, PolicyTokenizer
+from preforch_training.trainers import run_trainer
 
 
 class SftSettings(Record):
@@ -95,17 +82,14 @@ def fine_tune(
         args=_arguments(settings, work, seed=seed),
         train_dataset=Dataset.from_list([_example(row, reader.end_id) for row in rows]),
         processing_class=reader.tokenizer,
-        peft_config=_lora(reader, settings) if settings.lora_rank else None,
-        callbacks=[_tensorboard(work), _Watch(work)],
+        peft_config=_lora(reader, settings, tied=model.config.tie_word_embeddings) if settings.lora_rank else None,
     )
     if settings.lora_rank and model.config.tie_word_embeddings:
         # PEFT wraps a tied head and hides its bias, which TRL's loss asks for; no language model here has one.
         trainer.model.get_output_embeddings().bias = None
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
-    shutil.copy(work / METRICS_FILE, folder / METRICS_FILE)
-    shutil.copytree(work / "tensorboard", folder / "tensorboard")
+    history = run_trainer(trainer, work=work, folder=folder)
     trained = trainer.model.merge_and_unload() if settings.lora_rank else trainer.model
-    return trained, _summary(trainer.state.log_history)
+    return trained, _summary(history)
 
 
 def _example(row: TokenRow, end_id: int) -> dict[str, list[int]]:
@@ -127,7 +111,8 @@ def _arguments(settings: SftSettings, work: Path, *, seed: int) -> Any:
         adam_beta2=settings.adam_beta2,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
-        train_sampling_strategy="group_by_length",
+        # Seeded by epoch; sampling by length draws from global randomness and loses its place at a restart.
+        train_sampling_strategy="random",
         seed=seed,
         data_seed=seed,
         save_steps=settings.save_steps,
@@ -149,59 +134,25 @@ def _arguments(settings: SftSettings, work: Path, *, seed: int) -> Any:
     )
 
 
-def _lora(reader: PolicyTokenizer, settings: SftSettings) -> Any:
-    """LoRA on all linear layers, and the rows of the context tokens, which no adapter would move."""
+def _lora(reader: PolicyTokenizer, settings: SftSettings, *, tied: bool) -> Any:
+    """LoRA on all linear layers, and the rows of the tokens that the template writes, which no adapter would move."""
     from peft import LoraConfig
 
-    ids = [reader.tokenizer.convert_tokens_to_ids(token) for token in context_tokens(reader.card.context)]
+    tokens = [*context_tokens(reader.card.context), START, END]
+    ids = [reader.tokenizer.convert_tokens_to_ids(token) for token in tokens]
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         target_modules="all-linear",
-        trainable_token_indices={"embed_tokens": ids},
+        trainable_token_indices={"embed_tokens": ids} if tied else {"embed_tokens": ids, "lm_head": ids},
         task_type="CAUSAL_LM",
     )
 
 
-def _tensorboard(work: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
-    return TensorBoardCallback(SummaryWriter(str(work / "tensorboard")))
-
-
-class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Writes metrics.jsonl, marks whole checkpoints, and stops at a loss that is not finite."""
-
-    def __init__(self, work: Path) -> None:
-        self._work = work
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # The history is part of a checkpoint: a continued training rewrites what came after it.
-        lines = [json.dumps(entry) + "\n" for entry in state.log_history]
-        (self._work / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
-        for name in ("loss", "grad_norm", "train_loss"):
-            value = state.log_history[-1].get(name, 0.0)
-            if not math.isfinite(value):
-                raise TrainingError(f"{name} is {value} at step {state.global_step}; lower the learning rate")
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        (self._work / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-
-def _last_checkpoint(work: Path) -> str | None:
-    """The newest checkpoint that was written whole."""
-    whole = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
-
-
 def _summary(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The last logged loss and accuracy, and the training's own speed."""
+    """The last logged loss and accuracy."""
     losses = [entry for entry in history if "loss" in entry]
-    total = history[-1]
     return {
         "loss": losses[-1]["loss"],
         "token_accuracy": losses[-1].get("mean_token_accuracy", 0.0),
-        "tokens": losses[-1].get("num_tokens", 0.0),
-        "steps_per_second": total.get("train_steps_per_second", 0.0),
     }

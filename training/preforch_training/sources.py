@@ -15,6 +15,7 @@ from preforch_models.conversation import Message, conversation_text
 from preforch_models.objectives import Record, explain
 from pydantic import ValidationError
 
+from preforch_training.folds import position_of
 from preforch_training.records import OVERALL
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -118,9 +119,7 @@ def split_of(messages: tuple[Message, ...], *, validation: float, test: float) -
 
     The id covers the whole conversation; conversations that begin alike share a split.
     """
-    first = next(message.content for message in messages if message.role == "user")
-    normal = " ".join(first.lower().split())
-    position = int.from_bytes(hashlib.sha256(normal.encode()).digest()[:8], "big") / 2**64
+    position = position_of(messages)
     whole = json.dumps([message.model_dump() for message in messages], ensure_ascii=False)
     prompt_id = hashlib.sha256(whole.encode()).hexdigest()[:16]
     if position < test:

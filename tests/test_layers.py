@@ -1,0 +1,161 @@
+"""The layers of DESIGN: who may import whom, and that an import does nothing. Read from the source, nothing is run."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "preforch_models": ROOT / "models" / "preforch_models",
+    "preforch_training": ROOT / "training" / "preforch_training",
+    "preforch_service": ROOT / "service" / "preforch_service",
+    "preforch_client": ROOT / "clients" / "preforch_client",
+    "preforch_cli": ROOT / "clients" / "preforch_cli",
+}
+FORBIDDEN = {
+    "preforch_models": {"preforch_training", "preforch_service", "preforch_client", "preforch_cli"},
+    "preforch_training": {"preforch_service", "preforch_client", "preforch_cli"},
+    "preforch_service": {"preforch_training", "preforch_client", "preforch_cli", "torch", "transformers", "trl"},
+}
+# The demo talks to the service as a user does.
+EXCEPTIONS = {("demo_show.py", "preforch_client")}
+STAGES = ("data", "reward", "scores", "orchestrator", "policy", "bundle", "report")
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
+TORCH_MODULES = {"encoder", "orchestrator_model", "reward_model"}
+MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
+# What a module may do when it is imported, besides definitions: give a name to a value.
+QUIET = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+# Names that touch files, environment or global state, wherever a value is made of them.
+LOUD = {"open", "read_text", "read_bytes", "getenv", "environ", "basicConfig", "manual_seed", "parse_args", "Popen"}
+
+
+def module_name(path: Path) -> str:
+    folder = next(folder for folder in PACKAGES.values() if path.is_relative_to(folder))
+    parts = path.relative_to(folder.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that is imported anywhere in the file, lazily too; types that only a checker sees are left out."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    typing_only = {
+        id(node)
+        for block in ast.walk(parse(path))
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(parse(path)):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+            yield base
+            # `from package import module` imports the module as well.
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+
+
+def tops(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+def files(package: str) -> list[Path]:
+    found = [path for path in MODULES if path.is_relative_to(PACKAGES[package])]
+    assert found, f"{package} has no modules"
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_layer_never_imports_what_lies_above_it(package: str) -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files(package)
+        for name in tops(path) & FORBIDDEN[package]
+        if (path.name, name) not in EXCEPTIONS
+    }
+    assert not wrong
+
+
+def test_the_client_stands_alone() -> None:
+    allowed = {"httpx", "pydantic", "preforch_client", *sys.stdlib_module_names}
+    assert {path.name: tops(path) - allowed for path in files("preforch_client")} == {
+        path.name: set() for path in files("preforch_client")
+    }
+
+
+def test_the_service_never_reaches_torch_through_the_models_either() -> None:
+    torch_modules = {f"preforch_models.{name}" for name in TORCH_MODULES}
+    assert not {
+        f"{path.name} imports {name}"
+        for path in files("preforch_service")
+        for name in set(imported(path)) & torch_modules
+    }
+    for path in files("preforch_models"):
+        heavy = tops(path) & {"torch", "transformers"}
+        assert not heavy or path.stem in TORCH_MODULES, f"{path.name} imports {heavy}"
+        inner = set(imported(path)) & torch_modules
+        assert not inner or path.stem in TORCH_MODULES, f"{path.name} imports {inner}"
+
+
+def test_stages_never_import_each_other() -> None:
+    stages = {f"preforch_training.{stage}" for stage in STAGES}
+    for stage in STAGES:
+        path = PACKAGES["preforch_training"] / f"{stage}.py"
+        assert not set(imported(path)) & stages, f"{stage} imports another stage"
+
+
+def test_the_command_line_imports_the_other_packages_only_when_a_command_runs() -> None:
+    for path in files("preforch_cli"):
+        for node in parse(path).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                heavy = {"preforch_training", "preforch_service", "torch", "transformers"}
+                assert not {name.partition(".")[0] for name in names} & heavy, f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_has_a_clear_name_a_docstring_and_does_nothing_when_it_is_imported(path: Path) -> None:
+    tree = parse(path)
+    assert path.stem not in VAGUE
+    assert ast.get_docstring(tree), "a module says what goes in and what comes out"
+    for node in tree.body[1:]:
+        if path.name == "__main__.py" or is_allowed_condition(node) or is_docstring(node):
+            continue
+        assert isinstance(node, QUIET), f"line {node.lineno} does something at import: {ast.unparse(node)[:80]}"
+        assert not loud_names(node), f"line {node.lineno} reaches outside at import: {ast.unparse(node)[:80]}"
+
+
+def is_allowed_condition(node: ast.stmt) -> bool:
+    """`if TYPE_CHECKING`, and the start of a module that is run as a program."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+
+
+def is_docstring(node: ast.stmt) -> bool:
+    """A string below a constant that says what it is."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def loud_names(node: ast.stmt) -> set[str]:
+    """Names in a module-level assignment that touch the world outside."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return set()
+    names = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+    return (names | {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}) & LOUD
+
+
+def test_the_packages_are_typed() -> None:
+    assert all((folder / "py.typed").is_file() for folder in PACKAGES.values())

@@ -1,0 +1,160 @@
+"""A run: skipped when up to date, built again when anything changed, continued after a failure."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from preforch_models.manifest import ArtifactError, Manifest, read_manifest, verify
+from preforch_training.run import Outcome, Run
+
+
+class Builder:
+    """A stage that counts its builds and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.builds = 0
+        self.fail = False
+        self.found: list[list[str]] = []
+
+    def __call__(self, folder: Path, work: Path) -> Outcome:
+        self.builds += 1
+        self.found.append(sorted(path.name for path in work.iterdir() if path.name != "key"))
+        (work / f"checkpoint-{self.builds}").write_text("so far", encoding="utf-8")
+        (folder / "result.txt").write_text("half", encoding="utf-8")
+        if self.fail:
+            raise RuntimeError("killed")
+        (folder / "result.txt").write_text(f"build {self.builds}", encoding="utf-8")
+        return Outcome(counts={"builds": self.builds}, metrics={"loss": 0.5})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(folder=tmp_path, seed=1)
+
+
+def make(
+    run: Run, builder: Builder, *, inputs: dict[str, Path] | None = None, kind: str = "demo", **config: Any
+) -> Manifest:
+    return run.make(run.scores, kind=kind, config=config, inputs=inputs or {}, build=builder)
+
+
+def make_input(run: Run, text: str) -> Path:
+    def build(folder: Path, work: Path) -> Outcome:
+        (folder / "input.txt").write_text(text, encoding="utf-8")
+        return Outcome()
+
+    run.make(run.data, kind="data", config={"text": text}, inputs={}, build=build)
+    return run.data
+
+
+def test_a_stage_is_built_once_and_skipped_when_it_is_up_to_date(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    builder = Builder()
+    first = make(run, builder, size=1)
+    second = make(run, builder, size=1)
+    assert builder.builds == 1
+    assert first == second == verify(run.scores, kind="demo")
+    assert "scores: up to date" in capsys.readouterr().err
+
+
+def test_the_manifest_says_how_it_was_made(run: Run) -> None:
+    manifest = make(run, Builder(), inputs={"data": make_input(run, "a")}, size=1)
+    assert manifest.config == {"size": 1}
+    assert manifest.counts == {"builds": 1}
+    assert manifest.metrics == {"loss": 0.5}
+    assert manifest.inputs.keys() == {"data"}
+    assert manifest.peak_memory_mib > 10
+    assert {"preference-orchestrator", "torch", "transformers"} == manifest.versions.keys()
+
+
+def test_another_config_builds_it_again(run: Run) -> None:
+    builder = Builder()
+    make(run, builder, size=1)
+    make(run, builder, size=2)
+    assert builder.builds == 2
+    assert (run.scores / "result.txt").read_text(encoding="utf-8") == "build 2"
+
+
+def test_a_changed_input_builds_it_again_and_the_same_input_made_anew_does_not(run: Run) -> None:
+    builder = Builder()
+    for text, builds in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):
+        make(run, builder, inputs={"data": make_input(run, text)})
+        assert builder.builds == builds
+
+
+def test_an_input_that_is_not_there_is_an_error_that_names_it(run: Run) -> None:
+    with pytest.raises(ArtifactError, match=r"data: no manifest\.json"):
+        make(run, Builder(), inputs={"data": run.data})
+
+
+def test_an_artifact_of_another_kind_at_the_place_is_not_overwritten(run: Run) -> None:
+    make(run, Builder(), kind="demo")
+    with pytest.raises(ArtifactError, match=r"expected a 'other'; delete .*scores to build it again"):
+        make(run, Builder(), kind="other")
+    assert read_manifest(run.scores).kind == "demo"
+
+
+def test_a_failed_build_leaves_the_old_artifact_and_its_work_which_the_next_try_finds(run: Run) -> None:
+    builder = Builder()
+    make(run, builder, size=1)
+    builder.fail = True
+    with pytest.raises(RuntimeError, match="killed"):
+        make(run, builder, size=2)
+    assert (run.scores / "result.txt").read_text(encoding="utf-8") == "build 1"
+    assert sorted(path.name for path in run.folder.iterdir()) == [".scores.work", "scores"]
+    builder.fail = False
+    make(run, builder, size=2)
+    assert builder.found == [[], [], ["checkpoint-2"]]
+    assert sorted(path.name for path in run.folder.iterdir()) == ["scores"]
+
+
+@pytest.mark.parametrize("change", ["config", "input"])
+def test_the_work_of_another_recipe_is_wiped(run: Run, change: str) -> None:
+    builder = Builder()
+    builder.fail = True
+    with pytest.raises(RuntimeError, match="killed"):
+        make(run, builder, size=1, inputs={"data": make_input(run, "a")})
+    builder.fail = False
+    text, size = ("a", 2) if change == "config" else ("b", 1)
+    make(run, builder, size=size, inputs={"data": make_input(run, text)})
+    assert builder.found == [[], []]
+
+
+def test_the_paths_of_a_run_differ(run: Run) -> None:
+    paths = [run.data, run.encoder_cache, run.reward("a"), run.reward("b"), run.scores, run.orchestrator]
+    paths += [run.policy_base, run.policy_round("wic", 0), run.policy_round("wic", 1), run.bundle, run.report]
+    assert len({*paths, run.config_file}) == 12
+    assert all(path.is_relative_to(run.folder) for path in paths)
+
+
+parts = st.lists(st.one_of(st.integers(0, 9), st.text(max_size=3)), max_size=3)
+
+
+@given(parts, parts, st.integers(0, 5), st.integers(0, 5))
+def test_every_stage_and_run_has_a_seed_of_its_own(
+    first: list[str | int], second: list[str | int], one: int, two: int
+) -> None:
+    seeds = [Run(folder=Path(), seed=one).seed_for(*first), Run(folder=Path(), seed=two).seed_for(*second)]
+    assert (seeds[0] == seeds[1]) == ((first, one) == (second, two))
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_stage_reports_the_peak_memory_of_its_own_work(run: Run) -> None:
+    def build(size: int) -> float:
+        def fill(folder: Path, work: Path) -> Outcome:
+            (folder / "size.txt").write_text(str(len(b"x" * (size * 2**20))), encoding="utf-8")
+            return Outcome()
+
+        return run.make(run.scores, kind="demo", config={"size": size}, inputs={}, build=fill).peak_memory_mib
+
+    small, large, again = build(1), build(300), build(2)
+    assert large > small + 250
+    assert again < large - 250
+
+
+def test_a_stage_reports_the_peak_memory_of_its_children_where_it_is_larger(run: Run) -> None:
+    manifest = run.make(
+        run.scores, kind="demo", config={}, inputs={}, build=lambda folder, work: Outcome(peak_memory_mib=1e6)
+    )
+    assert manifest.peak_memory_mib == 1e6

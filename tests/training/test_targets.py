@@ -1,0 +1,129 @@
+"""Target weights and losses: the identities of Eq. 6 to 8, each against a formula written out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from preforch_training.targets import Loss, Target, best_constant, divergence, softmax, target_weights
+from scipy.optimize import minimize
+
+LOSSES: list[Loss] = ["reverse", "forward"]
+TARGETS: list[Target] = ["chosen_softmax", "advantage_softmax", "margin_softmax"]
+rewards = arrays(np.float64, (4, 3), elements=st.floats(-5, 5))
+taus = st.floats(0.05, 10)
+
+
+def simplex(rng: np.random.Generator, rows: int) -> np.ndarray:
+    return rng.dirichlet(np.ones(3), size=rows)
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """KL(p || q), mean over rows, by the definition."""
+    return float(np.mean(np.sum(p * (np.log(p) - np.log(q)), axis=-1)))
+
+
+@given(rewards, taus)
+def test_weights_are_on_the_simplex_in_the_order_of_the_rewards(values: np.ndarray, tau: float) -> None:
+    weights = softmax(values, tau)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1)
+    # The log ratio of two weights is the difference of their rewards over tau.
+    ratios = np.log(np.maximum(weights[:, 0], 1e-300)) - np.log(np.maximum(weights[:, 1], 1e-300))
+    np.testing.assert_allclose(ratios, (values[:, 0] - values[:, 1]) / tau, atol=1e-6, rtol=1e-6)
+
+
+def test_a_small_tau_gives_the_best_objective_everything_and_a_large_one_equal_weights() -> None:
+    values = np.array([[1.0, 2.0, 1.5]])
+    np.testing.assert_allclose(softmax(values, 1e-3), [[0, 1, 0]], atol=1e-12)
+    np.testing.assert_allclose(softmax(values, 1e6), [[1 / 3] * 3], atol=1e-6)
+
+
+def test_rewards_of_any_size_give_finite_weights() -> None:
+    np.testing.assert_allclose(softmax(np.array([[1e6, 0.0, -1e6]]), 0.01), [[1, 0, 0]])
+
+
+@given(rewards, rewards, rewards, taus)
+def test_each_target_is_the_softmax_of_what_it_says(
+    chosen: np.ndarray, rejected: np.ndarray, others: np.ndarray, tau: float
+) -> None:
+    expected = {
+        "chosen_softmax": softmax(chosen, tau),
+        "advantage_softmax": softmax(chosen - others, tau),
+        "margin_softmax": softmax(chosen - rejected, tau),
+    }
+    for target in TARGETS:
+        found = target_weights(chosen, rejected, others, target=target, tau=tau)
+        np.testing.assert_array_equal(found, expected[target])
+
+
+@given(rewards, rewards, arrays(np.float64, (4, 3), elements=st.floats(-5, 5)), taus)
+def test_an_offset_per_prompt_and_objective_changes_only_the_targets_of_the_paper(
+    chosen: np.ndarray, rejected: np.ndarray, offset: np.ndarray, tau: float
+) -> None:
+    for target in TARGETS[1:]:
+        before = target_weights(chosen, rejected, rejected, target=target, tau=tau)
+        after = target_weights(chosen + offset, rejected + offset, rejected + offset, target=target, tau=tau)
+        np.testing.assert_allclose(after, before, atol=1e-9)
+
+
+def test_the_target_of_the_paper_is_not_identified() -> None:
+    chosen, other = np.array([[1.0, 0.0, 0.0]]), np.zeros((1, 3))
+    before = target_weights(chosen, other, other, target="chosen_softmax", tau=1.0)
+    after = target_weights(chosen + np.array([[0, 3, 0]]), other, other, target="chosen_softmax", tau=1.0)
+    assert np.abs(after - before).max() > 0.3
+
+
+@pytest.mark.parametrize("tau", [0.0, -1.0])
+def test_a_tau_that_is_not_positive_is_refused(tau: float) -> None:
+    with pytest.raises(ValueError, match=f"tau must be positive, got {tau}"):
+        target_weights(np.ones((1, 3)), np.ones((1, 3)), np.ones((1, 3)), target="chosen_softmax", tau=tau)
+
+
+@given(st.integers(0, 1000))
+def test_reverse_is_kl_of_the_model_to_the_target_and_forward_the_other_way(seed: int) -> None:
+    model, target = simplex(np.random.default_rng(seed), 5), simplex(np.random.default_rng(seed + 1), 5)
+    found = {
+        loss: float(divergence(torch.from_numpy(np.log(model)), torch.from_numpy(np.log(target)), loss=loss))
+        for loss in LOSSES
+    }
+    assert found["reverse"] == pytest.approx(kl(model, target))
+    assert found["forward"] == pytest.approx(kl(target, model))
+    assert abs(found["reverse"] - found["forward"]) > 1e-9
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_is_zero_exactly_at_its_target(loss: Loss) -> None:
+    target = torch.from_numpy(np.log(simplex(np.random.default_rng(0), 5)))
+    assert float(divergence(target, target, loss=loss)) == pytest.approx(0, abs=1e-12)
+    assert float(divergence(target.flip(0), target, loss=loss)) > 0.1
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_best_constant_is_the_minimiser_of_its_loss(loss: Loss, seed: int) -> None:
+    targets = simplex(np.random.default_rng(seed), 12)
+
+    def objective(logits: np.ndarray) -> float:
+        constant = np.broadcast_to(softmax(logits, 1.0), targets.shape)
+        return kl(constant, targets) if loss == "reverse" else kl(targets, constant)
+
+    found = best_constant(targets, loss=loss)
+    numerical = softmax(minimize(objective, np.zeros(3), method="BFGS").x, 1.0)
+    np.testing.assert_allclose(found, numerical, atol=1e-4)
+    assert found.sum() == pytest.approx(1)
+
+
+def test_the_two_best_constants_are_arithmetic_and_geometric_means() -> None:
+    targets = np.array([[0.9, 0.1], [0.5, 0.5]])
+    np.testing.assert_allclose(best_constant(targets, loss="forward"), [0.7, 0.3])
+    geometric = np.sqrt([0.9 * 0.5, 0.1 * 0.5])
+    np.testing.assert_allclose(best_constant(targets, loss="reverse"), geometric / geometric.sum())
+
+
+def test_a_target_of_zero_gives_a_finite_best_constant() -> None:
+    for loss in LOSSES:
+        found = best_constant(np.array([[1.0, 0.0], [0.5, 0.5]]), loss=loss)
+        assert np.isfinite(found).all()
+        assert found.sum() == pytest.approx(1)
