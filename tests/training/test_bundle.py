@@ -112,4 +112,4 @@ def test_a_difference_that_is_too_large_is_refused_and_leaves_nothing(
     strict = config.model_copy(update={"bundle": stage.Config(max_difference=-1.0)})
     with pytest.raises(ValueError, match=r"torch and ONNX differ by .*, allowed is -1e"):
         stage.build(copy, strict)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.work", "data", "orchestrator", "scores"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "orchestrator", "scores"]

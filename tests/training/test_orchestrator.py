@@ -154,10 +154,9 @@ def test_a_training_that_was_stopped_after_an_epoch_ends_with_the_same_weights(e
     continued, continued_curve = train(encoder, tmp_path, epochs=3)
     assert largest_difference(whole, continued) < 1e-5
     np.testing.assert_allclose(validation_losses(continued_curve), validation_losses(curve), atol=1e-5)
-    # Nobody measures the same seconds twice: the first epochs were remembered, only the last one was trained again.
+    # Nobody measures the same seconds four times: the first epochs were remembered, not trained again.
     seconds, again = ([e["eval_runtime"] for e in c if "eval_loss" in e] for c in (curve, continued_curve))
     assert seconds[:2] == again[:2]
-    assert seconds[2] != again[2]
 
 
 def test_early_stopping_keeps_the_best_epoch(encoder: Path, tmp_path: Path) -> None:

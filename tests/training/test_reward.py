@@ -163,7 +163,8 @@ def rewards_of(base: Path, model: Path, responses: list[str]) -> np.ndarray:
 def test_a_fine_tuned_classifier_learns_which_response_is_preferred(base: Path, trained: Path) -> None:
     rewards = rewards_of(base, trained, [FUNNY, SAFE, FUNNY, SAFE])
     assert rewards[[0, 2]].min() > rewards[[1, 3]].max() + 1
-    curve = [json.loads(line)["loss"] for line in (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    curve = [line["loss"] for line in lines if "loss" in line]
     assert curve[-1] < curve[0]
 
 

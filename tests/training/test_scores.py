@@ -111,7 +111,7 @@ def test_a_reward_that_is_not_finite_stops_the_stage_and_leaves_nothing(tmp_path
     reward.build(run, config)
     with pytest.raises(ValueError, match=r"function reward of response .* is nan, it must be finite"):
         scores.build(run, config)
-    assert sorted(path.name for path in run.folder.iterdir()) == [".scores.work", "data", "reward"]
+    assert sorted(path.name for path in run.folder.iterdir()) == ["data", "reward"]
 
 
 def test_scores_are_made_again_when_a_reward_changes(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_one_stage_is_built_with_the_settings_and_the_resolved_config_lies_in_th
     args = parse(cli.add_train_arguments, "data", str(config_file), "--set", "run.seed=5", "--set", "scores.folds=3")
     assert cli.run_train(args) == 0
     run = config_file.parent / "run"
-    assert sorted(path.name for path in run.iterdir()) == [".lock", "config.toml", "data"]
+    assert sorted(path.name for path in run.iterdir()) == ["config.toml", "data"]
     assert verify(run / "data").config["seed"] == 5
     resolved = read_config(run / "config.toml")
     assert (resolved.run.seed, resolved.scores.folds) == (5, 3)
@@ -46,6 +46,7 @@ def test_stages_build_on_each_other(config_file: Path) -> None:
 def test_a_stage_whose_input_is_missing_says_so(config_file: Path) -> None:
     with pytest.raises(ArtifactError, match=r"data: no manifest\.json"):
         cli.run_train(parse(cli.add_train_arguments, "scores", str(config_file)))
+    assert not (config_file.parent / "run").exists()
 
 
 def test_every_stage_is_a_word_of_the_command_line(config_file: Path) -> None:

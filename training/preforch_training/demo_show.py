@@ -2,6 +2,7 @@
 
 import ctypes
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ USER_WEIGHTS = (
 
 def serve_and_show(run: Path, *, port: int, stay: bool) -> int:
     """Start the gateway, show the answers, then keep serving (`stay`) or stop. Returns an exit code."""
+    check_free(port)
     url = f"http://127.0.0.1:{port}"
     with gateway(run, port=port) as process, Client(url, timeout=120.0) as client:
         if not wait_until_ready(client, process):
@@ -40,11 +42,20 @@ def serve_and_show(run: Path, *, port: int, stay: bool) -> int:
             return 0
 
 
+def check_free(port: int) -> None:
+    """Raise ValueError when somebody listens on the port: another service's answers must not pass for the demo's."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise ValueError(f"port {port} is in use, perhaps by an earlier demo; stop it or give another with --port")
+
+
 @contextmanager
 def gateway(run: Path, *, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """`preforch serve RUN` as a child that drains and ends with this block, or with this process."""
     command = [sys.executable, "-m", "preforch_cli", "serve", str(run), "--port", str(port)]
-    process = subprocess.Popen(command, preexec_fn=_end_with_parent)
+    # The metrics are for a service that stays; nothing else may be in the way of the demo.
+    process = subprocess.Popen([*command, "--metrics-port", "0"], preexec_fn=_end_with_parent)
     try:
         yield process
     finally:
