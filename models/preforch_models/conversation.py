@@ -4,7 +4,7 @@ In:  messages as OpenAI's chat format has them (content a string or a list of te
 Out: one string, the newest user turn first, because cutting to `max_tokens` cuts the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from preforch_models.objectives import Record
@@ -18,18 +18,6 @@ class Message(Record):
 
     role: str
     content: str
-
-
-def text_of(content: object) -> str:
-    """The text of a message's content: a string, None, or a list of parts whose `text` is joined."""
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    if isinstance(content, Sequence):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        return "".join(part for part in parts if isinstance(part, str))
-    raise ValueError(f"message content must be a string or a list of parts, got {type(content).__name__}")
 
 
 def conversation_text(messages: Sequence[Message]) -> str:

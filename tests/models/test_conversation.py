@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from preforch_models.conversation import Message, conversation_text, text_of
+from preforch_models.conversation import Message, conversation_text
 
 roles = st.sampled_from(["system", "developer", "user", "assistant", "tool"])
 turns = st.lists(st.builds(Message, role=roles, content=st.text(max_size=8)), max_size=8)
@@ -44,24 +44,3 @@ def test_every_turn_is_in_the_text_and_the_newest_user_turn_begins_it(before: li
     assert text.startswith(newest)
     assert all(f"\n{message.role}: {message.content}" in text for message in before)
     assert len(text) == len(newest) + sum(len(m.role) + len(m.content) + 3 for m in before)
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        ("plain", "plain"),
-        (None, ""),
-        ([], ""),
-        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
-        ([{"type": "image_url", "image_url": {}}, {"type": "text", "text": "b"}], "b"),
-        (["a", {"text": 3}], ""),
-    ],
-)
-def test_the_text_of_a_content_is_its_text_parts_joined(content: object, text: str) -> None:
-    assert text_of(content) == text
-
-
-@pytest.mark.parametrize("content", [3, {"text": "a"}, 1.5])
-def test_content_of_another_kind_is_refused(content: object) -> None:
-    with pytest.raises(ValueError, match="a string or a list of parts, got"):
-        text_of(content)

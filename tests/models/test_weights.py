@@ -151,7 +151,7 @@ def test_blending_pins_the_given_weights_and_keeps_the_proportions_of_the_others
     assert all(blended[name] == pytest.approx(value, abs=1e-9) for name, value in pinned.items())
     free = [name for name in names if name not in pinned]
     mass, rest = sum(recommended[n] for n in free), 1 - sum(pinned.values())
-    expected = {n: rest * recommended[n] / mass if mass else rest / len(free) for n in free}
+    expected = {n: rest * (recommended[n] / mass) if mass else rest / len(free) for n in free}
     assert {n: blended[n] for n in free} == pytest.approx(expected, abs=1e-9)
 
 

@@ -127,6 +127,16 @@ def safe(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     return [float(response.count("careful")) for response in responses]
 
 
+def length(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    """A reward function under which every prompt matters."""
+    return [float(len(prompt) + len(response)) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def fails(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    """A broken reward function."""
+    raise ZeroDivisionError("no responses")
+
+
 def not_a_number(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     """A broken reward function."""
     return [float("nan") if "haha" in response else 0.0 for response in responses]

@@ -104,6 +104,7 @@ def test_a_function_is_called_with_prompts_and_responses() -> None:
             "function reward of response 0 is nan, it must be finite; prompt 'joke about bear",
         ),
         ("small_world:one_too_few", r"function reward: expected 5 numbers, got an array of shape \(4,\)"),
+        ("small_world:fails", r"reward function 'small_world:fails' failed: ZeroDivisionError\('no responses'\)"),
         ("small_world:nothing", "reward function 'small_world:nothing' cannot be loaded"),
         ("no_such_module:nothing", "reward function 'no_such_module:nothing' cannot be loaded"),
     ],

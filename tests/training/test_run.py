@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from preforch_models.manifest import ArtifactError, Manifest, read_manifest, verify
-from preforch_training.run import Outcome, Run
+from preforch_training.run import Outcome, Run, origin_of, work_folder
 
 
 class Builder:
@@ -107,6 +107,33 @@ def test_a_failed_build_leaves_the_old_artifact_and_its_work_which_the_next_try_
     make(run, builder, size=2)
     assert builder.found == [[], [], ["checkpoint-2"]]
     assert sorted(path.name for path in run.folder.iterdir()) == ["scores"]
+
+
+def test_an_error_before_there_is_anything_to_continue_from_leaves_nothing(run: Run) -> None:
+    def build(folder: Path, work: Path) -> Outcome:
+        raise ValueError("wrong input")
+
+    with pytest.raises(ValueError, match="wrong input"):
+        run.make(run.scores, kind="demo", config={}, inputs={}, build=build)
+    assert list(run.folder.iterdir()) == []
+
+
+def test_work_that_a_kill_left_beside_a_finished_artifact_is_removed(run: Run) -> None:
+    builder = Builder()
+    make(run, builder)
+    work_folder(run.scores).mkdir()
+    make(run, builder)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["scores"]
+
+
+def test_a_model_folder_is_known_by_its_files_and_a_hub_id_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("a", encoding="utf-8")
+    before = origin_of(str(tmp_path))
+    assert origin_of(str(tmp_path)) == before
+    (tmp_path / "weights").write_text("b", encoding="utf-8")
+    assert origin_of(str(tmp_path)) != before
+    assert origin_of("org/model") == "org/model"
+    assert origin_of("") == ""
 
 
 @pytest.mark.parametrize("change", ["config", "input"])

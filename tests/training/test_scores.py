@@ -14,7 +14,7 @@ from preforch_training.records import PreferencePair, Prompt, ScoredResponse, by
 from preforch_training.rewards import open_scorer, score
 from preforch_training.run import Run
 from preforch_training.score_table import read_calibration, read_scores, write_scores
-from small_world import NAMES, make_config, make_prompt, make_run
+from small_world import NAMES, make_config, make_prompt, make_run, pair_rows, write_rows
 
 PLAIN = Calibration(method="none", constants={name: Constants() for name in NAMES})
 
@@ -85,14 +85,19 @@ def test_without_trained_rewards_no_score_has_a_fold(toy_run: tuple[Run, RunConf
     assert {s.fold for s in read_scores(toy_run[0].scores)} == {None}
 
 
-def test_calibration_is_fitted_on_training_responses_only(mixed: tuple[Run, RunConfig]) -> None:
-    run, _ = mixed
+def test_calibration_is_fitted_on_training_responses_only_each_counted_once(tmp_path: Path) -> None:
+    write_rows(tmp_path / "pairs.jsonl", [*pair_rows(), *pair_rows()[:90]])
+    config = make_config(tmp_path, reward={"funny": {"kind": "function", "function": "small_world:length"}})
+    run = config.open_run()
+    for stage in (data, reward, scores):
+        stage.build(run, config)
     scored = read_scores(run.scores)
-    rewards_NK = np.array([[s.rewards[name] for name in NAMES] for s in scored])
-    train = np.array([s.split == "train" for s in scored])
-    calibrated = read_calibration(run.scores).apply_matrix(rewards_NK)
-    np.testing.assert_allclose(calibrated[train].mean(axis=0), 0, atol=1e-9)
-    np.testing.assert_allclose(calibrated[train].std(axis=0), 1, atol=1e-9)
+    train = {(s.prompt_id, s.response): [s.rewards[name] for name in NAMES] for s in scored if s.split == "train"}
+    assert len(train) < sum(s.split == "train" for s in scored)
+    calibrated = read_calibration(run.scores).apply_matrix(np.array(list(train.values())))
+    np.testing.assert_allclose(calibrated.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(calibrated.std(axis=0), 1, atol=1e-9)
+    assert verify(run.scores).counts["train_responses"] == len(train)
 
 
 def test_a_scorer_gives_columns_in_the_order_of_the_objectives(mixed: tuple[Run, RunConfig]) -> None:

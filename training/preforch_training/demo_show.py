@@ -1,6 +1,5 @@
 """The end of the demo: the gateway on what was trained, held-out prompts answered, what weights changed counted."""
 
-import ctypes
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from preforch_client import Client, Generation, PreferenceError
 
+from preforch_training.children import die_with_parent
 from preforch_training.demo import world
 from preforch_training.demo.world import Parts
 
@@ -55,18 +55,13 @@ def gateway(run: Path, *, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """`preforch serve RUN` as a child that drains and ends with this block, or with this process."""
     command = [sys.executable, "-m", "preforch_cli", "serve", str(run), "--port", str(port)]
     # The metrics are for a service that stays; nothing else may be in the way of the demo.
-    process = subprocess.Popen([*command, "--metrics-port", "0"], preexec_fn=_end_with_parent)
+    process = subprocess.Popen([*command, "--metrics-port", "0"], preexec_fn=lambda: die_with_parent(signal.SIGTERM))
     try:
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.wait()
-
-
-def _end_with_parent() -> None:
-    """SIGTERM at the parent's death (PR_SET_PDEATHSIG), so that the gateway can end its engine."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def wait_until_ready(client: Client, process: "subprocess.Popen[bytes]") -> bool:

@@ -4,7 +4,7 @@ In:  an encoder (folder, hub id, or the packaged MiniLM) and texts.
 Out: (N, D) float32 vectors, cached in the run folder. Texts are encoded in batches of similar length.
 """
 
-import os
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -59,18 +59,20 @@ class TextVectors:
         self._settings = settings
         key = digest([repr(settings), origin_of(settings.name)])[:16]
         self._file = cache / f"{key}.npz"
-        self._vectors: dict[str, np.ndarray] = {}
+        self._vectors: dict[bytes, np.ndarray] = {}
         if self._file.exists():
             with np.load(self._file) as stored:
-                self._vectors = dict(zip(stored["texts"].tolist(), stored["vectors"], strict=True))
+                self._vectors = dict(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) vectors, missing ones computed and stored."""
-        missing = sorted(set(texts) - self._vectors.keys(), key=lambda text: (len(text), text))
+        keys = [_key(text) for text in texts]
+        known = self._vectors
+        missing = sorted({t for t, key in zip(texts, keys, strict=True) if key not in known}, key=lambda t: (len(t), t))
         if missing:
-            self._vectors.update(zip(missing, self._encode(missing), strict=True))
+            known.update(zip(map(_key, missing), self._encode(missing), strict=True))
             self._store()
-        return np.stack([self._vectors[text] for text in texts])
+        return np.stack([known[key] for key in keys])
 
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
         path = encoder_path(self._settings.name)
@@ -92,6 +94,11 @@ class TextVectors:
 
     def _store(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(f".{os.getpid()}.partial.npz")
-        np.savez(partial, texts=np.array(list(self._vectors)), vectors=np.stack(list(self._vectors.values())))
+        partial = self._file.with_suffix(".partial.npz")
+        np.savez(partial, keys=np.array(list(self._vectors)), vectors=np.stack(list(self._vectors.values())))
         partial.replace(self._file)
+
+
+def _key(text: str) -> bytes:
+    """Texts are kept by hash: one long text would widen every entry of a numpy array of strings."""
+    return hashlib.sha256(text.encode()).hexdigest().encode()

@@ -4,7 +4,6 @@ In:  `FOLDER/job.json` (Job).
 Out: `FOLDER/answer.json` (Answer), written whole or not at all.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -12,11 +11,11 @@ from pathlib import Path
 
 from preforch_models.objectives import Record
 
+from preforch_training.children import die_with_parent
 from preforch_training.run import peak_memory_mib
 
 JOB_FILE = "job.json"
 ANSWER_FILE = "answer.json"
-_PR_SET_PDEATHSIG = 1
 
 
 class TokenRequest(Record):
@@ -59,7 +58,9 @@ class Answer(Record):
 def main(folder: Path) -> int:
     """Run the job of a folder; the exit status."""
     job = Job.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
-    _die_with(job.parent)
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != job.parent:
+        return 1  # it died before this process was ready
     try:
         answer = _generate(job)
     except Exception as error:
@@ -68,14 +69,6 @@ def main(folder: Path) -> int:
     partial.write_text(answer.model_dump_json(), encoding="utf-8")
     partial.replace(folder / ANSWER_FILE)
     return 1 if answer.error else 0
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent is gone, killed parents included."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:
-        sys.exit("the parent died before its child was ready")
 
 
 def _generate(job: Job) -> Answer:
