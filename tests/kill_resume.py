@@ -119,7 +119,8 @@ def kill_and_continue(
     """Kill at `kills` moments spread at random over `seconds` of work, then let it finish. Raises AssertionError."""
     command, log = train_command(config, folder, settings), folder.with_suffix(".log")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    moments = sorted(random.Random(seed).uniform(0, seconds) for _ in range(kills))
+    generator = random.Random(seed)
+    moments = sorted(generator.uniform(0, seconds) for _ in range(kills))
     for number, (earlier, moment) in enumerate(zip([0.0, *moments], moments, strict=False), 1):
         running, orphans = kill_after(command, moment - earlier + START_SECONDS, log)
         print(f"kill {number}: {'running' if running else 'already done'}, {check_artifacts(folder)} artifacts whole")

@@ -61,3 +61,12 @@ def test_every_file_that_the_readme_names_is_there() -> None:
         r"(?<![\w/.])((?:docs|training|service|clients|models|tests)/[\w./]+\.(?:md|py|toml|sh))", README
     ):
         assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_no_placeholder_is_left(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    left = set(re.findall(r"^[A-Z]+_[A-Z]+(?:_[A-Z]+)*$", text, flags=re.MULTILINE)) | set(
+        re.findall(r"[A-Z]+_MINUTES", text)
+    )
+    assert not left

@@ -25,7 +25,7 @@ def stage_costs(artifacts: Mapping[str, Path]) -> list[StageCost]:
 
 
 def training_curves(artifacts: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
-    """By stage, every logged value whose name holds `loss`; stages that log nothing are left out."""
+    """By stage, losses in training and on validation data; stages that log nothing are left out."""
     curves: dict[str, dict[str, Curve]] = {}
     for name, folder in artifacts.items():
         path = folder / "metrics.jsonl"
@@ -34,6 +34,6 @@ def training_curves(artifacts: Mapping[str, Path]) -> dict[str, dict[str, Curve]
         for line in path.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             for key in entry:
-                if "loss" in key and "step" in entry:
+                if key in ("loss", "eval_loss"):
                     curves.setdefault(name, {}).setdefault(key, []).append((entry["step"], entry[key]))
     return curves
