@@ -118,8 +118,9 @@ def write_policy(target: Path, form: ContextFormat, *, name: str = "tiny") -> Pa
     size = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
     model = new_model(len(tokenizer), size, max_model_len=MAX_MODEL_LEN, seed=0)
     add_context(model, tokenizer, form, seed=0)
-    target.mkdir(parents=True)
-    save_policy(target, model, tokenizer, form, max_model_len=MAX_MODEL_LEN, name=name)
+    with writing(target) as folder:
+        save_policy(folder, model, tokenizer, form, max_model_len=MAX_MODEL_LEN, name=name)
+        write_manifest(folder, Manifest(kind="policy"))
     return target
 
 

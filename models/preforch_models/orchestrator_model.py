@@ -43,7 +43,7 @@ class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]
         super().__init__(config)
         settings = dict(config.encoder)
         encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        # Eager attention exports to ONNX exactly; dropout off makes a small data set's loss smooth.
+        # Eager attention exports to ONNX exactly.
         self.encoder = AutoModel.from_config(encoder_config, attn_implementation="eager")
         self.head = nn.Linear(encoder_config.hidden_size, len(config.objectives))
         self.post_init()

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from preforch_models.bundle import Bundle
+from preforch_models.bundle import TOKENIZER_FILE, Bundle
 from preforch_models.context import ContextFormat, context_tokens
 from preforch_models.manifest import ArtifactError
 from preforch_models.objectives import Record, explain
@@ -38,6 +38,34 @@ def read_policy_card(path: Path) -> PolicyCard:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ArtifactError(f"{file}: {explain(error)}") from error
+
+
+class AddedToken(BaseModel):
+    """One entry of `added_tokens`."""
+
+    content: str
+    special: bool
+
+
+class TokenizerFile(BaseModel):
+    """What is read of a tokenizer's file; the rest is the tokenizer's business."""
+
+    added_tokens: tuple[AddedToken, ...]
+
+
+def check_control_strings(folder: Path, card: PolicyCard) -> None:
+    """Raise ArtifactError unless the card names every special token of the policy's tokenizer."""
+    file = folder / TOKENIZER_FILE
+    try:
+        tokenizer = TokenizerFile.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{file}: {explain(error)}") from error
+    known = set(card.control_strings)
+    missing = [token.content for token in tokenizer.added_tokens if token.special and token.content not in known]
+    if missing:
+        raise ArtifactError(f"{folder / CARD_FILE}: control_strings lack {missing[0]!r}, a special token of {file}")
 
 
 def check_match(bundle: Bundle, card: PolicyCard) -> None:

@@ -31,11 +31,28 @@ async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
         raise ClientGone from error
     try:
         body = json.loads(bytes(raw))
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:
         raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(body, dict):
         raise BadRequest(f"the body must be a JSON object, got {type(body).__name__}", code="invalid_json")
+    check_encodable(body)
     return body
+
+
+def check_encodable(value: object) -> None:
+    """JSON can be read that cannot be written again, nor quoted in an error. Raises BadRequest for it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRequest("the JSON holds a lone surrogate, which is not text", code="invalid_json") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest("the JSON is nested too deeply", code="invalid_json")
 
 
 def validate(model: type[Model], body: dict[str, Any]) -> Model:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--served-model-name", metavar="NAME", help="default: the name on the policy card")
     add("--host", help="default 127.0.0.1")
     add("--port", type=int, help="default 8000; 0 takes a free one")
-    add("--metrics-port", type=int, help="default 8001; 0 is off")
+    add("--metrics-port", type=int, help="default --port + 1, none where --port is 0; 0 is off")
     add("--no-auth", action="store_true", help="serve other machines without API keys")
     add("--allowed-host", dest="allowed_hosts", action="append", metavar="NAME", help="Host header to answer; '*': any")
     add("--device", choices=["auto", "cpu", "cuda"], help="where the orchestrator runs, default auto")

@@ -8,6 +8,7 @@ import json
 
 from preforch_models.context import ControlStrings
 
+from preforch_service.body import check_encodable
 from preforch_service.errors import BadRequest
 from preforch_service.metrics import Metrics
 from preforch_service.settings import ControlMode
@@ -52,5 +53,6 @@ class ControlGuard:
             decoded = json.loads(text)
         except (ValueError, RecursionError):
             return self.text(text, param)
+        check_encodable(decoded)
         guarded = self.value(decoded, param)
         return self.text(text if guarded == decoded else json.dumps(guarded, ensure_ascii=False), param)

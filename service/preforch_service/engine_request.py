@@ -39,11 +39,9 @@ class Prepared:
 
 
 def encode_json(body: Mapping[str, object]) -> bytes:
-    """The bytes for the engine. Raises BadRequest on NaN, infinities and lone surrogates, which JSON cannot carry."""
+    """The bytes for the engine. Raises BadRequest on NaN and infinities, which JSON cannot carry."""
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadRequest("the body holds a lone surrogate, which is not text") from error
     except ValueError as error:
         raise BadRequest(f"the body holds a number that is not finite: {error}") from error
 

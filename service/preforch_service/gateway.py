@@ -142,14 +142,19 @@ async def start_generation(
     return Generation(gateway, engine, request, decision, answer)
 
 
-async def passed_on(gateway: Gateway, engine: EngineSide, path: str) -> Response:
-    """A GET of the engine, as it is. Raises Unavailable."""
+async def served_models(gateway: Gateway, engine: EngineSide) -> Response:
+    """The engine's models, without the path of the policy. Raises Unavailable."""
     try:
-        answer = await engine.upstream.request("GET", path)
+        answer = await engine.upstream.request("GET", "/v1/models")
         content = await read_all(answer)
     except UpstreamDown as error:
         gateway.readiness.report_down()
         raise Unavailable("the engine is down", code="engine_down") from error
+    if answer.status == 200:
+        models = json.loads(content)
+        for model in models["data"]:
+            model["root"] = engine.model
+        content = encode_json(models)
     return Response(content, answer.status, media_type=answer.content_type)
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from preforch_models.manifest import ArtifactError
+from preforch_models.manifest import MANIFEST, ArtifactError, digest, read_manifest
 from preforch_models.policy_card import CARD_FILE
 
 _ROUND = re.compile(r"round-(\d+)\Z")
@@ -20,9 +20,10 @@ def rounds(run: Path) -> dict[str, list[Path]]:
     """Finished rounds of every policy of a run, oldest first. `policy/base` is not one."""
     found: dict[str, list[tuple[int, Path]]] = {}
     for card in run.glob(f"policy/*/round-*/{CARD_FILE}"):
-        match = _ROUND.match(card.parent.name)
-        if match and card.parent.parent.name != "base":
-            found.setdefault(card.parent.parent.name, []).append((int(match.group(1)), card.parent))
+        folder = card.parent
+        match = _ROUND.match(folder.name)
+        if match and folder.parent.name != "base" and (folder / MANIFEST).is_file():
+            found.setdefault(folder.parent.name, []).append((int(match.group(1)), folder))
     return {name: [folder for _, folder in sorted(folders)] for name, folders in sorted(found.items())}
 
 
@@ -36,4 +37,22 @@ def find_policy(run: Path) -> Path:
             f"{run}: holds several policies, choose with --policy: {[str(f[-1]) for f in found.values()]}"
         )
     (folders,) = found.values()
+    for folder in folders:
+        check_previous(run, folder)
     return folders[-1]
+
+
+def check_previous(run: Path, folder: Path) -> None:
+    """Raise ArtifactError for a round that was not made from the one before it, round-0 from `policy/base`.
+
+    That happens when training is stopped half-way through making them anew. Where the one before is gone, as in a copy
+    of the newest round alone, there is nothing to compare.
+    """
+    number = int(folder.name.removeprefix("round-"))
+    previous = folder.with_name(f"round-{number - 1}") if number else run / "policy" / "base"
+    if not (previous / MANIFEST).is_file():
+        return
+    if read_manifest(folder).inputs.get("previous") != digest(read_manifest(previous).files):
+        raise ArtifactError(
+            f"{folder} is stale: made from another {previous.name}; run training again or name it with --policy"
+        )

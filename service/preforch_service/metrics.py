@@ -34,11 +34,14 @@ class Metrics:
 
 @contextmanager
 def exposed(metrics: Metrics, *, host: str, port: int) -> Iterator[None]:
-    """Serve `/metrics` on a port of its own; port 0 serves nothing. Raises OSError when the port is taken."""
+    """Serve `/metrics` on a port of its own; port 0 serves nothing. Raises ValueError when the port is taken."""
     if port == 0:
         yield
         return
-    server, thread = start_http_server(port, addr=host, registry=metrics.registry)
+    try:
+        server, thread = start_http_server(port, addr=host, registry=metrics.registry)
+    except OSError as error:
+        raise ValueError(f"cannot listen for metrics on {host}:{port}: {error.strerror}; see --metrics-port") from error
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from preforch_service.gateway import EngineSide, Gateway, passed_on, start_generation, weights_header
+from preforch_service.gateway import EngineSide, Gateway, served_models, start_generation, weights_header
 
 
 def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
@@ -25,6 +25,6 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     @router.get("/models")
     async def models() -> Response:
         """The engine's models."""
-        return await passed_on(gateway, engine, "/v1/models")
+        return await served_models(gateway, engine)
 
     return router

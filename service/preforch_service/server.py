@@ -16,7 +16,8 @@ from types import FrameType
 
 import uvicorn
 from preforch_models.bundle import Bundle, read_bundle
-from preforch_models.policy_card import PolicyCard, check_match, read_policy_card
+from preforch_models.manifest import verify
+from preforch_models.policy_card import PolicyCard, check_control_strings, check_match, read_policy_card
 
 from preforch_service.app import create_app
 from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
@@ -71,8 +72,13 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
     """Policy card and, for an engine of our own, the policy's folder. None where only weights are served."""
     if settings.weights_only:
         return None
-    policy = None if settings.upstream else settings.policy or find_policy(settings.path)
-    card = read_policy_card(settings.policy_card or policy or settings.path)
+    if settings.policy_card is not None:
+        card, policy = read_policy_card(settings.policy_card), None
+    else:
+        policy = settings.policy or find_policy(settings.path)
+        verify(policy, kind="policy")
+        card = read_policy_card(policy)
+        check_control_strings(policy, card)
     check_match(bundle, card)
     return card, policy
 
@@ -120,7 +126,7 @@ def serve(settings: ServeSettings) -> int:
     with (
         contextlib.closing(recommender),
         listening(settings) as sock,
-        exposed(metrics, host=settings.host, port=settings.metrics_port),
+        exposed(metrics, host=settings.host, port=settings.metrics_at),
         private_folder() as folder,
     ):
         card, policy = loaded or (None, None)

@@ -34,7 +34,7 @@ class ServeSettings(Record):
     served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    metrics_port: int = Field(default=8001, ge=0, le=65535, description="0 turns metrics off")
+    metrics_port: int | None = Field(default=None, ge=0, le=65535, description="0 is off; default: port + 1")
     no_auth: bool = Field(default=False, description="serve other machines without API keys")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="Host headers besides loopback; '*' allows all")
     device: Device = "auto"
@@ -59,7 +59,16 @@ class ServeSettings(Record):
             raise ValueError("template_kwargs cannot hold 'weights': the gateway sets them")
         if not is_loopback(self.host) and not self.no_auth:
             raise ValueError(f"host {self.host!r} is open to other machines; only with no_auth (--no-auth)")
+        if self.metrics_at > 65535:
+            raise ValueError(f"port {self.port} leaves no port + 1 for metrics; give metrics_port (--metrics-port)")
         return self
+
+    @property
+    def metrics_at(self) -> int:
+        """The port of the metrics, 0 for none. Behind `port` by default, so that a second gateway has its own."""
+        if self.metrics_port is not None:
+            return self.metrics_port
+        return self.port + 1 if self.port else 0
 
     @property
     def hosts(self) -> frozenset[str]:

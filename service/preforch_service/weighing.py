@@ -21,6 +21,7 @@ from preforch_models.weights import (
     entropy,
     normalise,
     parse_assignments,
+    round_weights,
     round_within,
 )
 
@@ -122,9 +123,9 @@ def _same(one: Asked, other: Asked) -> bool:
 
 def announced(weights: Weights, info: BundleInfo) -> tuple[Weights, bool]:
     """Weights within the operator's bounds, rounded to what the context prints; and whether the bounds changed them."""
-    bounded = clamp(weights, info.objectives)
-    rounded = round_within(bounded, info.objectives, units=info.context.units)
-    return rounded, any(abs(bounded[name] - weights[name]) > 1e-9 for name in bounded)
+    units = info.context.units
+    rounded = round_within(clamp(weights, info.objectives), info.objectives, units=units)
+    return rounded, rounded != round_weights(weights, units)
 
 
 class Weigher:

@@ -108,7 +108,9 @@ class FakeUpstream:
         if path == "/health":
             return FakeAnswer([], self.health)
         if path == "/v1/models":
-            return FakeAnswer([b'{"object": "list",   "data": []}'])
+            return json_answer(
+                {"object": "list", "data": [{"id": "tiny", "root": "/secret/policy", "max_model_len": 256}]}
+            )
         sent = json.loads(body or b"{}")
         if path == "/tokenize":
             return json_answer({"token_strs": self.tokens(sent["chat_template_kwargs"]["weights"])})

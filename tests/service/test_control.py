@@ -52,6 +52,13 @@ def test_strings_and_keys_are_escaped_at_any_depth() -> None:
     assert json.dumps(guarded, ensure_ascii=False).replace("\u2060", "") == json.dumps(value)
 
 
+@pytest.mark.parametrize("mode", ["escape", "reject"])
+def test_lone_surrogates_in_json_text_are_refused(mode: ControlMode) -> None:
+    with pytest.raises(BadRequest, match="lone surrogate") as caught:
+        guard(mode).json_text('{"\\ud800": "<W1>"}', "arguments")
+    assert caught.value.param is None
+
+
 def test_rejection_names_the_place() -> None:
     with pytest.raises(BadRequest, match="<W1>") as caught:
         guard("reject").value([{"a": {"b": POISON}}], "tools")

@@ -123,7 +123,11 @@ def test_the_body_passes_unchanged_but_for_the_preference(served: Served) -> Non
     content = served.chat().content
     assert content.startswith(raw[:-2] + b',"preference":{')
     assert content.endswith(b"}\n")
-    assert served.client.get("/v1/models").content == b'{"object": "list",   "data": []}'
+
+
+def test_the_models_are_the_engines_without_the_path_of_the_policy(served: Served) -> None:
+    models = {"object": "list", "data": [{"id": "tiny", "root": "tiny", "max_model_len": 256}]}
+    assert served.client.get("/v1/models").json() == models
 
 
 @pytest.mark.parametrize("carrier", ["body", "list", "header", "alias"])
@@ -373,9 +377,43 @@ def test_errors_have_openais_shape_everywhere(served: Served) -> None:
     for content in ("", "{", "[]", "[" * 5000, '{"prompt": "\udcff"}'.encode("utf-8", "surrogateescape")):
         response = client.post("/weights", content=content, headers={"content-type": "application/json"})
         assert error_of(response, 400)["code"] == "invalid_json"
-    for content in ('{"prompt": "\\ud800"}', '{"prompt": "x", "temperature": 1e999}'):
-        response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
-        error_of(response, 400)
+    infinite = '{"prompt": "x", "temperature": 1e999}'
+    error_of(client.post("/v1/completions", content=infinite, headers={"content-type": "application/json"}), 400)
+
+
+@pytest.mark.parametrize("path", ["/weights", "/generate", "/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(
+    "content",
+    [b'{"prompt": "\\ud800"}', b'{"foo\\ud800": 1}', b'{"prompt": "\xed\xa0\x80"}', b'{"prompt": {"a": ["\\udfff"]}}'],
+)
+def test_lone_surrogates_are_refused_everywhere(served: Served, path: str, content: bytes) -> None:
+    response = served.client.post(path, content=content, headers={"content-type": "application/json"})
+    error = error_of(response, 400)
+    assert (error["code"], "lone surrogate" in error["message"]) == ("invalid_json", True)
+    assert served.recommender.texts == []
+
+
+def test_a_pair_of_surrogates_is_text(served: Served) -> None:
+    content = b'{"prompt": "\\ud83d\\ude00"}'
+    served.client.post("/weights", content=content, headers={"content-type": "application/json"})
+    assert served.recommender.texts == ["\U0001f600"]
+
+
+@pytest.mark.parametrize("path", ["/weights", "/generate", "/v1/chat/completions", "/v1/completions"])
+def test_nesting_at_any_depth_is_never_a_500(served: Served, path: str) -> None:
+    bodies = (
+        '{"foo": X}',
+        '{"prompt": "x", "weights": X}',
+        '{"messages": [{"role": X}]}',
+        '{"messages": [{"role": "user", "content": "x"}], "tools": X}',
+    )
+    for depth in (300, 900, *range(930, 1000, 10), 5000):
+        nested = "[" * depth + "]" * depth
+        for body in bodies:
+            content = body.replace("X", nested)
+            response = served.client.post(path, content=content, headers={"content-type": "application/json"})
+            assert response.status_code in (200, 400), (depth, body, response.text)
+    assert "nested too deeply" in error_of(response, 400)["message"]
 
 
 def test_an_unexpected_failure_is_a_500_that_tells_nothing(served: Served) -> None:

@@ -1,5 +1,6 @@
 """`preforch serve`: wrong input is one line and exit code 2; no torch is needed; signals end it well."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import tiny
 from preforch_models.context import ContextFormat
+from preforch_models.manifest import Manifest, write_manifest
 
 # Runs a module in an interpreter where torch and transformers cannot be imported.
 WITHOUT_TORCH = """
@@ -43,6 +45,12 @@ def refused(*arguments: object) -> str:
     return done.stderr
 
 
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in refused(tmp_path / "nowhere", "--weights-only")
     assert "manifest.json" in refused(tmp_path, "--weights-only")
@@ -51,10 +59,25 @@ def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
 def test_a_flipped_byte_is_found(bundle_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_folder, tmp_path / "bundle")
     file = tmp_path / "bundle" / "orchestrator.onnx"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    flip_a_byte(file)
     assert "orchestrator.onnx: sha256" in refused(tmp_path / "bundle", "--weights-only")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "preference.json"])
+def test_a_flipped_byte_in_the_policy_is_found(run_folder: Path, tmp_path: Path, name: str) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    flip_a_byte(run / "policy" / "wic" / "round-0" / name)
+    assert f"{name}: sha256" in refused(run)
+
+
+def test_a_card_that_lacks_a_special_token_of_the_tokenizer_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    policy = shutil.copytree(run_folder / "policy" / "wic" / "round-0", tmp_path / "policy")
+    card = policy / "preference.json"
+    content = json.loads(card.read_text(encoding="utf-8"))
+    content["control_strings"].remove("<|im_end|>")
+    card.write_text(json.dumps(content), encoding="utf-8")
+    write_manifest(policy, Manifest(kind="policy"))
+    assert "control_strings lack '<|im_end|>'" in refused(run_folder, "--policy", policy)
 
 
 def test_a_policy_of_another_bundle_is_refused(bundle_folder: Path, run_folder: Path, tmp_path: Path) -> None:
@@ -86,7 +109,9 @@ def test_a_port_that_is_taken_is_named(bundle_folder: Path) -> None:
         port = taken.getsockname()[1]
         said = refused(bundle_folder, "--weights-only", "--port", port, "--metrics-port", 0)
         assert f"127.0.0.1:{port}" in said
-        assert "in use" in refused(bundle_folder, "--weights-only", "--port", 0, "--metrics-port", port)
+        said = refused(bundle_folder, "--weights-only", "--port", 0, "--metrics-port", port)
+        assert f"cannot listen for metrics on 127.0.0.1:{port}: " in said
+        assert "see --metrics-port" in said
 
 
 def test_weights_are_served_without_torch_and_a_signal_ends_it_with_0(bundle_folder: Path) -> None:

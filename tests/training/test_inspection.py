@@ -31,9 +31,17 @@ def test_a_bundle_is_verified_and_described(toy_run: tuple[Run, RunConfig]) -> N
 
 
 def test_a_policy_is_described_by_its_card(run_folder: Path) -> None:
-    artifact = run_folder / "policy" / "wic" / "round-0"
+    text = describe(run_folder / "policy" / "wic" / "round-0")
+    assert "policy tiny, revision " in text
+    assert "objectives helpful, harmless, humor" in text
+    assert "context encoding digits" in text
+
+
+def test_a_policy_without_a_manifest_is_no_artifact(run_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run_folder / "policy" / "wic" / "round-0", tmp_path / "round-0"))
+    (copy / "manifest.json").unlink(missing_ok=True)
     with pytest.raises(ArtifactError, match=r"no manifest\.json in it or below"):
-        describe(artifact)
+        describe(copy)
 
 
 def test_every_other_artifact_is_described(toy_run: tuple[Run, RunConfig]) -> None:

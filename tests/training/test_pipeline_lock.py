@@ -1,7 +1,7 @@
 """One process at a time works on a run; a dead one does not block it."""
 
-import os
-import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,31 +28,25 @@ def test_two_runs_do_not_block_each_other(tmp_path: Path) -> None:
         pass
 
 
-def hold_in_child(folder: Path) -> int:
-    """A child process that holds the lock until it is killed; its id."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with only_one(folder):
-                os.write(writing, b"1")
-                signal.pause()
-        finally:
-            os._exit(1)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as ready:
-        assert ready.read(1) == b"1"
-    return child
+HOLD = """
+import fcntl, signal, sys
+with open(sys.argv[1], "w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    signal.pause()
+"""
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    child = hold_in_child(tmp_path)
-    try:
-        with pytest.raises(ValueError, match="another process is training"), only_one(tmp_path):
-            pass
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(ValueError, match="another process is training"), only_one(tmp_path):
+                pass
+        finally:
+            process.kill()
     with only_one(tmp_path):
         pass
 

@@ -20,6 +20,7 @@ from preforch_training.records import PreferencePair, Prompt, read_records
 from preforch_training.reward_trainer import pair_tokens, train_classifier
 from preforch_training.rewards import BradleyTerryReward, fold_folder, score
 from preforch_training.run import Run
+from preforch_training.trainers import last_checkpoint
 from safetensors.numpy import load_file
 from small_world import FUNNY, NAMES, SAFE, make_pairs, make_prompt, make_run, pair_rows, write_rows
 from transformers import AutoModel, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
@@ -189,13 +190,15 @@ def test_a_killed_training_continues_to_the_same_result(base: Path, trained: Pat
     command = [sys.executable, "-c", TRAIN, str(tmp_path), str(base)]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=log, stderr=log)
+        deadline = time.monotonic() + 180
         while not list(tmp_path.glob("work/checkpoint-*/complete")) and process.poll() is None:
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
     assert not (tmp_path / "model").exists()
     # A mark in the checkpoint shows afterwards that it was used.
-    [state_file] = tmp_path.glob("work/checkpoint-*/trainer_state.json")
+    state_file = Path(last_checkpoint(tmp_path / "work") or "") / "trainer_state.json"
     state = json.loads(state_file.read_text(encoding="utf-8"))
     state["log_history"].append({"step": 0, "loss": 123.0})
     state_file.write_text(json.dumps(state), encoding="utf-8")

@@ -1,6 +1,7 @@
 """All stages in order. One process at a time works on a run."""
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,8 +40,12 @@ def only_one(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{folder}: another process is training this run") from error
+            # The holder before us deletes the file: a lock on a deleted file excludes nobody.
+            held = os.path.samestat(os.fstat(file.fileno()), (folder / ".lock").stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise ValueError(f"{folder}: another process is training this run")
         try:
             yield
         finally:

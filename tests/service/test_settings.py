@@ -1,0 +1,27 @@
+"""Defaults that depend on other settings."""
+
+from pathlib import Path
+
+import pytest
+from preforch_service.settings import ServeSettings
+from pydantic import ValidationError
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 8001),
+        ({"port": 9000}, 9001),
+        ({"port": 0}, 0),
+        ({"port": 9000, "metrics_port": 0}, 0),
+        ({"port": 0, "metrics_port": 9009}, 9009),
+    ],
+)
+def test_metrics_are_behind_the_port_unless_told_otherwise(given: dict[str, int], expected: int) -> None:
+    assert ServeSettings.model_validate({"path": Path("run"), **given}).metrics_at == expected
+
+
+def test_the_last_port_wants_a_metrics_port() -> None:
+    with pytest.raises(ValidationError, match="--metrics-port"):
+        ServeSettings(path=Path("run"), port=65535)
+    assert ServeSettings(path=Path("run"), port=65535, metrics_port=0).metrics_at == 0
