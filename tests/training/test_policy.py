@@ -10,6 +10,7 @@ from preforch_training import policy
 from preforch_training.config import RunConfig
 from preforch_training.records import Sample, read_records
 from preforch_training.run import Run
+from preforch_training.trainers import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_every_round_is_a_verified_policy(built: Built) -> None:
         folder = run.policy_round("wic", number)
         manifest = verify(folder, kind="policy")
         assert read_policy_card(folder).context == config.form
-        assert read_policy_card(folder).name == f"wic-{number}"
+        assert read_policy_card(folder).name == "wic"
         assert {"model.safetensors", "tokenizer.json", "metrics.jsonl"} <= set(manifest.files)
     verify(run.policy_base, kind="policy-base")
 
@@ -67,7 +68,7 @@ def test_samples_survive_a_training_that_did_not_end(tmp_path: Path) -> None:
     run, config = policy_world.write_inputs(tmp_path / "run", online=unstable)
     sampler = policy_world.ScriptedSampler()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="at step"):
+        with pytest.raises(TrainingError, match="at step"):
             policy.build(run, config, sampler=sampler)
     assert sampler.calls == 1
     assert not run.policy_round("wic", 1).exists()
