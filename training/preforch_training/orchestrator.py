@@ -205,6 +205,8 @@ def training_arguments(settings: Config, folder: Path, *, seed: int) -> Training
         greater_is_better=False,
         logging_steps=10,
         report_to="none",
+        # Said out loud, because a quiet logging level would switch the bar off.
+        disable_tqdm=False,
         label_names=["labels"],
         remove_unused_columns=False,
         seed=seed,

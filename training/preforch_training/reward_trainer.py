@@ -49,6 +49,7 @@ def train_classifier(
         save_total_limit=2,
         logging_steps=10,
         report_to="none",
+        disable_tqdm=False,
         seed=seed,
         data_seed=seed,
         bf16=False,
