@@ -2,9 +2,17 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Weights = dict[str, Any] | list[Any]
+
+def _object_or_list(given: object) -> object:
+    """One message about one field, where a union gives one for each of its members."""
+    if isinstance(given, dict | list):
+        return given
+    raise ValueError(f"must be an object or a list of numbers, got {type(given).__name__}")
+
+
+Weights = Annotated[dict[str, Any] | list[Any], BeforeValidator(_object_or_list)]
 """By objective name, all or some; or a list in the order of /objectives. `weighing` checks the values."""
 
 Messages = list[dict[str, Any]]

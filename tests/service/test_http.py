@@ -174,6 +174,7 @@ def test_bounds_hold_and_are_reported(served: Served) -> None:
         ({"helpful": 0.8, "humor": 0.8}, "sum to at most 1"),
         ({}, "empty"),
         (3, "must be an object or a list"),
+        ("x", "written name=number"),
     ],
 )
 def test_wrong_weights_are_a_400_naming_the_field(served: Served, weights: object, reason: str) -> None:
@@ -190,6 +191,8 @@ def test_wrong_weights_in_the_other_carriers_name_them(served: Served) -> None:
     response = served.post("/v1/chat/completions", headers={"X-Preference-Weights": "helpful"})
     assert error_of(response, 400)["param"] == "X-Preference-Weights"
     assert error_of(served.post("/generate", {"prompt": "a", "weights": {"kind": 1}}), 400)["param"] == "weights"
+    error = error_of(served.post("/generate", {"prompt": "a", "weights": "x"}), 400)
+    assert (error["param"], "must be an object or a list" in error["message"]) == ("weights", True)
 
 
 def test_carriers_must_agree(served: Served) -> None:
