@@ -1,7 +1,8 @@
 """The bundle: everything the service needs to recommend weights. No torch, no ONNX Runtime here, only the format.
 
 Folder: `manifest.json` (hashes), `bundle.json` (below), `orchestrator.onnx` (input_ids, attention_mask (B, L) int64 ->
-weights (B, K) float32, softmax inside), `tokenizer.json`, `golden.jsonl` (prompts with the weights expected of them).
+weights (B, K) float32, softmax and shrinkage inside, and confidence (B,) float32), `tokenizer.json`, `golden.jsonl`
+(prompts with the weights and the confidence expected of them).
 """
 
 import json
@@ -21,6 +22,8 @@ BUNDLE_FILE = "bundle.json"
 ONNX_FILE = "orchestrator.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.jsonl"
+OUTPUTS = ("weights", "confidence")
+"""What the graph gives, in order."""
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference between a golden answer and its replay: float noise of other machines and runtime versions."""
 
@@ -56,10 +59,11 @@ class BundleInfo(Record):
 
 
 class Golden(Record):
-    """A prompt and the weights that the exported orchestrator gives it."""
+    """A prompt, and the weights and the confidence that the exported orchestrator gives it."""
 
     messages: tuple[Message, ...]
     weights: Weights
+    confidence: float = Field(ge=0.0, le=1.0)
 
 
 class Bundle(Record):

@@ -1,18 +1,22 @@
 """The reward model of the demo and of small data: a head on the frozen vectors of prompt and response.
 
-r(x, y) = MLP([e(x), e(y), e(x) * e(y)]), e = mean-pooled encoder states. Larger reward models are plain Hugging Face
-sequence classifiers with one label, trained by TRL; they need no definition here.
+e = pooled encoder states. With `hidden` units r(x, y) = MLP([e(x), e(y), e(x) * e(y)]); with none it is linear in
+[e(y), e(x) * e(y)], since what is linear in e(x) cancels between two responses. Larger reward models are plain Hugging
+Face sequence classifiers with one label, trained by TRL; they need no definition here.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from preforch_models.encoder import LAST
+
 
 class PairHeadConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is partly untyped
-    """`encoder_path`: folder or hub id of the frozen encoder, whose vectors have `size` numbers."""
+    """`encoder_path`: folder or hub id of the frozen encoder, whose vectors, all `layers` joined, are `size` long."""
 
     model_type = "preforch-pair-head"
 
@@ -24,6 +28,7 @@ class PairHeadConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is
         hidden: int = 256,
         dropout: float = 0.1,
         pooling: str = "mean",
+        layers: Sequence[int] = LAST,
         max_tokens: int = 256,
         **kwargs: Any,
     ) -> None:
@@ -32,6 +37,7 @@ class PairHeadConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is
         self.hidden = hidden
         self.dropout = dropout
         self.pooling = pooling
+        self.layers = list(layers)
         self.max_tokens = max_tokens
         super().__init__(**kwargs)
 
@@ -44,17 +50,24 @@ class PairHead(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: PairHeadConfig) -> None:
         super().__init__(config)
-        self.norm = nn.LayerNorm(3 * config.size)
-        self.layers = nn.Sequential(
-            nn.Linear(3 * config.size, config.hidden),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.hidden, 1),
-        )
+        if config.hidden:
+            self.norm: nn.Module = nn.LayerNorm(3 * config.size)
+            self.layers: nn.Module = nn.Sequential(
+                nn.Linear(3 * config.size, config.hidden),
+                nn.GELU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.hidden, 1),
+            )
+        else:
+            self.norm, self.layers = nn.Identity(), nn.Linear(2 * config.size, 1)
         self.post_init()
+
+    def features(self, prompt_BD: torch.Tensor, response_BD: torch.Tensor) -> torch.Tensor:
+        """What the head reads, (B, 3 D), or (B, 2 D) where it is linear."""
+        parts = [response_BD, prompt_BD * response_BD]
+        return torch.cat([prompt_BD, *parts] if self.config.hidden else parts, dim=-1)
 
     def forward(self, prompt_BD: torch.Tensor, response_BD: torch.Tensor) -> torch.Tensor:
         """Rewards, (B,)."""
-        features_BF = torch.cat([prompt_BD, response_BD, prompt_BD * response_BD], dim=-1)
-        reward_B1: torch.Tensor = self.layers(self.norm(features_BF))
+        reward_B1: torch.Tensor = self.layers(self.norm(self.features(prompt_BD, response_BD)))
         return reward_B1.squeeze(-1)

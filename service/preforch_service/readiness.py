@@ -35,10 +35,12 @@ def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
     answers = recommender.run([conversation_text(golden.messages) for golden in bundle.golden])
     largest = 0.0
     for number, (golden, answer) in enumerate(zip(bundle.golden, answers, strict=True), start=1):
-        difference = max(abs(answer[name] - golden.weights[name]) for name in bundle.names)
+        differences = [abs(answer.weights[name] - golden.weights[name]) for name in bundle.names]
+        difference = max(*differences, abs(answer.confidence - golden.confidence))
         if difference > GOLDEN_TOLERANCE:
             raise ArtifactError(
-                f"{bundle.path}: golden prompt {number} gives {answer}, expected {golden.weights} "
+                f"{bundle.path}: golden prompt {number} gives {answer.weights}, confidence {answer.confidence:.4f}, "
+                f"expected {golden.weights}, confidence {golden.confidence:.4f} "
                 f"(largest difference {difference:.2g}, allowed {GOLDEN_TOLERANCE:g})"
             )
         largest = max(largest, difference)

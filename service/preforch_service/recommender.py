@@ -1,17 +1,19 @@
 """Recommends weights for texts with ONNX Runtime.
 
-In:  texts as `conversation_text` makes them. Out: one mapping of weights by objective name per text.
+In:  texts as `conversation_text` makes them. Out: one `Recommendation` per text.
 """
 
 import asyncio
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Protocol
 
 import numpy as np
 import onnxruntime
-from preforch_models.bundle import ONNX_FILE, TOKENIZER_FILE, Bundle
+from preforch_models.bundle import ONNX_FILE, OUTPUTS, TOKENIZER_FILE, Bundle
+from preforch_models.manifest import ArtifactError
 from preforch_models.weights import Weights, normalise
 from tokenizers import Tokenizer
 
@@ -26,11 +28,19 @@ class DeviceError(ValueError):
     """The device that was asked for is not there."""
 
 
+@dataclass(frozen=True)
+class Recommendation:
+    """The orchestrator's answer for one text: weights by objective name, and how sure it is, 0 to 1."""
+
+    weights: Weights
+    confidence: float
+
+
 class Recommender(Protocol):
     """What the gateway needs of an orchestrator."""
 
-    async def recommend(self, texts: Sequence[str]) -> list[Weights]:
-        """Weights for each text. May raise anything; the gateway then uses fallback weights."""
+    async def recommend(self, texts: Sequence[str]) -> list[Recommendation]:
+        """An answer for each text. May raise anything; the gateway then uses fallback weights."""
         ...
 
 
@@ -71,6 +81,11 @@ class OnnxRecommender:
             raise DeviceError(
                 f"device 'cuda' failed to start, ONNX Runtime fell back to {self._session.get_providers()}"
             )
+        outputs = [output.name for output in self._session.get_outputs()]
+        if outputs != list(OUTPUTS):
+            raise ArtifactError(
+                f"{bundle.path / ONNX_FILE}: outputs are {outputs}, needed are {list(OUTPUTS)}; make the bundle again"
+            )
         self._names = bundle.names
         self._pad = bundle.info.pad_token_id
         self._tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER_FILE))
@@ -83,27 +98,29 @@ class OnnxRecommender:
         """The execution provider in use."""
         return str(self._session.get_providers()[0])
 
-    def run(self, texts: Sequence[str]) -> list[Weights]:
-        """Weights for each text, in batches of texts of similar length."""
+    def run(self, texts: Sequence[str]) -> list[Recommendation]:
+        """An answer for each text, in batches of texts of similar length."""
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        results: list[Weights] = [{} for _ in encoded]
+        found: dict[int, Recommendation] = {}
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            for i, row_K in zip(chosen, self._forward([encoded[i] for i in chosen]), strict=True):
-                results[i] = normalise(dict(zip(self._names, map(float, row_K), strict=True)), self._names)
-        return results
+            weights_BK, confidence_B = self._forward([encoded[i] for i in chosen])
+            for i, weights_K, confidence in zip(chosen, weights_BK.tolist(), confidence_B.tolist(), strict=True):
+                found[i] = Recommendation(normalise(weights_K, self._names), confidence)
+        return [found[i] for i in range(len(encoded))]
 
-    def _forward(self, batch: list[list[int]]) -> np.ndarray:
+    def _forward(self, batch: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids to (B, K) weights and (B,) confidence."""
         ids_BL = np.full((len(batch), max(map(len, batch))), self._pad, dtype=np.int64)
         mask_BL = np.zeros_like(ids_BL)
         for row, ids in enumerate(batch):
             ids_BL[row, : len(ids)] = ids
             mask_BL[row, : len(ids)] = 1
-        (weights_BK,) = self._session.run(None, {"input_ids": ids_BL, "attention_mask": mask_BL})
-        return np.asarray(weights_BK)
+        weights_BK, confidence_B = self._session.run(OUTPUTS, {"input_ids": ids_BL, "attention_mask": mask_BL})
+        return weights_BK, confidence_B
 
-    async def recommend(self, texts: Sequence[str]) -> list[Weights]:
+    async def recommend(self, texts: Sequence[str]) -> list[Recommendation]:
         """`run` in a thread; ONNX Runtime and tokenizers release the GIL."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self.run, texts)
 

@@ -6,7 +6,6 @@ Out: a `Decision`: weights within the operator's bounds, rounded to what the con
 
 import asyncio
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from preforch_models.weights import (
 
 from preforch_service.errors import BadRequest
 from preforch_service.metrics import Metrics
-from preforch_service.recommender import Recommender
+from preforch_service.recommender import Recommendation, Recommender
 
 Source = Literal["orchestrator", "user", "blended", "fallback"]
 HEADER = "X-Preference-Weights"
@@ -49,14 +48,16 @@ class Decision:
 
     weights: Weights
     source: Source
-    recommended: Weights | None
+    recommended: Recommendation | None
     clamped: bool
     bundle: str
     reason: str | None = None
 
     def preference(self) -> dict[str, Any]:
         """The `preference` object of a response."""
-        recommended = None if self.recommended is None else {n: round(v, 4) for n, v in self.recommended.items()}
+        recommended = None
+        if self.recommended is not None:
+            recommended = {name: round(value, 4) for name, value in self.recommended.weights.items()}
         shown: dict[str, Any] = {
             "weights": self.weights,
             "source": self.source,
@@ -75,12 +76,11 @@ class Decision:
         }
 
     def certainty(self) -> dict[str, float | None]:
-        """Entropy (nats) of the recommendation, and 1 - entropy / log K as a first measure of confidence."""
+        """Entropy (nats) of the recommended weights, and the confidence that the orchestrator has in them."""
         if self.recommended is None:
             return {"entropy": None, "confidence": None}
-        value = entropy(self.recommended)
-        confidence = 1 - value / math.log(len(self.recommended))
-        return {"entropy": round(value, 6), "confidence": round(min(max(confidence, 0.0), 1.0), 6)}
+        value, confidence = entropy(self.recommended.weights), self.recommended.confidence
+        return {"entropy": round(value, 6), "confidence": round(confidence, 6)}
 
 
 def check_asked(given: object, names: Sequence[str]) -> Asked:
@@ -143,12 +143,12 @@ class Weigher:
             decisions = [self._announce(asked.weights, "user") for _ in texts]
         else:
             recommended, reason = await self._recommend(texts)
-            decisions = [self._merge(weights, asked, reason) for weights in recommended]
+            decisions = [self._merge(answer, asked, reason) for answer in recommended]
         for decision in decisions:
             self._metrics.decisions.labels(decision.source).inc()
         return decisions
 
-    async def _recommend(self, texts: Sequence[str]) -> tuple[list[Weights | None], str | None]:
+    async def _recommend(self, texts: Sequence[str]) -> tuple[list[Recommendation | None], str | None]:
         try:
             with self._metrics.orchestrator_seconds.time():
                 answer = self._recommender.recommend(texts)
@@ -161,14 +161,14 @@ class Weigher:
         self._metrics.fallbacks.labels(reason).inc()
         return [None] * len(texts), reason
 
-    def _merge(self, recommended: Weights | None, asked: Asked | None, reason: str | None) -> Decision:
-        base = recommended or self._bundle.info.fallback
+    def _merge(self, recommended: Recommendation | None, asked: Asked | None, reason: str | None) -> Decision:
+        base = self._bundle.info.fallback if recommended is None else recommended.weights
         weights = base if asked is None else blend(asked.weights, base, self._bundle.names)
         source: Source = "orchestrator" if asked is None else "blended"
         return self._announce(weights, source if recommended else "fallback", recommended, reason)
 
     def _announce(
-        self, weights: Weights, source: Source, recommended: Weights | None = None, reason: str | None = None
+        self, weights: Weights, source: Source, recommended: Recommendation | None = None, reason: str | None = None
     ) -> Decision:
         rounded, clamped = announced(weights, self._bundle.info)
         return Decision(

@@ -92,7 +92,8 @@ def test_wrong_contents_under_right_hashes_are_an_error_that_says_what_is_wrong(
 
 def test_a_golden_prompt_may_hold_any_character(copy: Path) -> None:
     info = read_bundle(copy).info
-    golden = Golden(messages=(Message(role="user", content="a\u2028b\x85c\nd\x0be"),), weights=info.fallback)
+    messages = (Message(role="user", content="a\u2028b\x85c\nd\x0be"),)
+    golden = Golden(messages=messages, weights=info.fallback, confidence=0.5)
     write_bundle_files(copy, info, [golden])
     seal(copy)
     assert read_bundle(copy).golden == (golden,)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from preforch_models.calibration import Calibration, fit_calibration
+from preforch_models.calibration import Calibration, fit_calibration, log_odds_scale
 
 NAMES = ("helpful", "harmless")
 REWARDS = np.array([[1.0, -300.0], [2.0, 100.0], [4.5, 50.0], [0.0, 0.0]])
@@ -48,3 +48,62 @@ def test_a_reward_that_never_varies_is_refused() -> None:
 def test_constants_survive_a_round_trip_through_json() -> None:
     calibration = fit_calibration(REWARDS, NAMES, method="zscore")
     assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+# Log-odds.
+
+
+def held_out(rows: int, *, scale: float, seed: int = 0) -> np.ndarray:
+    """Margins of pairs won with the log-odds scale * difference of rewards."""
+    rng = np.random.default_rng(seed)
+    difference = rng.normal(size=rows) * 3
+    won = scale * difference + rng.logistic(size=rows) > 0
+    return np.where(won, difference, -difference)
+
+
+def test_log_odds_finds_the_scale_that_pairs_were_won_with_and_the_training_mean() -> None:
+    margins = {"helpful": held_out(20_000, scale=0.5), "harmless": held_out(20_000, scale=0.02, seed=1)}
+    found = fit_calibration(REWARDS, NAMES, method="log_odds", margins=margins)
+    assert found.method == "log_odds"
+    assert found.constants["helpful"].scale == pytest.approx(0.5, rel=0.05)
+    assert found.constants["harmless"].scale == pytest.approx(0.02, rel=0.3)
+    np.testing.assert_allclose(found.apply_matrix(REWARDS).mean(axis=0), 0, atol=1e-12)
+
+
+def test_the_log_odds_scale_is_the_most_likely_one_whatever_the_unit_of_the_reward() -> None:
+    margin = held_out(300, scale=1.0)
+    scale = log_odds_scale(margin, "helpful")
+    likelihood = [float(-np.logaddexp(0, -s * margin).mean()) for s in (0.99 * scale, scale, 1.01 * scale)]
+    assert likelihood[1] > max(likelihood[0], likelihood[2])
+    for unit in (1e-6, 1e6):
+        assert log_odds_scale(unit * margin, "helpful") == pytest.approx(scale / unit, rel=1e-6)
+
+
+def test_calibrated_probabilities_are_right_on_average() -> None:
+    margin = held_out(5000, scale=0.7)
+    # What the likelihood's maximum means: winners' and losers' calibrated differences balance.
+    surprise = 1 / (1 + np.exp(log_odds_scale(margin, "helpful") * margin))
+    assert float((margin * surprise).mean()) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("margin", "message"),
+    [
+        ([], "objective 'harmless' has no held-out pairs"),
+        ([1.0, np.nan], "objective 'harmless' has a held-out margin that is not finite"),
+        ([1.0, -2.0, 0.5], r"'harmless' is no better than chance on its 3 held-out pairs.*<= 0"),
+        ([0.0, 0.0], "'harmless' is no better than chance"),
+        ([1.0, 0.0, 2.0], "'harmless' gets all of its 3 held-out pairs right"),
+    ],
+)
+def test_margins_without_a_scale_are_refused_by_name(margin: list[float], message: str) -> None:
+    margins = {"helpful": held_out(50, scale=1.0), "harmless": np.array(margin)}
+    with pytest.raises(ValueError, match=message):
+        fit_calibration(REWARDS, NAMES, method="log_odds", margins=margins)
+
+
+def test_log_odds_needs_margins_of_every_objective() -> None:
+    with pytest.raises(ValueError, match=r"needs held-out margins of exactly \['helpful', 'harmless'\], got \[\]"):
+        fit_calibration(REWARDS, NAMES, method="log_odds")
+    with pytest.raises(ValueError, match=r"got \['helpful'\]"):
+        fit_calibration(REWARDS, NAMES, method="log_odds", margins={"helpful": held_out(50, scale=1.0)})

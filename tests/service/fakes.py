@@ -18,7 +18,7 @@ from preforch_models.weights import Weights
 from preforch_service.app import create_app
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.metrics import Metrics
-from preforch_service.recommender import Recommender
+from preforch_service.recommender import Recommendation, Recommender
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import UpstreamDown
 
@@ -36,16 +36,17 @@ class FakeRecommender:
     """Answers at once, late, or with an error; remembers the texts."""
 
     weights: Weights = field(default_factory=lambda: dict(RECOMMENDED))
+    confidence: float = 0.62
     delay: float = 0.0
     error: Exception | None = None
     texts: list[str] = field(default_factory=list)
 
-    async def recommend(self, texts: Sequence[str]) -> list[Weights]:
+    async def recommend(self, texts: Sequence[str]) -> list[Recommendation]:
         self.texts += texts
         await asyncio.sleep(self.delay)
         if self.error is not None:
             raise self.error
-        return [dict(self.weights) for _ in texts]
+        return [Recommendation(dict(self.weights), self.confidence) for _ in texts]
 
 
 @dataclass

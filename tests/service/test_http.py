@@ -70,7 +70,7 @@ def test_weights_of_a_prompt_and_of_a_conversation(served: Served) -> None:
     answer = served.post("/weights", {"prompt": "hello"}).json()
     assert answer["weights"] == answer["recommended"] == RECOMMENDED
     assert (answer["source"], answer["clamped"], answer["bundle"]) == ("orchestrator", False, served.bundle.revision)
-    assert 0 < answer["confidence"] < 1
+    assert answer["confidence"] == served.recommender.confidence
     messages = [{"role": "system", "content": "be nice"}, {"role": "user", "content": "hello"}]
     assert served.post("/weights", {"messages": messages}).status_code == 200
     assert served.recommender.texts == ["hello", "hello\nsystem: be nice"]

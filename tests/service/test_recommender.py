@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
-from preforch_models.bundle import GOLDEN_FILE, Bundle, read_bundle
+from preforch_models.bundle import GOLDEN_FILE, ONNX_FILE, Bundle, read_bundle
 from preforch_models.manifest import ArtifactError, Manifest, write_manifest
 from preforch_service.readiness import replay_golden
 from preforch_service.recommender import CUDA, DeviceError, OnnxRecommender, check_distributions, choose_providers
@@ -34,14 +35,34 @@ def test_another_golden_answer_is_refused(bundle: Bundle, recommender: OnnxRecom
         replay_golden(read_bundle(folder), recommender)
 
 
-def test_weights_do_not_depend_on_the_batch(recommender: OnnxRecommender) -> None:
+def test_answers_do_not_depend_on_the_batch(recommender: OnnxRecommender) -> None:
     texts = ["Tell me a joke", "", "word " * 500, "I feel sad"] * 20
     together = recommender.run(texts)
-    for text, weights in list(zip(texts, together, strict=True))[:4]:
+    for text, found in list(zip(texts, together, strict=True))[:4]:
         (alone,) = recommender.run([text])
-        assert weights == pytest.approx(alone, abs=1e-5)
-        assert sum(weights.values()) == pytest.approx(1)
-    assert asyncio.run(recommender.recommend(texts[:1]))[0] == pytest.approx(together[0], abs=1e-5)
+        assert found.weights == pytest.approx(alone.weights, abs=1e-5)
+        assert found.confidence == pytest.approx(alone.confidence, abs=1e-5)
+        assert sum(found.weights.values()) == pytest.approx(1)
+    (again,) = asyncio.run(recommender.recommend(texts[:1]))
+    assert again.weights == pytest.approx(together[0].weights, abs=1e-5)
+
+
+def test_another_confidence_than_the_golden_one_is_refused(bundle: Bundle, recommender: OnnxRecommender) -> None:
+    other = bundle.golden[1].model_copy(update={"confidence": 1 - bundle.golden[1].confidence})
+    harmed = bundle.model_copy(update={"golden": (bundle.golden[0], other)})
+    with pytest.raises(ArtifactError, match=r"golden prompt 2 gives .*, confidence"):
+        replay_golden(harmed, recommender)
+
+
+def test_a_graph_without_confidence_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    path = tmp_path / "bundle" / ONNX_FILE
+    graph = onnx.load(path)
+    del graph.graph.output[1]
+    onnx.save(graph, path)
+    write_manifest(tmp_path / "bundle", Manifest(kind="bundle"))
+    with pytest.raises(ArtifactError, match=r"outputs are \['weights'\], needed are .*; make the bundle again"):
+        OnnxRecommender(read_bundle(tmp_path / "bundle"), threads=1)
 
 
 def test_cuda_is_used_where_it_is_and_missed_loudly_where_it_is_not(bundle: Bundle) -> None:
