@@ -18,6 +18,7 @@ from preforch_training.config import RunConfig
 from preforch_training.records import PreferencePair, Prompt, RecordError, read_records, write_records
 from preforch_training.run import Run
 from preforch_training.sources import messages_of, response_of, split_of
+from pydantic import ValidationError
 from small_world import make_config, pair_rows, write_rows
 
 GOOD = {"prompt": "joke about bear one", "chosen": "a", "rejected": "b", "objective": "funny"}
@@ -72,6 +73,18 @@ def test_a_line_that_is_no_text_is_a_bad_record_like_any_other(tmp_path: Path) -
     config = make_config(tmp_path)
     with pytest.raises(RecordError, match=r"pairs\.jsonl:2: expected a JSON object"):
         data.build(config.open_run(), config)
+
+
+@pytest.mark.parametrize("column", ["prompt", "chosen", "about"])
+def test_text_that_no_file_can_hold_is_a_bad_record_like_any_other(tmp_path: Path, column: str) -> None:
+    row = change(**{"about": "jokes", column: "half \ud83d"})
+    lines = [json.dumps(row), *map(json.dumps, [{**row, "about": "jokes"} for row in pair_rows()])]
+    source = {"path": "pairs.jsonl", "columns": {"objective": "objective", "category": "about"}}
+    with pytest.raises(RecordError, match=rf"pairs\.jsonl:1: column '{column}' is no valid Unicode: '\\ud83d'"):
+        build(tmp_path, lines, sources=[source])
+    run = build(tmp_path, lines, sources=[source], on_bad_record="skip")
+    rejected = [json.loads(line) for line in (run.data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [entry["row"] for entry in rejected] == [row]
 
 
 def test_bad_records_are_skipped_counted_and_written_down_when_asked(tmp_path: Path) -> None:
@@ -166,6 +179,53 @@ def test_a_changed_file_builds_the_data_again(tmp_path: Path) -> None:
     assert after.counts != before.counts
 
 
+# Categories.
+
+
+def categories(run: Run) -> dict[str, str]:
+    """Category by the text of the prompt."""
+    return {prompt.text: prompt.category for prompt in read_records(run.data / "prompts.jsonl", Prompt)}
+
+
+def test_without_a_category_prompts_have_none(tmp_path: Path) -> None:
+    assert set(categories(build(tmp_path, pair_rows())).values()) == {""}
+
+
+def test_a_category_comes_from_its_column(tmp_path: Path) -> None:
+    rows = [{**row, "about": {"kind": row["prompt"].split()[0]}} for row in pair_rows()]
+    columns = {"objective": "objective", "category": "about.kind"}
+    found = categories(build(tmp_path, rows, sources=[{"path": "pairs.jsonl", "columns": columns}]))
+    assert found == {prompt: prompt.split()[0] for prompt in small_world.questions()}
+
+
+def test_the_first_source_that_brings_a_prompt_names_its_category(tmp_path: Path) -> None:
+    jokes = [row for row in pair_rows() if row["prompt"].startswith("joke")]
+    write_rows(tmp_path / "jokes.jsonl", jokes)
+    columns = {"objective": "objective"}
+    sources = [
+        {"path": "jokes.jsonl", "category": "first", "columns": columns},
+        {"path": "pairs.jsonl", "category": "second", "columns": columns},
+    ]
+    found = categories(build(tmp_path, pair_rows(), sources=sources))
+    assert found == {text: "first" if text.startswith("joke") else "second" for text in small_world.questions()}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [({}, "column 'about' is missing"), ({"about": 3}, "column 'about' must be a string, got 3")],
+)
+def test_a_bad_category_is_a_bad_record(tmp_path: Path, value: dict[str, Any], message: str) -> None:
+    source = {"path": "pairs.jsonl", "columns": {"objective": "objective", "category": "about"}}
+    with pytest.raises(RecordError, match=rf"pairs\.jsonl:2: {message}"):
+        build(tmp_path, [{**GOOD, "about": "jokes"}, {**GOOD, **value}], sources=[source])
+
+
+def test_a_source_has_one_category_or_a_column_of_them_but_not_both(tmp_path: Path) -> None:
+    source = {"path": "pairs.jsonl", "category": "a", "columns": {"category": "b"}}
+    with pytest.raises(ValidationError, match=r"category 'a' and columns\.category 'b': give only one"):
+        build(tmp_path, pair_rows(), sources=[source])
+
+
 # Splits.
 
 
@@ -217,6 +277,13 @@ def test_hh_text_without_the_last_assistant_mark_keeps_every_turn() -> None:
 def test_a_list_of_messages_is_taken_as_it_is() -> None:
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     assert messages_of(turns, column="p") == tuple(Message(**turn) for turn in turns)
+
+
+def test_the_role_prompter_becomes_user() -> None:
+    turns = [{"role": "prompter", "content": "u"}, {"role": "assistant", "content": "a"}]
+    assert messages_of([*turns, turns[0]], column="p") == tuple(
+        Message(role=role, content=text) for role, text in (("user", "u"), ("assistant", "a"), ("user", "u"))
+    )
 
 
 def test_a_response_may_be_the_last_of_a_list_of_messages() -> None:

@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from preforch_models.conversation import Message
 
 
-def position_of(messages: Sequence[Message]) -> float:
-    """A number in [0, 1) from a hash of the first user turn, without regard to case and white space."""
+def first_turn(messages: Sequence[Message]) -> str:
+    """The first user turn without regard to case and white space: what makes two prompts alike."""
     first = next(message.content for message in messages if message.role == "user")
-    normal = " ".join(first.lower().split())
-    return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:8], "big") / 2**64
+    return " ".join(first.lower().split())
+
+
+def position_of(messages: Sequence[Message]) -> float:
+    """A number in [0, 1) from a hash of the first user turn."""
+    return int.from_bytes(hashlib.sha256(first_turn(messages).encode()).digest()[:8], "big") / 2**64
 
 
 def fold_of(messages: Sequence[Message], folds: int) -> int:

@@ -37,6 +37,8 @@ class Prompt(Record):
     id: Text
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     split: Split
+    category: str = ""
+    """What kind of prompt this is. For the report only; nothing that is trained reads it."""
 
     @property
     def text(self) -> str:
