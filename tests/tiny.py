@@ -14,7 +14,7 @@ from preforch_models.conversation import Message, conversation_text
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_models.objectives import Objective, names_of
 from preforch_models.orchestrator_model import OrchestratorConfig, OrchestratorModel
-from preforch_models.weights import Weights, normalise
+from preforch_models.weights import normalise
 from preforch_training.language_model import Scratch, add_context, new_model, save_policy, train_tokenizer
 from preforch_training.onnx_export import OPSET, export_onnx
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -71,11 +71,12 @@ def orchestrator(names: tuple[str, ...], vocabulary: int) -> OrchestratorModel:
 
 
 @torch.no_grad()
-def torch_weights(model: OrchestratorModel, tokenizer: Tokenizer, text: str, names: tuple[str, ...]) -> Weights:
+def golden_answer(model: OrchestratorModel, tokenizer: Tokenizer, text: str, names: tuple[str, ...]) -> Golden:
     """What the model itself says of a text."""
-    ids = torch.tensor([tokenizer.encode(text).ids])
-    row = model(input_ids=ids, attention_mask=torch.ones_like(ids)).exp()[0]
-    return normalise(dict(zip(names, row.tolist(), strict=True)), names)
+    messages = (Message(role="user", content=text),)
+    ids = torch.tensor([tokenizer.encode(conversation_text(messages)).ids])
+    weights_1K, confidence_1 = model.serve(ids, torch.ones_like(ids))
+    return Golden(messages=messages, weights=normalise(weights_1K[0].tolist(), names), confidence=confidence_1.item())
 
 
 def write_bundle(
@@ -101,12 +102,7 @@ def write_bundle(
         tokenizer.save(str(folder / TOKENIZER_FILE))
         tokenizer.enable_truncation(MAX_TOKENS)
         export_onnx(model, folder / ONNX_FILE, max_tokens=MAX_TOKENS)
-        conversations = [(Message(role="user", content=text),) for text in TEXTS]
-        golden = [
-            Golden(messages=messages, weights=torch_weights(model, tokenizer, conversation_text(messages), names))
-            for messages in conversations
-        ]
-        write_bundle_files(folder, info, golden)
+        write_bundle_files(folder, info, [golden_answer(model, tokenizer, text, names) for text in TEXTS])
         write_manifest(folder, Manifest(kind="bundle"))
     return target
 

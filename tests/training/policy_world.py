@@ -97,7 +97,7 @@ def make_config(folder: Path, **policy: object) -> RunConfig:
             "data": {"source": "demo", "train_prompts": 20, "validation_prompts": 8, "test_prompts": 8},
             "reward": {name: {"kind": "function", "function": f"policy_world:{name}"} for name in NAMES},
             "scores": {"calibration": "zscore"},
-            "orchestrator": {"target": "advantage_softmax", "tau": 1.0, "loss": "forward"},
+            "orchestrator": {"target": "advantage_softmax", "tau": 1.0, "loss": "forward", "confidence": "off"},
             "policy": base | policy,
         }
     )

@@ -213,6 +213,7 @@ def raw_config(folder: Path, **sections: Any) -> dict[str, Any]:
             "target": "advantage_softmax",
             "tau": 1.0,
             "loss": "forward",
+            "confidence": "shrink",
             "learning_rate": 5e-3,
             "batch_size": 16,
             "epochs": 4,

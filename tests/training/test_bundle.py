@@ -7,12 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from preforch_models.bundle import GOLDEN_TOLERANCE, ONNX_FILE, TOKENIZER_FILE, Bundle, read_bundle
+from preforch_models.bundle import GOLDEN_TOLERANCE, ONNX_FILE, OUTPUTS, TOKENIZER_FILE, Bundle, read_bundle
 from preforch_models.conversation import conversation_text
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training import bundle as stage
 from preforch_training.config import RunConfig
-from preforch_training.prediction import predict_weights
+from preforch_training.prediction import predict
 from preforch_training.records import Prompt, read_records
 from preforch_training.run import Run
 from tokenizers import Tokenizer
@@ -44,7 +44,8 @@ def test_the_bundle_says_what_the_run_decided(made: Bundle, toy_run: tuple[Run, 
     assert made.names == config.names
     assert made.info.context == config.form
     assert made.info.max_tokens == MAX_TOKENS
-    assert made.info.method == {"target": "advantage_softmax", "tau": 1.0, "loss": "forward"}
+    method = {"target": "advantage_softmax", "tau": 1.0, "loss": "forward", "confidence": "shrink"}
+    assert made.info.method == method
     assert made.info.preset == "recommended"
     assert made.info.onnx_difference <= config.bundle.max_difference
 
@@ -58,31 +59,39 @@ def test_golden_answers_are_replayed_from_the_files_of_the_bundle_alone(
     tokenizer.enable_truncation(made.info.max_tokens)
     for golden in made.golden:
         ids = np.array([tokenizer.encode(conversation_text(golden.messages)).ids], dtype=np.int64)
-        [weights] = session.run(["weights"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+        [weights], [confidence] = session.run(OUTPUTS, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
         np.testing.assert_allclose(weights, list(golden.weights.values()), atol=GOLDEN_TOLERANCE)
+        assert confidence == pytest.approx(golden.confidence, abs=GOLDEN_TOLERANCE)
 
 
 def test_golden_answers_are_those_of_the_checkpoint(made: Bundle, toy_run: tuple[Run, RunConfig]) -> None:
     texts = [conversation_text(golden.messages) for golden in made.golden]
-    expected = predict_weights(toy_run[0].orchestrator, texts)
+    expected = predict(toy_run[0].orchestrator, texts)
     found = np.array([[golden.weights[name] for name in made.names] for golden in made.golden])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found, expected.weights_NK, atol=1e-4)
+    np.testing.assert_allclose([golden.confidence for golden in made.golden], expected.confidence_N, atol=1e-4)
     assert np.ptp(found[:, 0]) > 0.5
 
 
 def test_onnx_and_torch_agree_in_every_shape(session: onnxruntime.InferenceSession, model: OrchestratorModel) -> None:
     rng = np.random.default_rng(0)
+    confidences: list[float] = []
     shapes = [(1, length) for length in range(1, MAX_TOKENS + 1)]
     shapes += [(batch, length) for batch in range(2, 18) for length in (1, 2, 7, MAX_TOKENS)]
     for batch, length in shapes:
         ids = rng.integers(4, 30, (batch, length), dtype=np.int64)
         mask = (np.arange(length) < rng.integers(1, length + 1, (batch, 1))).astype(np.int64)
-        [found] = session.run(["weights"], {"input_ids": ids, "attention_mask": mask})
+        found = session.run(OUTPUTS, {"input_ids": ids, "attention_mask": mask})
         with torch.inference_mode():
-            expected = model(torch.from_numpy(ids), torch.from_numpy(mask)).exp().numpy()
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"batch {batch}, length {length}")
-        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+            expected = model.serve(torch.from_numpy(ids), torch.from_numpy(mask))
+        for one, two in zip(found, expected, strict=True):
+            assert one.dtype == np.float32
+            np.testing.assert_allclose(one, two.numpy(), atol=2e-5, err_msg=f"batch {batch}, length {length}")
+        np.testing.assert_allclose(found[0].sum(axis=1), 1, atol=1e-5)
+        confidences += found[1].tolist()
+    # A confidence above 1/2 needs a familiarity above 1/2, with which a prompt keeps its weights.
+    assert min(confidences) < 0.01
+    assert max(confidences) > 0.5
 
 
 def test_padding_changes_no_weights_in_onnx(session: onnxruntime.InferenceSession) -> None:

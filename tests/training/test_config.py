@@ -119,6 +119,12 @@ def test_an_unknown_key_of_the_policy_is_named(tmp_path: Path) -> None:
         ("objectives=[{name='funny'}, {name='kind'}]", r"\[reward\.\*\] sections .* must be exactly the objectives"),
         ("objectives=[{name='funny', low=0.511, high=0.512}, {name='safe'}]", r"no weights in steps of 0\.01"),
         ("policy=3", "policy"),
+        ("study=3", "study"),
+        ("study.folds=2", r"study\..*folds: .*greater than or equal to 3"),
+        ("study.features=[{pooling='max'}]", r"study\..*pooling: .*'mean'"),
+        ("reward.funny={kind='pair_head', encoder='e', penalties=[]}", r"penalties: .*at least 1 item"),
+        ("reward.funny={kind='pair_head', encoder='e', penalties=[0]}", r"penalties\.0: .*greater than 0"),
+        ("orchestrator.layers=['last']", r"orchestrator\.layers\.0: .*integer"),
         ("data.validation_share=1", r"data\.validation_share: .*less than 1"),
     ],
 )
@@ -231,3 +237,15 @@ def test_a_run_knows_its_objectives_and_how_weights_are_written(tmp_path: Path) 
     assert config.form.objectives == config.names == ("funny", "safe")
     assert config.form.units == 20
     assert config.open_run().folder == Path("runs/x")
+
+
+def test_a_study_is_off_unless_the_file_has_its_section(tmp_path: Path) -> None:
+    assert read(tmp_path).study == "off"
+    heads = [f"reward.{name}={{kind='pair_head', encoder='e'}}" for name in ("funny", "safe")]
+    config = read(
+        tmp_path, *heads, "study.folds=4", "study.transfers=[{path='b.jsonl'}]", "study.features=[{pooling='cls'}]"
+    )
+    assert not isinstance(config.study, str)
+    assert config.study.folds == 4
+    assert str(config.study.features[0]) == "cls of layers -1"
+    assert resolved(config, tmp_path) == config

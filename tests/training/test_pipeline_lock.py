@@ -52,4 +52,4 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 
 def test_the_stages_come_in_the_order_in_which_they_read_each_other() -> None:
-    assert list(STAGES) == ["data", "reward", "scores", "orchestrator", "policy", "bundle", "report"]
+    assert list(STAGES) == ["data", "reward", "scores", "orchestrator", "policy", "bundle", "study", "report"]

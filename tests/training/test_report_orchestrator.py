@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from preforch_training.evaluation import shuffle_within
 from preforch_training.orchestrator_report import (
     CONSTANT,
     LINEAR,
@@ -12,12 +13,12 @@ from preforch_training.orchestrator_report import (
     TRUE,
     UNIFORM,
     F,
+    constant_weights,
     group_weights,
     report_orchestrator,
-    shuffle_within,
 )
 from preforch_training.report_records import OrchestratorReport, Predictor
-from preforch_training.targets import Loss
+from preforch_training.targets import Loss, best_constant, softmax
 from report_world import DRAWS, FAMILIES, make_facts
 
 
@@ -25,7 +26,7 @@ def by_name(report: OrchestratorReport, split: str) -> dict[str, Predictor]:
     return {entry.name: entry for entry in report.predictors if entry.split == split}
 
 
-@pytest.mark.parametrize("loss", ["reverse", "forward"])
+@pytest.mark.parametrize("loss", ["reverse", "forward", "regress", "bt_gate"])
 def test_a_perfect_orchestrator_reaches_the_ceiling_and_beats_everything_that_cannot_read(loss: Loss) -> None:
     facts = make_facts()
     assert facts.true_PK is not None
@@ -54,6 +55,21 @@ def test_a_shuffled_orchestrator_explains_less_than_a_constant() -> None:
     shuffled_top = found[SHUFFLED].true_top
     assert shuffled_top is not None
     assert shuffled_top.value < 0.6
+
+
+def test_the_constant_of_a_loss_without_target_weights_is_the_one_of_that_loss() -> None:
+    values = np.random.default_rng(0).normal(loc=[1, 0.5, 0], size=(40, 3))
+    facts = replace(make_facts(), target_NK=softmax(values, 0.5), margin_NK=values)
+    rows = np.arange(40)
+    expected = {
+        "forward": softmax(values, 0.5).mean(axis=0),
+        "regress": best_constant(values, loss="regress", tau=0.5),
+        "bt_gate": best_constant(values, loss="bt_gate"),
+    }
+    for loss in ("forward", "regress", "bt_gate"):
+        np.testing.assert_allclose(constant_weights(facts, rows, loss=loss), expected[loss], atol=1e-9)
+    assert np.abs(expected["regress"] - expected["forward"]).max() > 0.01
+    assert np.abs(expected["bt_gate"] - expected["forward"]).max() > 0.01
 
 
 def test_shuffling_stays_within_labels_and_moves_every_row() -> None:

@@ -8,19 +8,39 @@ import numpy as np
 import pytest
 from preforch_models.calibration import Calibration, Constants
 from preforch_models.manifest import ArtifactError, Manifest, write_manifest
-from preforch_training.orchestrator_report import report_orchestrator, shuffle_within
+from preforch_training.evaluation import shuffle_within
+from preforch_training.intervals import Interval
+from preforch_training.orchestrator_report import report_orchestrator
 from preforch_training.plots import draw_plots
 from preforch_training.policy_report import OFFLINE, ONLINE, make_plan, report_policies
 from preforch_training.report_data import Facts
-from preforch_training.report_records import Report, StageCost
+from preforch_training.report_records import ConfidenceReport, Report, Stability, StageCost
 from preforch_training.report_tables import render
 from preforch_training.reward_report import report_rewards
 from preforch_training.seeds_report import summarise
 from preforch_training.stage_report import stage_costs, training_curves
+from preforch_training.study.choices import Choice
+from preforch_training.study.records import (
+    Agreement,
+    ChoiceResult,
+    CurvePoint,
+    PredictorResult,
+    Predictors,
+    RewardQuality,
+    SingleObjective,
+    Study,
+    WhatIf,
+)
 from preforch_training.verdicts import find_warnings, judge_run
 from report_world import DRAWS, NAMES, EchoSampler, LinearTruth, make_facts, make_judge
 
 CURVES = {"orchestrator": {"loss": [(10.0, 0.5), (20.0, 0.4)], "eval_loss": [(20.0, 0.45)]}}
+
+
+def make_stability() -> Stability:
+    """Of one surface rewording."""
+    moved, stays = (Interval(value=v, low=v - 0.01, high=v + 0.01, groups=9) for v in (0.02, 0.9))
+    return Stability(kind="typos", distance=moved, same_top=stays, true_distance=None)
 
 
 def make_report(f_of: Callable[[Facts], np.ndarray], *, policy: bool = True, seed: int = 0) -> Report:
@@ -34,6 +54,7 @@ def make_report(f_of: Callable[[Facts], np.ndarray], *, policy: bool = True, see
     policies = {OFFLINE: Path("round-0"), ONLINE: Path("round-1")}
     sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0})
     policy_part = report_policies(policies, sampler, plan, make_judge(facts)) if policy else None
+    confidence = ConfidenceReport(mode="off", held=(), unlike=())
     return Report(
         preset="recommended",
         seed=seed,
@@ -42,10 +63,13 @@ def make_report(f_of: Callable[[Facts], np.ndarray], *, policy: bool = True, see
         objectives=NAMES,
         rewards=rewards,
         orchestrator=orchestrator,
+        confidence=confidence,
+        stability=(make_stability(),),
         policy=policy_part,
+        study=None,
         stages=(StageCost(stage="data", seconds=1.0 + seed, peak_memory_mib=100.0),),
         verdicts=tuple(judge_run(rewards, orchestrator, policy_part, 3e-7)),
-        warnings=tuple(find_warnings(rewards, orchestrator, policy_part)),
+        warnings=tuple(find_warnings(rewards, orchestrator, policy_part, confidence)),
     )
 
 
@@ -95,11 +119,81 @@ def test_report_json_is_strict_json_and_reads_back(good: Report) -> None:
 
 def test_markdown_has_every_part_and_leaves_the_policy_out_where_there_is_none(good: Report) -> None:
     text = render(good, {"Control": "control.png"})
-    for part in ("## Targets", "## Reward models", "## Orchestrator", "## Policy", "## Time and memory", "control.png"):
+    parts = ("Targets", "Reward models", "Orchestrator", "Confidence", "Stability", "Policy", "Time and memory")
+    assert "| typos | 9 | 0.020 [0.010, 0.030] | 0.900 [0.890, 0.910] |  |" in text
+    for part in ("control.png", *(f"## {title}" for title in parts)):
         assert part in text
     without = make_report(true_weights, policy=False)
     assert "## Policy" not in render(without, {})
     assert not any("utility" in verdict.name or "control" in verdict.name for verdict in without.verdicts)
+
+
+def make_study() -> Study:
+    """Two choices, of which the second is the more likely one; nothing that is optional."""
+    one = Interval(value=0.6, low=0.5, high=0.7, groups=9)
+    first, second = (Choice(calibration="zscore", target="margin_softmax", loss="forward", tau=t) for t in (0.5, 0.1))
+    rows = tuple(
+        ChoiceResult(
+            choice=choice, accuracy=one, gain=one, explained_kl=None, log_likelihood=likelihood, scale=2.0,
+            entropy=0.5, separation=None,
+        )
+        for choice, likelihood in ((first, -0.69), (second, -0.6))
+    )  # fmt: skip
+    names = NAMES[:2]
+    uniform = PredictorResult(name="uniform", accuracy=one, gain=one, explained_kl=None)
+    return Study(
+        folds=5,
+        seeds=3,
+        prompts=9,
+        pairs=12,
+        recommended=first,
+        paper=second,
+        unfitted={"log_odds": "margins are perfect"},
+        over_paper=one,
+        rewards=(
+            RewardQuality(
+                objective=names[0], pairs=4, accuracy=one, error=0.1,
+                curve=tuple(CurvePoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))),
+            ),
+        ),
+        correlations={name: {other: 1.0 if name == other else -0.73 for other in names} for name in names},
+        agreements=(Agreement(objective=names[0], share=one, worst=(("pair-7", -2.5),)),),
+        table=rows,
+        predictors=(Predictors(choice=first, rows=(uniform,)),),
+        categories=(),
+        limit=None,
+        single=tuple(
+            SingleObjective(choice=choice, objective=name, weight=one, reached=choice == first)
+            for choice in (first, second)
+            for name in names
+        ),
+        what_ifs=(WhatIf(name="weights vary", value=0.5, correlation=0.3, gain=one, oracle_gain=one),),
+        by_category=None,
+        gap=None,
+        transfers=(),
+        warnings=("orchestration does not beat the best constant",),
+    )  # fmt: skip
+
+
+def test_a_study_is_a_part_of_the_markdown_the_most_likely_choice_first(good: Report) -> None:
+    assert "## Study" not in render(good, {})
+    study = make_study()
+    text = render(good.model_copy(update={"study": study}), {}).partition("## Study")[2]
+    for line in (
+        "* orchestration does not beat the best constant",
+        "| helpful | 1.00 | -0.73 |",
+        "| helpful | 0.55 -> 0.50, 0.90 -> 1.00 |",
+        f"`recommended`: {study.recommended}",
+        "| uniform | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |  |",
+        "| helpful | 0.600 [0.500, 0.700] | pair-7 (-2.50) |",
+    ):
+        assert line in text
+    alternatives = text.partition("### Alternatives")[2].partition("###")[0]
+    assert 0 < alternatives.index("tau 0.1") < alternatives.index("tau 0.5")
+    single = text.partition("### Preferences from one objective alone")[2].partition("###")[0].splitlines()
+    assert [line.rsplit("| ", 1)[1] for line in single if "tau" in line] == ["yes |", "**no** |"]
+    for heading in ("### Weights by category", "### Whole categories held out", "### Judged on other data"):
+        assert heading not in text
 
 
 def test_plots_are_written_and_named(good: Report, tmp_path: Path) -> None:

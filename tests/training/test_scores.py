@@ -1,5 +1,6 @@
 """Stage `scores`: both sides of every overall pair, out of fold where rewards were trained, and calibrated."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,65 @@ def test_calibration_is_fitted_on_training_responses_only_each_counted_once(tmp_
     np.testing.assert_allclose(calibrated.mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(calibrated.std(axis=0), 1, atol=1e-9)
     assert verify(run.scores).counts["train_responses"] == len(train)
+
+
+def mostly_funny(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    """A reward function that is wrong about every fifth prompt."""
+    right = [not prompt.endswith("three") for prompt in prompts]
+    return [(2 * r.count("haha") - 1) * (3.0 if good else -3.0) for r, good in zip(responses, right, strict=True)]
+
+
+def mostly_wrong(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    """The other way round."""
+    return [-reward for reward in mostly_funny(prompts, responses)]
+
+
+def log_odds_run(folder: Path, function: str) -> tuple[Run, RunConfig]:
+    given = {"kind": "function", "function": f"test_scores:{function}"}
+    careful = {"kind": "function", "function": "test_scores:mostly_wrong"}
+    return make_run(folder, reward={"funny": given, "safe": careful}, scores={"calibration": "log_odds"})
+
+
+def test_log_odds_takes_its_scale_from_the_validation_pairs_of_the_objective(tmp_path: Path) -> None:
+    run, config = log_odds_run(tmp_path, "mostly_funny")
+    for stage in (data, reward, scores):
+        stage.build(run, config)
+    prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
+    pairs = [p for p in read_records(run.data / "pairs.jsonl", PreferencePair) if p.split == "validation"]
+    funny = [pair for pair in pairs if pair.objective == "funny"]
+    share = np.mean([not prompts[pair.prompt_id].text.endswith("three") for pair in funny])
+    assert 0.5 < share < 1
+    # All margins are 6 or -6, so that the most likely chance of winning at 6 is the share of pairs won.
+    constants = read_calibration(run.scores).constants["funny"]
+    assert 1 / (1 + np.exp(-6 * constants.scale)) == pytest.approx(share)
+    assert verify(run.scores).counts["calibration_pairs/funny"] == len(funny)
+
+
+def test_log_odds_names_a_reward_that_is_worse_than_chance(tmp_path: Path) -> None:
+    run, config = log_odds_run(tmp_path, "mostly_wrong")
+    data.build(run, config)
+    reward.build(run, config)
+    with pytest.raises(ValueError, match=r"reward of 'funny' is no better than chance on its .* held-out pairs"):
+        scores.build(run, config)
+    assert not run.scores.exists()
+
+
+def test_margins_are_of_the_full_model(mixed: tuple[Run, RunConfig]) -> None:
+    run, config = mixed
+    prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
+    pairs = [
+        pair
+        for pair in read_records(run.data / "pairs.jsonl", PreferencePair)
+        if pair.split == "validation" and pair.objective == "funny"
+    ]
+    asked = [prompts[pair.prompt_id] for pair in pairs]
+    chosen, rejected = (
+        score(config.reward["funny"], run.reward("funny"), run.encoder_cache, asked, responses, None)
+        for responses in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+    )
+    found = scores.held_out_margins(run, config)
+    np.testing.assert_allclose(found["funny"], chosen - rejected, atol=1e-5)
+    assert len(pairs) > 5
 
 
 def test_a_scorer_gives_columns_in_the_order_of_the_objectives(mixed: tuple[Run, RunConfig]) -> None:

@@ -6,10 +6,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from preforch_training.targets import Loss, Target, best_constant, divergence, softmax, target_weights
+from preforch_training.pair_rewards import PairRewards
+from preforch_training.targets import (
+    LOG_SCALE_LIMIT,
+    Loss,
+    Target,
+    best_constant,
+    constant_gate,
+    divergence,
+    head_loss,
+    labels_for,
+    softmax,
+    target_values,
+    target_weights,
+)
 from scipy.optimize import minimize
 
 LOSSES: list[Loss] = ["reverse", "forward"]
+EVERY_LOSS: list[Loss] = [*LOSSES, "regress", "bt_gate"]
 TARGETS: list[Target] = ["chosen_softmax", "advantage_softmax", "margin_softmax"]
 rewards = arrays(np.float64, (4, 3), elements=st.floats(-5, 5))
 taus = st.floats(0.05, 10)
@@ -127,3 +141,74 @@ def test_a_target_of_zero_gives_a_finite_best_constant() -> None:
         found = best_constant(np.array([[1.0, 0.0], [0.5, 0.5]]), loss=loss)
         assert np.isfinite(found).all()
         assert found.sum() == pytest.approx(1)
+
+
+# Labels and losses of a head.
+
+
+def mean_loss(logits: np.ndarray, labels: np.ndarray, loss: Loss, **options: float) -> float:
+    settings: dict[str, float] = {"tau": 1.0, "entropy_prior": 0.0, **options}
+    log_scale = torch.tensor(settings.pop("log_scale", 0.0), dtype=torch.float64)
+    found = head_loss(torch.tensor(logits), torch.tensor(labels), loss=loss, log_scale=log_scale, **settings)
+    return float(found)
+
+
+def test_labels_are_weights_values_or_margins() -> None:
+    rng = np.random.default_rng(0)
+    chosen, rejected, others = rng.normal(size=(3, 5, 3))
+    pairs = PairRewards(prompt_ids=list("abcde"), chosen_NK=chosen, rejected_NK=rejected, others_NK=others)
+    values = {"chosen_softmax": chosen, "advantage_softmax": chosen - others, "margin_softmax": chosen - rejected}
+    for target in TARGETS:
+        np.testing.assert_array_equal(target_values(chosen, rejected, others, target=target), values[target])
+        for loss in LOSSES:
+            np.testing.assert_array_equal(
+                labels_for(pairs, target=target, tau=0.3, loss=loss), softmax(values[target], 0.3)
+            )
+        np.testing.assert_array_equal(labels_for(pairs, target=target, tau=0.3, loss="regress"), values[target])
+        np.testing.assert_array_equal(labels_for(pairs, target=target, tau=0.3, loss="bt_gate"), chosen - rejected)
+    with pytest.raises(ValueError, match="tau must be positive, got 0"):
+        labels_for(pairs, target="margin_softmax", tau=0, loss="bt_gate")
+
+
+@pytest.mark.parametrize("loss", EVERY_LOSS)
+def test_no_loss_changes_when_a_number_is_added_to_all_logits(loss: Loss) -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(6, 3)), simplex(rng, 6)
+    shifted = logits + rng.normal(size=(6, 1))
+    options = {"tau": 0.4, "log_scale": 0.7, "entropy_prior": 0.2}
+    assert mean_loss(shifted, labels, loss, **options) == pytest.approx(mean_loss(logits, labels, loss, **options))
+
+
+def test_regress_is_the_squared_error_of_tau_times_the_logits() -> None:
+    logits, values = np.array([[1.0, -1.0], [0.5, -0.5]]), np.array([[0.3, -0.3], [0.0, 0.0]])
+    assert mean_loss(logits, values, "regress", tau=0.3) == pytest.approx((0 + 0.15**2) / 2)
+    # A mean reward has no say in the weights.
+    assert mean_loss(logits, values + 7, "regress", tau=0.3) == pytest.approx((0 + 0.15**2) / 2)
+
+
+def test_bt_gate_is_the_likelihood_of_the_choice_with_a_prior_on_entropy() -> None:
+    weights, margins = np.array([[0.7, 0.3], [0.5, 0.5]]), np.array([[1.0, -2.0], [3.0, 1.0]])
+    likely = np.mean([np.log(1 + np.exp(-2 * 0.1)), np.log(1 + np.exp(-2 * 2.0))])
+    entropy = np.mean([-0.7 * np.log(0.7) - 0.3 * np.log(0.3), np.log(2)])
+    found = mean_loss(np.log(weights), margins, "bt_gate", log_scale=np.log(2.0), entropy_prior=0.25)
+    assert found == pytest.approx(likely - 0.25 * entropy)
+
+
+@pytest.mark.parametrize("loss", EVERY_LOSS)
+def test_the_best_constant_of_every_loss_is_its_minimiser(loss: Loss) -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.normal(loc=[0.6, 0.3, 0.1], size=(60, 3)) if loss in ("regress", "bt_gate") else simplex(rng, 60)
+    options = {"tau": 0.5, "entropy_prior": 0.05}
+
+    def objective(point: np.ndarray) -> float:
+        return mean_loss(np.broadcast_to(point[:3], labels.shape).copy(), labels, loss, log_scale=point[3], **options)
+
+    numerical = softmax(minimize(objective, np.zeros(4), method="BFGS").x[:3], 1.0)
+    np.testing.assert_allclose(best_constant(labels, loss=loss, **options), numerical, atol=1e-3)
+
+
+def test_a_constant_that_never_errs_has_a_finite_scale() -> None:
+    margins_NK = np.array([[1.0, -1.1], [2.0, -2.2], [0.5, 0.1]])
+    weights_K, log_scale = constant_gate(margins_NK)
+    assert (margins_NK @ weights_K > 0).all()
+    assert 2 < log_scale <= LOG_SCALE_LIMIT

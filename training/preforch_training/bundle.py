@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
-from preforch_models.bundle import ONNX_FILE, TOKENIZER_FILE, BundleInfo, Golden, write_bundle_files
+from preforch_models.bundle import ONNX_FILE, OUTPUTS, TOKENIZER_FILE, BundleInfo, Golden, write_bundle_files
 from preforch_models.objectives import Record
 from preforch_models.orchestrator_model import OrchestratorModel
 from pydantic import Field
 from transformers import AutoTokenizer
 
 from preforch_training.onnx_export import OPSET, export_onnx
-from preforch_training.prediction import weights_of
+from preforch_training.prediction import Served, serve
 from preforch_training.records import Prompt, read_records
 from preforch_training.run import Outcome, Run
 from preforch_training.score_table import read_calibration
@@ -42,16 +42,27 @@ def build(run: Run, config: "RunConfig") -> None:
         export_onnx(model, folder / ONNX_FILE, max_tokens=model.config.max_tokens)
         write_tokenizer(tokenizer, folder)
         prompts = golden_prompts(run, config.bundle.golden_prompts)
-        onnx_NK = onnx_weights(folder / ONNX_FILE, tokenizer, prompts, max_tokens=model.config.max_tokens)
-        torch_NK = weights_of(model, tokenizer, [prompt.text for prompt in prompts])
-        difference = float(np.abs(onnx_NK - torch_NK).max())
+        found = serve_onnx(folder / ONNX_FILE, tokenizer, prompts, max_tokens=model.config.max_tokens)
+        expected = serve(model, tokenizer, [prompt.text for prompt in prompts])
+        difference = float(
+            max(
+                np.abs(found.weights_NK - expected.weights_NK).max(),
+                np.abs(found.confidence_N - expected.confidence_N).max(),
+            )
+        )
         if difference > config.bundle.max_difference:
             raise ValueError(
                 f"torch and ONNX differ by {difference:.2e}, allowed is {config.bundle.max_difference:.0e}"
             )
         golden = [
-            Golden(messages=prompt.messages, weights=dict(zip(config.names, weights_K.tolist(), strict=True)))
-            for prompt, weights_K in zip(prompts, onnx_NK, strict=True)
+            Golden(
+                messages=prompt.messages,
+                weights=dict(zip(config.names, weights_K.tolist(), strict=True)),
+                confidence=confidence,
+            )
+            for prompt, weights_K, confidence in zip(
+                prompts, found.weights_NK, found.confidence_N.tolist(), strict=True
+            )
         ]
         write_bundle_files(folder, bundle_info(run, config, tokenizer.pad_token_id, difference), golden)
         return Outcome(counts={"golden": len(golden)}, metrics={"onnx_difference": difference})
@@ -82,7 +93,7 @@ def bundle_info(run: Run, config: "RunConfig", pad_token_id: int, difference: fl
         mean_weights=weights["mean_weights"],
         calibration=read_calibration(run.scores),
         preset=config.preset,
-        method={"target": config.orchestrator.target, "tau": config.orchestrator.tau, "loss": config.orchestrator.loss},
+        method=config.orchestrator.model_dump(include={"target", "tau", "loss", "confidence"}),
         onnx_difference=difference,
         onnx_opset=OPSET,
     )
@@ -104,12 +115,14 @@ def golden_prompts(run: Run, count: int) -> list[Prompt]:
     return held_out[::step][:count]
 
 
-def onnx_weights(path: Path, tokenizer: object, prompts: list[Prompt], *, max_tokens: int) -> np.ndarray:
-    """Weights of prompts by ONNX Runtime on the CPU, one at a time, as a golden answer is replayed, (N, K)."""
+def serve_onnx(path: Path, tokenizer: object, prompts: list[Prompt], *, max_tokens: int) -> Served:
+    """What ONNX Runtime on the CPU gives prompts, one at a time, as a golden answer is replayed."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    rows = []
+    weights_NK, confidence_N = [], []
     for prompt in prompts:
         batch = tokenizer(prompt.text, truncation=True, max_length=max_tokens, return_tensors="np")  # type: ignore[operator]
         feed = {name: batch[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
-        rows.append(session.run(["weights"], feed)[0][0])
-    return np.array(rows, dtype=np.float64)
+        weights_1K, confidence_1 = session.run(list(OUTPUTS), feed)
+        weights_NK.append(weights_1K[0])
+        confidence_N.append(confidence_1[0])
+    return Served(np.array(weights_NK, dtype=np.float64), np.array(confidence_N, dtype=np.float64))

@@ -15,7 +15,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """`preforch train STAGE CONFIG [--set section.key=value ...]`."""
     parser.add_argument(
         "stage",
-        choices=["all", "data", "reward", "scores", "orchestrator", "policy", "bundle", "report"],
+        choices=["all", "data", "reward", "scores", "orchestrator", "policy", "bundle", "study", "report"],
         help="`all` runs every stage in order; what is up to date is skipped",
     )
     parser.add_argument("config", type=Path, help="TOML file of the run")

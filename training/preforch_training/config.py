@@ -23,6 +23,7 @@ from preforch_training.report import Config as ReportConfig
 from preforch_training.rewards import Config as RewardConfig
 from preforch_training.run import Run
 from preforch_training.scores import Config as ScoresConfig
+from preforch_training.study.stage import Config as StudyConfig
 
 
 class ConfigError(ValueError):
@@ -55,12 +56,16 @@ class RunConfig(Record):
     orchestrator: OrchestratorConfig
     policy: PolicyConfig | Literal["off"]
     bundle: BundleConfig = BundleConfig()
+    study: StudyConfig | Literal["off"] = "off"
     report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
         if set(self.reward) != set(self.names):
             raise ValueError(f"[reward.*] sections {sorted(self.reward)} must be exactly the objectives {self.names}")
+        others = sorted(name for name, reward in self.reward.items() if reward.kind != "pair_head")
+        if others and not isinstance(self.study, str):
+            raise ValueError(f"[study] needs 'pair_head' rewards, {others[0]!r} is none; allowed is study = 'off'")
         # Raises where no weights on the grid of the context satisfy the bounds.
         round_within(uniform(self.names), self.objectives, self.form.units)
         return self

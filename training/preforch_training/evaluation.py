@@ -2,7 +2,7 @@
 
 Explained KL of predictions f on targets w*, for the loss D that f was trained with:
 
-    1 - E D(f, w*) / min_c E D(c, w*),      D(f, w*) = KL(f || w*) (reverse) or KL(w* || f) (forward).
+    1 - E D(f, w*) / min_c E D(c, w*),      D(f, w*) = KL(f || w*) (reverse) or KL(w* || f) (every other loss).
 
 The constant c is the best one on the very targets that are explained, so no constant gets above 0.
 """
@@ -126,3 +126,14 @@ def strictly_dominated(points_GK: np.ndarray) -> np.ndarray:
     """Whether another point is higher in every objective, (G,)."""
     higher_GG = np.all(points_GK[None, :, :] > points_GK[:, None, :], axis=-1)
     return np.asarray(higher_GG.any(axis=1))
+
+
+def shuffle_within(weights_PK: np.ndarray, label_P: np.ndarray, *, seed: int) -> np.ndarray:
+    """Give every prompt the weights of another prompt with its label."""
+    rng = np.random.default_rng(seed)
+    shuffled_PK = weights_PK.copy()
+    for label in np.unique(label_P):
+        rows = rng.permutation(np.flatnonzero(label_P == label))
+        # A shift along a random order leaves no prompt with its own weights.
+        shuffled_PK[rows] = weights_PK[np.roll(rows, 1)]
+    return shuffled_PK

@@ -1,30 +1,30 @@
-"""The orchestrator as an ONNX graph, softmax included: (B, L) ids and mask -> (B, K) weights."""
+"""The orchestrator as an ONNX graph: (B, L) ids and mask -> (B, K) weights as they are served, (B,) confidence."""
 
 import warnings
 from pathlib import Path
 
 import torch
+from preforch_models.bundle import OUTPUTS
 from preforch_models.orchestrator_model import OrchestratorModel
 from torch import nn
 
 OPSET = 20
 
 
-class _Weights(nn.Module):
-    """The model trains on log weights; clients want weights."""
+class _Served(nn.Module):
+    """`forward` of the model is what training needs; clients want what is served."""
 
     def __init__(self, model: OrchestratorModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        log_weights_BK: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask)
-        return log_weights_BK.exp()
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.model.serve(input_ids, attention_mask)
 
 
 def export_onnx(model: OrchestratorModel, path: Path, *, max_tokens: int) -> None:
-    """Write one self-contained ONNX file with inputs input_ids, attention_mask (int64) and output weights (float32)."""
-    wrapper = _Weights(model.eval())
+    """Write one self-contained ONNX file: inputs input_ids, attention_mask (int64), outputs OUTPUTS (float32)."""
+    wrapper = _Served(model.eval())
     length = min(16, max_tokens)
     example = (torch.ones(2, length, dtype=torch.long), torch.ones(2, length, dtype=torch.long))
     batch, tokens = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("tokens", min=2, max=max_tokens)
@@ -37,7 +37,7 @@ def export_onnx(model: OrchestratorModel, path: Path, *, max_tokens: int) -> Non
             example,
             str(path),
             input_names=["input_ids", "attention_mask"],
-            output_names=["weights"],
+            output_names=list(OUTPUTS),
             dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,

@@ -6,7 +6,11 @@ another prompt of the split; where the truth is known `true weights`, w° itself
 
 The oracle sets the ceiling: it knows w°(x) and the family, and predicts the loss's minimiser given them, estimated on
 the training prompts by ridge regression on (family, w°): of w* for the forward loss, of log w* (then softmax) for the
-reverse one. Ceiling = its explained KL on held-out prompts; share = explained KL of f / ceiling.
+reverse one and for `regress`. Ceiling = its explained KL on held-out prompts; share = explained KL of f / ceiling.
+
+What the two losses without target weights are measured on: `regress` on w* = softmax(values / tau), `bt_gate` on
+w* = softmax(margins / tau), both with the forward divergence KL(w* || f), which neither of them minimises. Their
+`best constant` is that of their own loss, softmax(mean value / tau) and the most likely one (no entropy prior).
 """
 
 from collections.abc import Mapping
@@ -17,7 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import OneHotEncoder
 
-from preforch_training.evaluation import explained_kl, losses, preference_hits, share_of_ceiling
+from preforch_training.evaluation import explained_kl, losses, preference_hits, share_of_ceiling, shuffle_within
 from preforch_training.intervals import mean_interval
 from preforch_training.report_data import Draws, Facts
 from preforch_training.report_records import Ceiling, GroupWeights, OrchestratorReport, Predictor
@@ -54,7 +58,7 @@ def predict_all(facts: Facts, f_PK: np.ndarray, *, loss: Loss, seed: int) -> dic
     predictions = {
         F: f_PK,
         UNIFORM: np.full_like(f_PK, 1 / f_PK.shape[1]),
-        CONSTANT: np.broadcast_to(best_constant(facts.target_NK[train_N], loss=loss), f_PK.shape),
+        CONSTANT: np.broadcast_to(constant_weights(facts, train_N, loss=loss), f_PK.shape),
         SHUFFLED: shuffle_within(f_PK, facts.split_P, seed=seed),
         LINEAR: fit_weights(words_PV, facts, loss=loss),
     }
@@ -65,6 +69,14 @@ def predict_all(facts: Facts, f_PK: np.ndarray, *, loss: Loss, seed: int) -> dic
     return predictions
 
 
+def constant_weights(facts: Facts, rows_N: np.ndarray, *, loss: Loss) -> np.ndarray:
+    """The best constant of the loss on some pairs, (K,)."""
+    if loss == "bt_gate":
+        return best_constant(facts.margin_NK[rows_N], loss=loss)
+    # The geometric mean of softmax(values / tau), normalised, is softmax(mean value / tau).
+    return best_constant(facts.target_NK[rows_N], loss="reverse" if loss == "regress" else loss)
+
+
 def fit_weights(features_PV: Any, facts: Facts, *, loss: Loss) -> np.ndarray:
     """Ridge regression from features (dense or sparse) to what minimises the loss, for all prompts, (P, K).
 
@@ -72,7 +84,7 @@ def fit_weights(features_PV: Any, facts: Facts, *, loss: Loss) -> np.ndarray:
     """
     train_N, held_N = facts.pairs_of("train"), facts.pairs_of("validation")
     target_NK = np.maximum(facts.target_NK, 1e-12)
-    wanted_NK = np.log(target_NK) if loss == "reverse" else target_NK
+    wanted_NK = np.log(target_NK) if _has_log_targets(loss) else target_NK
     best_PK, least = np.empty(0), np.inf
     for penalty in PENALTIES:
         model = Ridge(alpha=penalty).fit(features_PV[facts.prompt_N[train_N]], wanted_NK[train_N])
@@ -83,23 +95,17 @@ def fit_weights(features_PV: Any, facts: Facts, *, loss: Loss) -> np.ndarray:
     return best_PK
 
 
+def _has_log_targets(loss: Loss) -> bool:
+    """Whether the loss is least at softmax(E log w*), and not at E w*."""
+    return loss in ("reverse", "regress")
+
+
 def _to_simplex(predicted_PK: np.ndarray, *, loss: Loss) -> np.ndarray:
-    """Weights from predicted log weights (reverse) or predicted weights (forward)."""
-    if loss == "reverse":
+    """Weights from predicted log weights or predicted weights."""
+    if _has_log_targets(loss):
         return softmax(predicted_PK, 1.0)
     positive_PK = np.maximum(predicted_PK, 1e-3)
     return np.asarray(positive_PK / positive_PK.sum(axis=1, keepdims=True))
-
-
-def shuffle_within(weights_PK: np.ndarray, label_P: np.ndarray, *, seed: int) -> np.ndarray:
-    """Give every prompt the weights of another prompt with its label."""
-    rng = np.random.default_rng(seed)
-    shuffled_PK = weights_PK.copy()
-    for label in np.unique(label_P):
-        rows = rng.permutation(np.flatnonzero(label_P == label))
-        # A shift along a random order leaves no prompt with its own weights.
-        shuffled_PK[rows] = weights_PK[np.roll(rows, 1)]
-    return shuffled_PK
 
 
 def group_weights(facts: Facts, f_PK: np.ndarray) -> list[GroupWeights]:

@@ -1,6 +1,6 @@
 """The overall pairs with their calibrated rewards: the score table, joined by pair and by prompt.
 
-In:  scored responses, calibration. Out: `PairRewards`, from which `targets.target_weights` makes w*.
+In:  scored responses, calibration. Out: `PairRewards`, from which `targets.labels_for` makes what f is fitted to.
 """
 
 from collections.abc import Sequence

@@ -9,6 +9,7 @@ from pathlib import Path
 from preforch_training import bundle, data, orchestrator, policy, report, reward, scores
 from preforch_training.config import RunConfig, write_resolved
 from preforch_training.run import Run
+from preforch_training.study import stage as study
 
 STAGES: dict[str, Callable[[Run, RunConfig], None]] = {
     "data": data.build,
@@ -17,6 +18,7 @@ STAGES: dict[str, Callable[[Run, RunConfig], None]] = {
     "orchestrator": orchestrator.build,
     "policy": policy.build,
     "bundle": bundle.build,
+    "study": study.build,
     "report": report.build,
 }
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from preforch_training.evaluation import control, simplex_grid, strictly_dominated
+from preforch_training.evaluation import control, shuffle_within, simplex_grid, strictly_dominated
 from preforch_training.intervals import Interval, mean_interval
-from preforch_training.orchestrator_report import shuffle_within
 from preforch_training.policy_draws import Ask, Drawn, Sampling, ask, draw
 from preforch_training.records import Prompt
 from preforch_training.report_data import Draws, Facts

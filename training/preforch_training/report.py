@@ -7,6 +7,7 @@ Out: `report.json` (`report_records.Report`), `report.md`, plots. With `policy =
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,18 +83,23 @@ def artifacts_of(run: Run, config: "RunConfig") -> dict[str, Path]:
         artifacts["policy/base"] = run.policy_base
         for number in range(config.policy.online_rounds + 1):
             artifacts[f"policy/round-{number}"] = run.policy_round(config.policy.name, number)
+    if not isinstance(config.study, str):
+        artifacts["study"] = run.study
     return artifacts
 
 
 def measure(run: Run, config: "RunConfig", sampler: "Sampler") -> "Report":
     """The whole report."""
+    from preforch_training.confidence_report import report_confidence
     from preforch_training.orchestrator_report import report_orchestrator
     from preforch_training.prediction import predict_weights
     from preforch_training.report_data import Draws, Method, gather_facts
     from preforch_training.report_records import Report
     from preforch_training.reward_report import collect_rewards, report_rewards
     from preforch_training.rewards import open_scorer
+    from preforch_training.stability_report import report_stability
     from preforch_training.stage_report import stage_costs
+    from preforch_training.study.records import read_study
     from preforch_training.truth import DemoTruth
     from preforch_training.verdicts import find_warnings, judge_run
 
@@ -108,7 +114,10 @@ def measure(run: Run, config: "RunConfig", sampler: "Sampler") -> "Report":
     rewards = report_rewards(facts, pairs, raw, calibration, truth, draws)
     f_PK = predict_weights(run.orchestrator, [prompt.text for prompt in prompts])
     orchestrator = report_orchestrator(facts, f_PK, loss=method.loss, draws=draws)
+    confidence = report_confidence(run.orchestrator, facts, draws=draws)
+    stability = report_stability(facts, f_PK, partial(predict_weights, run.orchestrator), truth, draws=draws)
     policy = None if isinstance(config.policy, str) else measure_policies(run, config, sampler, facts, f_PK, truth)
+    study = None if isinstance(config.study, str) else read_study(run.study)
     onnx_difference = read_bundle(run.bundle).info.onnx_difference
     return Report(
         preset=config.preset,
@@ -118,10 +127,13 @@ def measure(run: Run, config: "RunConfig", sampler: "Sampler") -> "Report":
         objectives=config.names,
         rewards=rewards,
         orchestrator=orchestrator,
+        confidence=confidence,
+        stability=stability,
         policy=policy,
+        study=study,
         stages=tuple(stage_costs(artifacts_of(run, config))),
         verdicts=tuple(judge_run(rewards, orchestrator, policy, onnx_difference)),
-        warnings=tuple(find_warnings(rewards, orchestrator, policy)),
+        warnings=(*find_warnings(rewards, orchestrator, policy, confidence), *(study.warnings if study else ())),
     )
 
 

@@ -23,6 +23,11 @@ class Method:
     tau: float
     loss: Loss
 
+    @property
+    def measured(self) -> Target:
+        """The target that f is measured on: `bt_gate` has none of its own, margins are what it is fitted to."""
+        return "margin_softmax" if self.loss == "bt_gate" else self.target
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -82,7 +87,7 @@ def gather_facts(
         prompt_N=np.array([place[prompt_id] for prompt_id in pairs.prompt_ids]),
         margin_NK=pairs.chosen_NK - pairs.rejected_NK,
         target_NK=target_weights(
-            pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=method.target, tau=method.tau
+            pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=method.measured, tau=method.tau
         ),
         true_PK=None if truth is None else np.stack([truth.weights(text) for text in texts]),
         family_P=None if truth is None else np.array([truth.family(text) for text in texts]),

@@ -4,9 +4,11 @@ from typing import Literal
 
 from preforch_models.calibration import Calibration
 from preforch_models.objectives import Record
+from preforch_models.orchestrator_model import Confidence
 from pydantic import FiniteFloat
 
 from preforch_training.intervals import Interval
+from preforch_training.study.records import Study
 
 Measure = Literal["true", "calibrated"]
 
@@ -64,6 +66,52 @@ class OrchestratorReport(Record):
     predictors: tuple[Predictor, ...]
     ceilings: tuple[Ceiling, ...]
     weights: tuple[GroupWeights, ...]
+
+
+class UnlikePrompts(Record):
+    """Prompts of one kind unlike the training data: AUROC of each signal, held-out prompts against these.
+
+    Null where familiarity is not known. `kept`: mean share of f(x) in their weights, null without shrinkage.
+    """
+
+    kind: str
+    prompts: int
+    certainty: Interval
+    familiarity: Interval | None = None
+    confidence: Interval | None = None
+    kept: FiniteFloat | None
+
+    @property
+    def served(self) -> Interval:
+        """AUROC of the confidence that clients get; without familiarity it orders prompts as certainty does."""
+        return self.certainty if self.confidence is None else self.confidence
+
+
+class HeldPrompts(Record):
+    """Mean share of f(x) `kept` in the weights of one held-out split, share of its prompts `shrunk` at all."""
+
+    split: str
+    prompts: int
+    kept: FiniteFloat | None
+    shrunk: FiniteFloat | None
+
+
+class ConfidenceReport(Record):
+    """`held`: the splits whose prompts, all together, each kind of `unlike` is set against."""
+
+    mode: Confidence
+    held: tuple[HeldPrompts, ...]
+    unlike: tuple[UnlikePrompts, ...]
+
+
+class Stability(Record):
+    """Total variation distance between the weights of a prompt and of its rewording, mean over the prompts that the
+    rewording changes; share of them whose largest weight stays; the distance of their w° where both are known."""
+
+    kind: str
+    distance: Interval
+    same_top: Interval
+    true_distance: Interval | None
 
 
 class Control(Record):
@@ -153,7 +201,10 @@ class Report(Record):
     objectives: tuple[str, ...]
     rewards: RewardReport
     orchestrator: OrchestratorReport
+    confidence: ConfidenceReport
+    stability: tuple[Stability, ...]
     policy: PolicyReport | None
+    study: Study | None
     stages: tuple[StageCost, ...]
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]

@@ -1,9 +1,20 @@
 """The report as Markdown. In: a `Report` and the names of its plots. Out: text; every table is one function."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from preforch_training.intervals import Interval
-from preforch_training.report_records import OrchestratorReport, PolicyReport, Report, RewardReport, StageCost, Verdict
+from preforch_training.markdown import table
+from preforch_training.report_records import (
+    ConfidenceReport,
+    OrchestratorReport,
+    PolicyReport,
+    Report,
+    RewardReport,
+    Stability,
+    StageCost,
+    Verdict,
+)
+from preforch_training.study.tables import render_study
 
 
 def render(report: Report, images: Mapping[str, str]) -> str:
@@ -21,19 +32,18 @@ def render(report: Report, images: Mapping[str, str]) -> str:
         reward_tables(report.rewards),
         "## Orchestrator",
         orchestrator_tables(report.orchestrator),
+        "## Confidence",
+        confidence_table(report.confidence),
+        "## Stability",
+        stability_table(report.stability),
         *(["## Policy", policy_tables(report.policy)] if report.policy else []),
+        *(["## Study", render_study(report.study)] if report.study else []),
         "## Time and memory",
         stage_table(report.stages),
         "## Plots",
         *(f"![{title}]({name})" for title, name in images.items()),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
@@ -91,6 +101,38 @@ def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
         ],
     )
     return "\n\n".join([predictors, *([ceilings] if orchestrator.ceilings else []), weights])
+
+
+def confidence_table(confidence: ConfidenceReport) -> str:
+    """Each kind of unlike prompts against held-out ones, and how to read it."""
+    held = [[h.split, h.prompts, "", "", "", _shown(None, h.kept), _shown(None, h.shrunk)] for h in confidence.held]
+    unlike = [
+        [u.kind, u.prompts, u.certainty, _shown(u.familiarity), _shown(u.confidence), _shown(None, u.kept), ""]
+        for u in confidence.unlike
+    ]
+    header = ["prompts", "number", "AUROC of certainty", "of familiarity", "of confidence", "mean g", "g < 1"]
+    reading = (
+        "AUROC: the chance that a held-out prompt scores above one of this kind; 0.5 tells nothing. Very long prompts "
+        "are held-out ones in a row, of which no more is read than `max_tokens`. "
+    ) + (
+        "Weights are g f(x) + (1 - g) fallback: g should be 1 for most held-out prompts and low for the others."
+        if confidence.mode == "shrink"
+        else f"Confidence is `{confidence.mode}`: all prompts get f(x) itself."
+    )
+    return table(header, [*held, *unlike]) + "\n\n" + reading
+
+
+def stability_table(stability: Sequence[Stability]) -> str:
+    """Each rewording beside unrelated prompts, and how to read it."""
+    reading = (
+        "Distance: total variation between the weights of a prompt and of its rewording, for prompts that it changes. "
+        "Good is far below that of unrelated prompts; where that is small too, weights hardly vary at all. 0: the "
+        "encoder does not see the change (lower case, where it is uncased). Surface rewordings are a lower bar than "
+        "true paraphrases; another phrasing, in the demo world only, shares family and topic, not always the question."
+    )
+    rows = [[s.kind, s.distance.groups, s.distance, s.same_top, _shown(s.true_distance)] for s in stability]
+    header = ["rewording", "prompts", "distance", "largest weight stays", "distance, true weights"]
+    return table(header, rows) + "\n\n" + reading
 
 
 def policy_tables(policy: PolicyReport) -> str:

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from preforch_models.reward_model import PairHead, PairHeadConfig
-from torch.nn import functional
-from tqdm import trange
 
 from preforch_training.encoders import TextVectors
 from preforch_training.folds import fold_of
+from preforch_training.pair_head import fit_pair_head
 from preforch_training.records import PreferencePair, Prompt, by_id, read_records
 from preforch_training.reward_trainer import train_classifier
 from preforch_training.rewards import (
@@ -93,42 +91,17 @@ def train_pair_head(
     seed: int,
     label: str,
 ) -> None:
-    """Minimise -log sigma(r(x, y+) - r(x, y-)) + c (r+ + r-)^2 over a head on frozen vectors; cosine decay."""
-    x_ND = torch.from_numpy(vectors([prompts[pair.prompt_id].text for pair in pairs]))
-    chosen_ND, rejected_ND = (
-        torch.from_numpy(vectors([getattr(pair, side) for pair in pairs])) for side in ("chosen", "rejected")
-    )
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = PairHead(
-            PairHeadConfig(
-                encoder_path=settings.encoder,
-                size=x_ND.shape[1],
-                hidden=settings.hidden,
-                dropout=settings.dropout,
-                pooling=settings.pooling,
-                max_tokens=settings.max_tokens,
-            )
+    """Fit a head on the vectors of these pairs and save it with its loss curve."""
+    x_ND, chosen_ND, rejected_ND = (
+        torch.from_numpy(vectors(texts))
+        for texts in (
+            [prompts[pair.prompt_id].text for pair in pairs],
+            [pair.chosen for pair in pairs],
+            [pair.rejected for pair in pairs],
         )
-        optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        steps = settings.epochs * -(-len(pairs) // settings.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
-        curve = []
-        for epoch in trange(settings.epochs, desc=f"reward {label}", unit="epoch"):
-            losses = []
-            for rows in torch.split(torch.randperm(len(pairs), generator=generator), settings.batch_size):
-                plus_B, minus_B = model(x_ND[rows], chosen_ND[rows]), model(x_ND[rows], rejected_ND[rows])
-                loss = -functional.logsigmoid(plus_B - minus_B).mean()
-                loss = loss + settings.center_coefficient * (plus_B + minus_B).pow(2).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                losses.append(loss.item())
-            curve.append({"step": epoch + 1, "loss": float(np.mean(losses))})
-            if not np.isfinite(curve[-1]["loss"]):
-                raise ValueError(f"reward {label}: loss is {curve[-1]['loss']} after epoch {epoch + 1}")
+    )
+    group_N = np.array([pair.prompt_id for pair in pairs])
+    model, curve = fit_pair_head(settings, x_ND, chosen_ND, rejected_ND, group_N, seed=seed, label=label)
     target.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(target)
     (target / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in curve), encoding="utf-8")

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import httpx
 import numpy as np
 import torch
-from preforch_models.encoder import Pooling
+from preforch_models.encoder import LAST, Layers, Pooling
 from preforch_models.objectives import Record
 from preforch_models.reward_model import PairHead
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from preforch_training.batching import batch_tokens, padded_batches
 from preforch_training.encoders import EncoderSettings, TextVectors
 from preforch_training.records import Prompt
 from preforch_training.score_table import read_calibration
@@ -34,8 +35,14 @@ class PairHeadReward(Record):
     kind: Literal["pair_head"] = "pair_head"
     encoder: str
     pooling: Pooling = "mean"
+    layers: Layers = LAST
+    """Layers whose pooled states the head reads, joined."""
     max_tokens: int = 128
-    hidden: int = 256
+    hidden: int = Field(default=256, ge=0)
+    """Units of the MLP, fitted by AdamW; 0 for a linear head, which is fitted to the end and needs nothing below but
+    `penalties`."""
+    penalties: tuple[PositiveFloat, ...] = Field(default=(10.0, 3.0, 1.0, 0.3, 0.1, 0.03), min_length=1)
+    """L2 penalties of a linear head; a fifth of the prompts that it is fitted on chooses."""
     dropout: float = 0.1
     epochs: int = 12
     batch_size: int = 256
@@ -165,7 +172,9 @@ def _score_pair_head(
 
 def encoder_settings(config: PairHeadReward) -> EncoderSettings:
     """The frozen encoder of a pair head."""
-    return EncoderSettings(name=config.encoder, pooling=config.pooling, max_tokens=config.max_tokens)
+    return EncoderSettings(
+        name=config.encoder, pooling=config.pooling, max_tokens=config.max_tokens, layers=config.layers
+    )
 
 
 def _score_classifier(
@@ -182,21 +191,20 @@ def _score_classifier(
     model = AutoModelForSequenceClassification.from_pretrained(path, **options).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     texts = [classifier_text(tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    batches = padded_batches(
+        tokenizer,
+        texts,
+        max_tokens=max_tokens,
+        # What `batch_size` texts of full length take is the most that memory must hold.
+        tokens=min(batch_size * max_tokens, batch_tokens(model.device)),
+        title="score",
+        # The chat template has written the special tokens already.
+        add_special_tokens=tokenizer.chat_template is None,
+    )
     rewards_N = np.zeros(len(texts))
     with torch.inference_mode():
-        for start in tqdm(range(0, len(order), batch_size), desc="score", unit="batch"):
-            chunk = order[start : start + batch_size]
-            batch = tokenizer(
-                [texts[i] for i in chunk],
-                padding=True,
-                truncation=True,
-                max_length=max_tokens,
-                # The chat template has written the special tokens already.
-                add_special_tokens=tokenizer.chat_template is None,
-                return_tensors="pt",
-            ).to(model.device)
-            rewards_N[chunk] = model(**batch).logits[:, label].double().cpu().numpy()
+        for rows, batch in batches:
+            rewards_N[rows] = model(**batch.to(model.device)).logits[:, label].double().cpu().numpy()
     return rewards_N
 
 

@@ -83,6 +83,10 @@ class Run:
         return self.folder / "bundle"
 
     @property
+    def study(self) -> Path:
+        return self.folder / "study"
+
+    @property
     def report(self) -> Path:
         return self.folder / "report"
 

@@ -1,6 +1,7 @@
 """Stage `scores`: rewards of every response of the overall pairs, out-of-fold on training prompts, and calibration.
 
-In:  overall pairs, reward models. Out: `scores.parquet` (ScoredResponse, raw rewards), `calibration.json`.
+In:  overall pairs, reward models; for `log_odds` the validation pairs of each objective.
+Out: `scores.parquet` (ScoredResponse, raw rewards), `calibration.json`.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from preforch_training.folds import fold_of
 from preforch_training.records import OVERALL, PreferencePair, Prompt, ScoredResponse, by_id, read_records
-from preforch_training.rewards import TRAINED, open_scorer
+from preforch_training.rewards import TRAINED, open_scorer, score
 from preforch_training.run import Outcome, Run
 from preforch_training.score_table import write_scores
 
@@ -37,9 +38,12 @@ def build(run: Run, config: "RunConfig") -> None:
         # A response that stands in several pairs counts once.
         train = {(s.prompt_id, s.response): s.rewards for s in scored if s.split == "train"}
         rows_NK = np.array([[rewards[name] for name in config.names] for rewards in train.values()])
-        calibration = fit_calibration(rows_NK, config.names, method=config.scores.calibration)
+        method = config.scores.calibration
+        margins = held_out_margins(run, config) if method == "log_odds" else {}
+        calibration = fit_calibration(rows_NK, config.names, method=method, margins=margins)
         write_scores(folder, scored, calibration)
-        return Outcome(counts={"responses": len(scored), "train_responses": len(rows_NK)})
+        counts = {"responses": len(scored), "train_responses": len(rows_NK)}
+        return Outcome(counts=counts | {f"calibration_pairs/{name}": len(found) for name, found in margins.items()})
 
     inputs = {"data": run.data} | {f"reward/{name}": run.reward(name) for name in config.names}
     recipe = config.scores.model_dump(mode="json") | {"objectives": list(config.names)}
@@ -71,3 +75,19 @@ def score_pairs(run: Run, config: "RunConfig") -> list[ScoredResponse]:
         )
         for (pair, side, response), fold, rewards_K in zip(sides, folds, rewards_NK, strict=True)
     ]
+
+
+def held_out_margins(run: Run, config: "RunConfig") -> dict[str, np.ndarray]:
+    """Raw r(y+) - r(y-) of each objective's validation pairs, (M,), by its full model, which never saw them."""
+    prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
+    every = [pair for pair in read_records(run.data / "pairs.jsonl", PreferencePair) if pair.split == "validation"]
+    margins = {}
+    for name in config.names:
+        pairs = [pair for pair in every if pair.objective == name]
+        asked = [prompts[pair.prompt_id] for pair in pairs] * 2
+        sides = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
+        margins[name] = np.empty(0)
+        if pairs:
+            rewards_N = score(config.reward[name], run.reward(name), run.encoder_cache, asked, sides, None)
+            margins[name] = rewards_N[: len(pairs)] - rewards_N[len(pairs) :]
+    return margins

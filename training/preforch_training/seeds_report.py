@@ -12,8 +12,8 @@ from preforch_models.objectives import explain
 from pydantic import ValidationError
 from scipy.stats import t as student
 
+from preforch_training.markdown import table
 from preforch_training.report_records import Report
-from preforch_training.report_tables import table
 
 
 def summarise(folders: Sequence[Path]) -> str:
@@ -55,11 +55,13 @@ def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None
 
 
 def headlines(report: Report) -> Mapping[str, float]:
-    """Every target's number, explained KL of all predictors, all utilities, seconds of the run."""
+    """Every target's number, explained KL of predictors, AUROC of the confidence, utilities, seconds of the run."""
     numbers = {verdict.name: verdict.value for verdict in report.verdicts if verdict.value is not None}
     for entry in report.orchestrator.predictors:
         numbers[f"explained KL, {entry.name}, {entry.split}"] = entry.explained_kl.value
         numbers[f"preference accuracy, {entry.name}, {entry.split}"] = entry.preference_accuracy.value
+    for kind in report.confidence.unlike:
+        numbers[f"AUROC of the confidence, {kind.kind}"] = kind.served.value
     for gain in report.policy.utilities if report.policy else ():
         numbers[f"utility, {gain.arm}, {gain.split}"] = gain.utility.value
     numbers["seconds, all stages"] = sum(stage.seconds for stage in report.stages)

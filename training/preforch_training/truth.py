@@ -1,5 +1,6 @@
 """What is truly known of a data set: only the evaluation may ask, and only the demo world can answer."""
 
+import random
 from typing import Protocol
 
 import numpy as np
@@ -40,3 +41,9 @@ class DemoTruth:
     def family(self, prompt: str) -> str:
         """Name of the prompt's family."""
         return read_prompt(prompt).family.name
+
+    def rephrase(self, prompt: str, rng: random.Random) -> str:
+        """Another phrasing of the same family and topic, one that no training prompt has."""
+        said = read_prompt(prompt)
+        others = [phrasing for phrasing in said.family.held_out_phrasings if phrasing != said.phrasing]
+        return rng.choice(others).format(t=said.topic)

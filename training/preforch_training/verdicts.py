@@ -2,7 +2,7 @@
 
 from preforch_training import orchestrator_report, policy_report
 from preforch_training.intervals import Interval
-from preforch_training.report_records import OrchestratorReport, PolicyReport, RewardReport, Verdict
+from preforch_training.report_records import ConfidenceReport, OrchestratorReport, PolicyReport, RewardReport, Verdict
 from preforch_training.reward_report import correlation_warnings
 
 TRUE_ORDER = 0.85
@@ -12,6 +12,10 @@ ONNX_DIFFERENCE = 1e-4
 SPEARMAN = 0.8
 UTILITY_GAIN = 0.3
 CUT_SHARE = 0.1
+SEPARATED = 0.6
+"""AUROC that the confidence must be able to reach, by its interval, for every kind of unlike prompts."""
+SHRUNK_SHARE = 0.2
+"""Of the prompts of a held-out split; beyond it shrinkage acts on prompts that it is not meant for."""
 
 
 def judge_run(
@@ -30,7 +34,9 @@ def judge_run(
     return verdicts if policy is None else [*verdicts, *_control_verdicts(policy), *_utility_verdicts(policy)]
 
 
-def find_warnings(rewards: RewardReport, orchestrator: OrchestratorReport, policy: PolicyReport | None) -> list[str]:
+def find_warnings(
+    rewards: RewardReport, orchestrator: OrchestratorReport, policy: PolicyReport | None, confidence: ConfidenceReport
+) -> list[str]:
     """What a reader must not overlook."""
     warnings = correlation_warnings(rewards)
     for entry in orchestrator.predictors:
@@ -49,7 +55,25 @@ def find_warnings(rewards: RewardReport, orchestrator: OrchestratorReport, polic
             )
     if policy is not None and policy.unfinished > CUT_SHARE * policy.responses:
         warnings.append(f"{policy.unfinished} of {policy.responses} responses were cut at the token limit")
-    return warnings
+    return [*warnings, *_confidence_warnings(confidence)]
+
+
+def _confidence_warnings(confidence: ConfidenceReport) -> list[str]:
+    """Kinds of unlike prompts that the confidence takes for held-out ones."""
+    reasons = {"long": " (very long prompts look like training prompts once they are cut)"}
+    blind = [
+        f"the confidence does not tell prompts of kind {entry.kind!r} from held-out ones, AUROC {entry.served}"
+        + reasons.get(entry.kind, "")
+        for entry in confidence.unlike
+        if entry.served.high < SEPARATED
+    ]
+    strict = [
+        f"{entry.split}: {entry.shrunk:.0%} of the prompts are taken for unfamiliar, "
+        "and their weights shrunk towards the fallback"
+        for entry in confidence.held
+        if entry.shrunk is not None and entry.shrunk > SHRUNK_SHARE
+    ]
+    return [*blind, *strict]
 
 
 def _at_least(name: str, found: Interval | None, bound: float) -> Verdict:

@@ -1,0 +1,231 @@
+"""What a study finds: the table of alternatives, the checks, and what they say together.
+
+In:  records and config. Out: `records.Study`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from tqdm import tqdm
+
+from preforch_training.collecting import read_sources
+from preforch_training.intervals import Interval
+from preforch_training.records import PreferencePair, Prompt
+from preforch_training.report_data import Draws
+from preforch_training.study import checks
+from preforch_training.study.choices import Choice
+from preforch_training.study.course import Course, open_course, prompt_features, reward_fit
+from preforch_training.study.gap import measure_gap
+from preforch_training.study.judging import Judge
+from preforch_training.study.material import Material, gather
+from preforch_training.study.records import ChoiceResult, GapReport, SingleObjective, Study, Transfer, WhatIf
+from preforch_training.study.stage import own_choice, paper_choice
+from preforch_training.study.transfers import judge_transfer
+
+if TYPE_CHECKING:
+    from preforch_training.config import RunConfig
+    from preforch_training.run import Run
+    from preforch_training.study.stage import Config
+
+
+def alternatives(settings: "Config", recommended: Choice, paper: Choice) -> list[Choice]:
+    """Every row of the table: the grid, the gates, both presets, other features, and no calibration.
+
+    All targets are tried under the recommended calibration, under the others only the recommended one.
+    """
+    choices = [recommended, paper]
+    for calibration in settings.calibrations:
+        targets = settings.targets if calibration == recommended.calibration else (recommended.target,)
+        base = recommended.model_copy(update={"calibration": calibration, "entropy_prior": 0.0})
+        choices += [
+            base.model_copy(update={"target": target, "loss": loss, "tau": tau})
+            for target in targets
+            for loss in settings.losses
+            for tau in settings.taus
+        ]
+        gate = base.model_copy(update={"loss": "bt_gate"})
+        choices += [gate.model_copy(update={"entropy_prior": prior}) for prior in settings.entropy_priors]
+    choices += [recommended.model_copy(update={"features": str(way)}) for way in settings.features]
+    choices += [choice.model_copy(update={"calibration": "none"}) for choice in (recommended, paper)]
+    different: dict[str, Choice] = {}
+    for choice in choices:
+        # The first of equal ones stays: the presets are looked up in the table.
+        different.setdefault(str(choice), choice)
+    return list(different.values())
+
+
+def run_study(
+    run: "Run",
+    config: "RunConfig",
+    settings: "Config",
+    prompts: Sequence[Prompt],
+    pairs: Sequence[PreferencePair],
+    work: Path,
+) -> Study:
+    """All of it."""
+    material = gather(prompts, pairs, config.names)
+    course = open_course(run, config, settings, material, work)
+    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=settings.draws))
+    recommended, paper = own_choice(config), paper_choice(config)
+    table, unfitted = judge_all(course, judge, alternatives(settings, recommended, paper))
+    trials = course.trials(recommended)
+    margins = [trial.margin_NK for trial in trials]
+    by_category = category_result(run, config, settings, material, recommended, work) if settings.by_category else None
+    return Study(
+        folds=settings.folds,
+        seeds=settings.seeds,
+        prompts=len(material.prompts),
+        pairs=len(material.overall_N2),
+        recommended=recommended,
+        paper=paper,
+        rewards=tuple(checks.reward_quality(material, course.rewards, course.folds, judge.draws)),
+        correlations=checks.correlations(material, margins),
+        agreements=tuple(checks.agreements(material, margins, judge.draws)),
+        table=tuple(table),
+        unfitted=unfitted,
+        over_paper=judge.paired(trials, course.trials(paper)),
+        predictors=tuple(
+            judge.predictors(choice, course.trials(choice), course.trials(choice, words=True))
+            for choice in (recommended, paper)
+        ),
+        categories=tuple(judge.categories(trials)),
+        limit=supervised_limit(course, judge, recommended.features),
+        single=tuple(single_objectives(course, judge, recommended, paper)),
+        what_ifs=tuple(what_ifs(course, judge, recommended)),
+        by_category=by_category,
+        gap=gap_report(course, recommended, judge.draws) if settings.gap else None,
+        transfers=tuple(transfers(run, config, settings, prompts, pairs, recommended, judge.draws)),
+        warnings=tuple(find_warnings(table, recommended)),
+    )
+
+
+def judge_all(course: Course, judge: Judge, choices: Sequence[Choice]) -> tuple[list[ChoiceResult], dict[str, str]]:
+    """Table rows, and the choices that cannot be fitted on these data with the reason. The first one must be."""
+    table, unfitted = [judge.result(choices[0], course.trials(choices[0]))], {}
+    for choice in tqdm(choices[1:], desc="alternatives", unit="choice"):
+        try:
+            trials = course.trials(choice)
+        except ValueError as error:
+            unfitted[str(choice)] = str(error)
+        else:
+            table.append(judge.result(choice, trials))
+    return table, unfitted
+
+
+def gap_report(course: Course, choice: Choice, draws: Draws) -> GapReport:
+    """The closed-form alignment gap of one choice."""
+    return measure_gap(
+        course.material,
+        course.rewards,
+        course.folds,
+        course.trials(choice),
+        lambda share, seed: course.part(choice, share, seed),
+        calibration=choice.calibration,
+        draws=draws,
+    )
+
+
+def transfers(
+    run: "Run",
+    config: "RunConfig",
+    settings: "Config",
+    prompts: Sequence[Prompt],
+    pairs: Sequence[PreferencePair],
+    choice: Choice,
+    draws: Draws,
+) -> list[Transfer]:
+    """The recommended choice on every other source."""
+    found = []
+    for source in settings.transfers:
+        other = read_sources(config.data.model_copy(update={"sources": (source,)}), config)
+        found.append(
+            judge_transfer(
+                (prompts, pairs),
+                (list(other.prompts.values()), other.pairs),
+                config.names,
+                choice,
+                lambda material: reward_fit(run, config, material),
+                lambda material: prompt_features(run, config, material)[choice.features],
+                source=str(source.path or source.dataset),
+                folds=settings.folds,
+                draws=draws,
+            )
+        )
+    return found
+
+
+def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[str]:
+    """What a reader must not overlook."""
+    result = next(result for result in table if result.choice == recommended)
+    if result.gain.low > 0:
+        return []
+    return [
+        "orchestration does not beat the best constant beyond chance on these data: gain in preference accuracy "
+        f"{result.gain}. A constant is simpler; serve it as the user's weights, or collect preferences that differ by "
+        "prompt"
+    ]
+
+
+def category_result(
+    run: "Run", config: "RunConfig", settings: "Config", material: Material, choice: Choice, work: Path
+) -> ChoiceResult:
+    """The recommended choice when whole categories are held out, from rewards and orchestrator alike."""
+    course = open_course(run, config, settings, material, work, by_category=True)
+    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=settings.draws))
+    return judge.result(choice, course.trials(choice, label="by category"))
+
+
+def supervised_limit(course: Course, judge: Judge, features: str) -> Interval | None:
+    """Held-out AUROC of logistic regression between the two categories, where there are two."""
+    category_P = course.material.category_P
+    categories = sorted(set(category_P))
+    if len(categories) != 2:
+        return None
+    positive_P, features_PD = category_P == categories[-1], course.features[features]
+    score_P = np.zeros(len(positive_P))
+    for fold in range(int(course.folds[0].max()) + 1):
+        test_P = course.folds[0] == fold
+        scale_D = features_PD[~test_P].std(axis=0) + 1e-9
+        model = LogisticRegression(C=0.01, max_iter=1000).fit(features_PD[~test_P] / scale_D, positive_P[~test_P])
+        score_P[test_P] = model.decision_function(features_PD[test_P] / scale_D)
+    return judge.auroc(score_P, positive_P)
+
+
+def single_objectives(course: Course, judge: Judge, recommended: Choice, paper: Choice) -> list[SingleObjective]:
+    """Preferences by objective k alone: does k get the weight?"""
+    found = []
+    for k, name in enumerate(course.material.names):
+        for choice in checks.single_choices(recommended, paper):
+            trials = course.trials(choice, changed=checks.prefers(k), label=f"only {name}", seeds=1)
+            weight_P = trials[0].f_PK[:, k]
+            weight = judge.mean(weight_P[None, course.material.prompt_N])
+            reached = weight.value >= checks.SINGLE_WEIGHT
+            found.append(SingleObjective(choice=choice, objective=name, weight=weight, reached=reached))
+    return found
+
+
+def what_ifs(course: Course, judge: Judge, choice: Choice) -> list[WhatIf]:
+    """Known weights by category, or the same for all; rewards as they are, or mixed until their margins correlate."""
+    material = course.material
+    features_PD = course.features[choice.features]
+    varied_PK, same_PK = (checks.known_weights(material, features_PD, vary=vary) for vary in (True, False))
+    arms = [("weights vary by group of prompts", varied_PK, mix) for mix in (0.0, 0.5, 0.8, 0.95)]
+    found = []
+    for name, known_PK, mix in [*arms, ("weights are the same for all prompts", same_PK, 0.0)]:
+        changed = checks.simulates(known_PK, mix=mix, seed=course.run.seed_for("study", "simulate"))
+        trials = course.trials(choice, changed=changed, label=f"{name}, mix {mix}")
+        margin_MK = np.concatenate([trial.margin_NK for trial in trials])
+        correlation_KK = np.corrcoef(margin_MK, rowvar=False)
+        found.append(
+            WhatIf(
+                name=name,
+                value=mix,
+                correlation=float(correlation_KK[~np.eye(len(correlation_KK), dtype=bool)].mean()),
+                gain=judge.gain([trial.f_PK for trial in trials], trials)[1],
+                oracle_gain=judge.gain([known_PK for _ in trials], trials)[1],
+            )
+        )
+    return found
