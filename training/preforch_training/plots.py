@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from preforch_training.report_records import PolicyReport, Report, SweepPoint
 from preforch_training.stage_report import Curve
+from preforch_training.study.judging import CONSTANT, SHUFFLED, UNIFORM, F
+from preforch_training.study.records import GapFindings
 
 
 def draw_plots(report: Report, curves: Mapping[str, Mapping[str, Curve]], folder: Path) -> dict[str, str]:
@@ -24,6 +26,9 @@ def draw_plots(report: Report, curves: Mapping[str, Mapping[str, Curve]], folder
         policy = report.policy
         plots["Pareto sweep"] = ("pareto.png", lambda: pareto_plot(policy, report.objectives))
         plots["Control"] = ("control.png", lambda: control_plot(policy, report.objectives))
+    findings = report.study.gap.findings if report.study and report.study.gap else None
+    if findings is not None:
+        plots["Alignment gap"] = ("gap.png", lambda: gap_plot(findings))
     for name, plot in plots.values():
         figure = plot()
         FigureCanvasAgg(figure)
@@ -125,3 +130,17 @@ def shown_points(policy: PolicyReport, name: str) -> list[SweepPoint]:
     """A policy's sweep by true rewards where they are known, by calibrated ones elsewhere."""
     points = [point for point in policy.sweep if point.policy == name]
     return [point for point in points if point.measure == "true"] or points
+
+
+def gap_plot(findings: GapFindings) -> Figure:
+    """Alignment gap by number of training prompts, beside the gaps that do not depend on it."""
+    figure, (axis,) = panels(1)
+    counts, gaps = [point.prompts for point in findings.curve], [point.gap for point in findings.curve]
+    axis.plot(counts, [gap.value for gap in gaps], "o-", label=F)
+    axis.fill_between(counts, [gap.low for gap in gaps], [gap.high for gap in gaps], alpha=0.2)
+    rows = {row.name: row.gap.value for row in findings.table}
+    for name, style in ((CONSTANT, "--"), (UNIFORM, ":"), (SHUFFLED, "-.")):
+        axis.axhline(rows[name], linestyle=style, color="black", label=name)
+    axis.set(xlabel="training prompts", ylabel="alignment gap", ylim=(0, None))
+    axis.legend()
+    return figure

@@ -2,7 +2,7 @@
 
 In:  material, nested rewards (F, U, K), folds and the trial of the recommended choice, each by seed; a way to run that
      trial on a share of the training prompts.
-Out: `GapReport`; as Markdown; a plot of the learning curve.
+Out: `GapReport`; as Markdown.
 
 Gold is a response that stands as chosen in an overall pair; one that stands as rejected only is not. w*(x) is fitted to
 these labels, never to targets of f. The seeds of a prompt are drawn together in every interval.
@@ -19,11 +19,8 @@ Decisions of ours:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from preforch_models.calibration import Method as CalibrationMethod
 
 from preforch_training.alignment import (
@@ -278,22 +275,3 @@ def gap_rows(found: GapFindings) -> str:
 def curve_table(found: GapFindings) -> str:
     """The learning curve."""
     return table(["training prompts", "gap of the orchestrator"], [[p.prompts, p.gap] for p in found.curve])
-
-
-def plot_learning_curve(report: GapReport, path: Path) -> None:
-    """PNG: gap by number of training prompts, beside the gaps that do not depend on it. Needs findings."""
-    if report.findings is None:
-        raise ValueError("no learning curve to plot: w* barely varies, so no gap was measured")
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.add_subplot()
-    curve = report.findings.curve
-    counts, gaps = [point.prompts for point in curve], [point.gap for point in curve]
-    axis.plot(counts, [gap.value for gap in gaps], "o-", label=F)
-    axis.fill_between(counts, [gap.low for gap in gaps], [gap.high for gap in gaps], alpha=0.2)
-    rows = {row.name: row.gap.value for row in report.findings.table}
-    for name, style in ((CONSTANT, "--"), (UNIFORM, ":"), (SHUFFLED, "-.")):
-        axis.axhline(rows[name], linestyle=style, color="black", label=name)
-    axis.set(xlabel="training prompts", ylabel="alignment gap", ylim=(0, None))
-    axis.legend()
-    figure.savefig(path, dpi=110)
