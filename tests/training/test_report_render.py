@@ -28,6 +28,7 @@ from preforch_training.study.records import (
     Predictors,
     RewardQuality,
     SingleObjective,
+    SizePoint,
     Study,
     WhatIf,
 )
@@ -156,6 +157,7 @@ def make_study() -> Study:
                 curve=tuple(CurvePoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))),
             ),
         ),
+        sizes=(SizePoint(share=0.5, rewards=dict.fromkeys(names, one), gain=one),),
         correlations={name: {other: 1.0 if name == other else -0.73 for other in names} for name in names},
         agreements=(Agreement(objective=names[0], share=one, worst=(("pair-7", -2.5),)),),
         table=rows,
@@ -183,6 +185,7 @@ def test_a_study_is_a_part_of_the_markdown_the_most_likely_choice_first(good: Re
         "* orchestration does not beat the best constant",
         "| helpful | 1.00 | -0.73 |",
         "| helpful | 0.55 -> 0.50, 0.90 -> 1.00 |",
+        "| 0.5 | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |",
         f"`recommended`: {study.recommended}",
         "| uniform | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |  |",
         "| helpful | 0.600 [0.500, 0.700] | pair-7 (-2.50) |",

@@ -44,6 +44,7 @@ def study_settings(**changes: Any) -> dict[str, Any]:
         "losses": ["forward"],
         "taus": [0.5],
         "entropy_priors": [0.01],
+        "shares": [0.5, 1.0],
         "features": [{"pooling": "cls", "layers": [0, -1]}],
         **changes,
     }
@@ -94,6 +95,11 @@ def test_a_study_measures_every_part(done: tuple[Run, RunConfig]) -> None:
     assert [entry.choice for entry in study.predictors] == [study.recommended, study.paper]
     assert {entry.objective for entry in study.rewards} == set(NAMES)
     assert all(entry.accuracy.value > 0.7 for entry in study.rewards)
+    assert [point.share for point in study.sizes] == [0.5, 1.0]
+    for entry in study.rewards:
+        assert all(point.rewards[entry.objective].value > 0.6 for point in study.sizes)
+    # All of the training prompts: what the table says.
+    assert study.sizes[-1].gain == study.table[0].gain
     assert [entry.category for entry in study.categories] == ["dangers", "funny jokes"]
     assert study.limit is not None
     assert study.limit.value > 0.95
@@ -171,6 +177,15 @@ def test_a_study_that_was_stopped_continues_from_the_trials_that_it_kept(
     assert not list(tmp_path.glob("*.partial"))
     # The study of the fixture was never stopped.
     assert continued == read_study(run.study)
+
+
+def test_a_share_that_leaves_nothing_to_fit_on_is_named(done: tuple[Run, RunConfig], tmp_path: Path) -> None:
+    run, config = done
+    settings = config.study
+    assert not isinstance(settings, str)
+    changed = settings.model_copy(update={"shares": (0.001,)})
+    with pytest.raises(ValueError, match=r"\[study\] shares: 0.001 of the training prompts is too little: "):
+        run_study(run, config, changed, *records(run), tmp_path)
 
 
 def test_what_another_config_left_is_not_used(encoder: Path, tmp_path: Path) -> None:

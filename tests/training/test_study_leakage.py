@@ -8,7 +8,7 @@ import pytest
 from preforch_models.conversation import Message
 from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.study.choices import Choice, run_trial
-from preforch_training.study.crossfit import crossfit, held_out
+from preforch_training.study.crossfit import crossfit, fitted_on_share, held_out
 from preforch_training.study.judging import Judge
 from preforch_training.study.material import Material
 from preforch_training.study.transfers import judge_transfer
@@ -48,6 +48,23 @@ def test_held_out_rewards_have_seen_every_fold_but_their_own(world: World) -> No
     for row, fold in enumerate(fold_U):
         for k in range(len(NAMES)):
             assert memory.fits[int(found_UK[row, k])][1] == set(np.flatnonzero(world.fold_P != fold).tolist())
+
+
+def test_a_share_holds_the_prompts_of_smaller_shares_and_none_of_the_judged_fold(world: World) -> None:
+    fold_U = world.fold_P[world.material.prompt_U]
+    seen: dict[float, dict[tuple[int, int], set[int]]] = {}
+    for share in (0.3, 0.6, 1.0):
+        memory = Memory(world.material)
+        found_UK = fitted_on_share(world.material, memory, world.fold_P, share=share, seed=0)
+        seen[share] = {
+            (row, k): memory.fits[int(found_UK[row, k])][1]
+            for row in range(0, len(fold_U), 7)
+            for k in range(len(NAMES))
+        }
+    for key, whole in seen[1.0].items():
+        assert whole == set(np.flatnonzero(world.fold_P != fold_U[key[0]]).tolist())
+        assert 0 < len(seen[0.3][key]) < 0.4 * len(whole)
+        assert seen[0.3][key] < seen[0.6][key] < whole
 
 
 def test_one_judged_fold_gets_the_rewards_that_it_gets_among_all(world: World) -> None:

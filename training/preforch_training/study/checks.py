@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import expit
 
-from preforch_training.intervals import mean_interval
+from preforch_training.intervals import Interval, mean_interval
 from preforch_training.records import OVERALL
 from preforch_training.report_data import Draws
 from preforch_training.study.choices import Changed, Choice, margins_of
@@ -33,27 +33,37 @@ def reward_quality(
     The curve's probabilities are sigma(s * margin) with one s for all, so it shows shape, not the fit of s.
     """
     found = []
-    everyone_P = np.ones(len(material.prompts), dtype=bool)
+    held = [
+        held_out(rewards_FUK, fold_P[material.prompt_U]) for rewards_FUK, fold_P in zip(rewards, folds, strict=True)
+    ]
     for name in material.names:
-        margin_SM = np.array([
-            margins_of(material, held_out(rewards_FUK, fold_P[material.prompt_U]), name, everyone_P)
-            for rewards_FUK, fold_P in zip(rewards, folds, strict=True)
-        ])  # fmt: skip
-        hits_M = ((np.sign(margin_SM) + 1) / 2).mean(axis=0)
-        prompt_M = material.prompt_U[material.pairs[name][:, 0]]
+        margin_SM = own_margins(material, held, name)
         _, scale = best_likelihood(margin_SM.ravel())
         curve = calibration_curve(expit(scale * margin_SM.ravel()))
         pairs = sum(point.pairs for point in curve)
         found.append(
             RewardQuality(
                 objective=name,
-                pairs=len(hits_M),
-                accuracy=mean_interval(hits_M, prompt_M, seed=draws.seed, draws=draws.draws),
+                pairs=margin_SM.shape[1],
+                accuracy=pair_accuracy(material, held, name, draws),
                 curve=tuple(curve),
                 error=sum(point.pairs * abs(point.predicted - point.observed) for point in curve) / pairs,
             )
         )
     return found
+
+
+def own_margins(material: Material, held: Sequence[np.ndarray], name: str) -> np.ndarray:
+    """Margins of an objective's own pairs, (S, M), of held-out rewards (U, K) by seed."""
+    everyone_P = np.ones(len(material.prompts), dtype=bool)
+    return np.array([margins_of(material, rewards_UK, name, everyone_P) for rewards_UK in held])
+
+
+def pair_accuracy(material: Material, held: Sequence[np.ndarray], name: str, draws: Draws) -> Interval:
+    """How often held-out rewards order an objective's own pairs as labelled, over seeds; ties count half."""
+    hits_M = ((np.sign(own_margins(material, held, name)) + 1) / 2).mean(axis=0)
+    prompt_M = material.prompt_U[material.pairs[name][:, 0]]
+    return mean_interval(hits_M, prompt_M, seed=draws.seed, draws=draws.draws)
 
 
 def calibration_curve(probability_M: np.ndarray) -> list[CurvePoint]:

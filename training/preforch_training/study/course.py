@@ -18,7 +18,7 @@ from preforch_training.encoders import EncoderSettings, TextVectors
 from preforch_training.pair_head import pair_head_fit
 from preforch_training.rewards import PairHeadReward
 from preforch_training.study.choices import Changed, Choice, Trial, run_trial
-from preforch_training.study.crossfit import FitReward, crossfit
+from preforch_training.study.crossfit import FitReward, crossfit, fitted_on_share
 from preforch_training.study.material import Material, category_folds, prompt_folds
 from preforch_training.study.stage import Features
 
@@ -79,6 +79,15 @@ class Course:
             train_draw=seed,
         )
         return self._kept(["part", choice.model_dump(), share, seed], make)
+
+    def smaller_rewards(self, fit: FitReward, share: float) -> np.ndarray:
+        """Held-out rewards of the first seed, (U, K), by models fitted on a share of the training prompts."""
+        path = self.work / f"rewards-share-{share:g}.npz"
+        if not path.exists():
+            seed = self.run.seed_for("study", "rewards", 0)
+            save_arrays(path, {"rewards": fitted_on_share(self.material, fit, self.folds[0], share=share, seed=seed)})
+        with np.load(path) as stored:
+            return np.asarray(stored["rewards"])
 
     def _kept(self, key: list[object], make: Callable[[], Trial]) -> Trial:
         """Made once: what a killed study has finished is read back."""

@@ -42,6 +42,23 @@ def crossfit(
     return rewards_FUK
 
 
+def fitted_on_share(material: Material, fit: FitReward, fold_P: np.ndarray, *, share: float, seed: int) -> np.ndarray:
+    """Each response's reward by models fitted on a share of the prompts outside its fold, (U, K).
+
+    Larger shares hold the prompts of smaller ones.
+    """
+    drawn_P = np.random.default_rng(seed).random(len(material.prompts)) < share
+    fold_U, drawn_U = fold_P[material.prompt_U], drawn_P[material.prompt_U]
+    rewards_UK = np.full((len(material.responses), len(material.names)), np.nan)
+    for fold in tqdm(range(int(fold_P.max()) + 1), desc=f"rewards on {share:g} of the prompts", unit="fold"):
+        for k, name in enumerate(material.names):
+            first_M = material.pairs[name][:, 0]
+            scorer = fit(name, material.pairs[name][drawn_U[first_M] & (fold_U[first_M] != fold)], seed + fold)
+            rows = np.flatnonzero(fold_U == fold)
+            rewards_UK[rows, k] = scorer(rows)
+    return rewards_UK
+
+
 def held_out(rewards_FUK: np.ndarray, fold_U: np.ndarray) -> np.ndarray:
     """Each response's reward by the models that left out exactly its fold, (U, K)."""
     return np.asarray(rewards_FUK[fold_U, np.arange(len(fold_U))])

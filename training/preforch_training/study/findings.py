@@ -18,10 +18,11 @@ from preforch_training.report_data import Draws
 from preforch_training.study import checks
 from preforch_training.study.choices import Choice
 from preforch_training.study.course import Course, open_course, prompt_features, reward_fit
+from preforch_training.study.crossfit import FitReward
 from preforch_training.study.gap import measure_gap
 from preforch_training.study.judging import Judge
 from preforch_training.study.material import Material, gather
-from preforch_training.study.records import ChoiceResult, GapReport, SingleObjective, Study, Transfer, WhatIf
+from preforch_training.study.records import ChoiceResult, GapReport, SingleObjective, SizePoint, Study, Transfer, WhatIf
 from preforch_training.study.stage import own_choice, paper_choice
 from preforch_training.study.transfers import judge_transfer
 
@@ -82,6 +83,7 @@ def run_study(
         recommended=recommended,
         paper=paper,
         rewards=tuple(checks.reward_quality(material, course.rewards, course.folds, judge.draws)),
+        sizes=tuple(less_data(course, reward_fit(run, config, material), judge, recommended, settings.shares)),
         correlations=checks.correlations(material, margins),
         agreements=tuple(checks.agreements(material, margins, judge.draws)),
         table=tuple(table),
@@ -113,6 +115,21 @@ def judge_all(course: Course, judge: Judge, choices: Sequence[Choice]) -> tuple[
         else:
             table.append(judge.result(choice, trials))
     return table, unfitted
+
+
+def less_data(course: Course, fit: FitReward, judge: Judge, choice: Choice, shares: Sequence[float]) -> list[SizePoint]:
+    """Reward models and orchestrator on shares of the training prompts: would more data help?"""
+    names, found = course.material.names, []
+    for share in shares:
+        try:
+            rewards_UK = course.smaller_rewards(fit, share)
+            trials = [course.part(choice, share, seed) for seed in course.seeds]
+        except ValueError as error:
+            raise ValueError(f"[study] shares: {share:g} of the training prompts is too little: {error}") from error
+        accuracies = {name: checks.pair_accuracy(course.material, [rewards_UK], name, judge.draws) for name in names}
+        gain = judge.gain([trial.f_PK for trial in trials], trials)[1]
+        found.append(SizePoint(share=share, rewards=accuracies, gain=gain))
+    return found
 
 
 def gap_report(course: Course, choice: Choice, draws: Draws) -> GapReport:

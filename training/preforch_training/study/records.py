@@ -30,6 +30,15 @@ class RewardQuality(Record):
     error: FiniteFloat
 
 
+class SizePoint(Record):
+    """What less data makes of it. `rewards`: pair accuracy by objective of models fitted on a share of the training
+    prompts, first seed. `gain`: of an orchestrator fitted on the share with the rewards of all data, all seeds."""
+
+    share: FiniteFloat
+    rewards: dict[str, Interval]
+    gain: Interval
+
+
 class Agreement(Record):
     """How often the chosen response of an overall pair has the higher reward, and the pairs (by id) where it is
     furthest from it, with their margins in calibrated rewards, averaged over seeds."""
@@ -153,6 +162,7 @@ class Study(Record):
     recommended: Choice
     paper: Choice
     rewards: tuple[RewardQuality, ...]
+    sizes: tuple[SizePoint, ...]
     correlations: dict[str, dict[str, FiniteFloat]]
     agreements: tuple[Agreement, ...]
     table: tuple[ChoiceResult, ...]

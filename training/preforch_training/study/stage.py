@@ -6,7 +6,7 @@ Out: `study.json` (`records.Study`). Every trial is kept in the work folder, so 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from preforch_models.calibration import Method as CalibrationMethod
 from preforch_models.encoder import LAST, Layers, Pooling
@@ -22,6 +22,9 @@ from preforch_training.targets import Loss, Target
 if TYPE_CHECKING:
     from preforch_training.config import RunConfig
     from preforch_training.study.choices import Choice
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Features(Record):
@@ -48,6 +51,8 @@ class Config(Record):
     """Each makes a `bt_gate`."""
     features: tuple[Features, ...] = (Features(pooling="mean"), Features(pooling="cls"))
     """Of prompts, tried with the recommended choice besides those of the orchestrator."""
+    shares: tuple[Share, ...] = (0.125, 0.25, 0.5, 1.0)
+    """Of the training prompts, on which the recommended choice and the rewards are fitted again."""
     by_category: bool = False
     """Also hold out whole categories."""
     gap: bool = False

@@ -20,6 +20,9 @@ def render_study(study: Study) -> str:
         "### Reward models on pairs they have not seen",
         reward_table(study),
         curve_table(study),
+        "Fitted on a share of the training prompts (reward models: first seed; gain: an orchestrator on the share with "
+        "the rewards of all data):",
+        size_table(study),
         "### Ways to weigh the objectives",
         *(predictor_table(study, number) for number in range(len(study.predictors))),
         f"Accuracy of `recommended` minus that of `paper`, paired: {study.over_paper}.",
@@ -68,6 +71,15 @@ def curve_table(study: Study) -> str:
     return table(
         ["objective", "win probability predicted -> observed, by tenths of the pairs"],
         [[r.objective, ", ".join(f"{p.predicted:.2f} -> {p.observed:.2f}" for p in r.curve)] for r in study.rewards],
+    )
+
+
+def size_table(study: Study) -> str:
+    """What less data gives: pair accuracies and the gain of the recommended choice."""
+    names = list(study.correlations)
+    return table(
+        ["share", *names, "gain"],
+        [[f"{point.share:g}", *(point.rewards[name] for name in names), point.gain] for point in study.sizes],
     )
 
 
