@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from trl import RewardConfig, RewardTrainer
 
+from preforch_training.encoders import encoder_path
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.rewards import BradleyTerryReward, classifier_text
 from preforch_training.trainers import run_trainer
@@ -29,9 +30,10 @@ def train_classifier(
     """Train and save one checkpoint with its tokenizer. `work` keeps trainer checkpoints across kills."""
     # The head starts at random, before the trainer sets its seed.
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(settings.base, revision=settings.revision, truncation_side="left")
+    base = encoder_path(settings.base)
+    tokenizer = AutoTokenizer.from_pretrained(base, revision=settings.revision, truncation_side="left")
     model = AutoModelForSequenceClassification.from_pretrained(
-        settings.base, revision=settings.revision, num_labels=1, dtype="float32"
+        base, revision=settings.revision, num_labels=1, dtype="float32"
     )
     if tokenizer.pad_token is None:
         raise ValueError(f"tokenizer of {settings.base!r} has no pad token; without one, scores depend on padding")

@@ -257,21 +257,30 @@ class Scorer:
     ) -> np.ndarray:
         """Raw rewards, (N, K). `folds[i]`: fold of the models to use, None for the full ones (the default)."""
         fold_of = list(folds) if folds is not None else [None] * len(prompts)
-        rewards_NK = np.zeros((len(prompts), len(self._config.names)))
-        for k, name in enumerate(self._config.names):
-            reward = self._config.reward[name]
-            used = fold_of if reward.kind in TRAINED else [None] * len(prompts)
-            for fold in sorted(set(used), key=lambda f: -1 if f is None else f):
-                rows = [i for i, f in enumerate(used) if f == fold]
-                rewards_NK[rows, k] = score(
-                    reward,
-                    self._run.reward(name),
-                    self._run.encoder_cache,
-                    [prompts[i] for i in rows],
-                    [responses[i] for i in rows],
-                    fold,
-                )
-        return rewards_NK
+        return np.stack([self.of_objective(name, prompts, responses, fold_of) for name in self._config.names], axis=1)
+
+    def of_objective(
+        self,
+        name: str,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        folds: Sequence[int | None] | None = None,
+    ) -> np.ndarray:
+        """Raw rewards of one objective, (N,)."""
+        reward = self._config.reward[name]
+        used = [None] * len(prompts) if folds is None or reward.kind not in TRAINED else folds
+        rewards_N = np.zeros(len(prompts))
+        for fold in sorted(set(used), key=lambda f: -1 if f is None else f):
+            rows = [i for i, f in enumerate(used) if f == fold]
+            rewards_N[rows] = score(
+                reward,
+                self._run.reward(name),
+                self._run.encoder_cache,
+                [prompts[i] for i in rows],
+                [responses[i] for i in rows],
+                fold,
+            )
+        return rewards_N
 
     def calibrated(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """Calibrated rewards by the full models, (N, K)."""

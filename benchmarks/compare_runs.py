@@ -1,0 +1,89 @@
+"""Two runs on the same data, judged on the same test pairs: reward models and orchestrators, paired differences.
+
+In:  folders of two runs whose stage `data` is the same. Orchestrators are judged by the first run's rewards.
+Out: a Markdown table on stdout.
+
+    python benchmarks/compare_runs.py runs/hh-cpu runs/hh-tuned
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from preforch_models.manifest import digest, read_manifest
+from preforch_training.config import RunConfig, read_config
+from preforch_training.evaluation import preference_hits
+from preforch_training.intervals import mean_interval
+from preforch_training.markdown import table
+from preforch_training.pair_rewards import pair_rewards
+from preforch_training.prediction import predict_weights
+from preforch_training.records import PreferencePair, Prompt, by_id, read_records
+from preforch_training.rewards import open_scorer
+from preforch_training.run import Run
+from preforch_training.score_table import read_calibration, read_scores
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    options = parse(argv)
+    configs = [read_config(folder / "config.toml") for folder in (options.first, options.second)]
+    runs = [config.open_run() for config in configs]
+    first, second = (digest(read_manifest(run.data).files) for run in runs)
+    if first != second:
+        raise SystemExit(f"{options.first} and {options.second} have different data; compare runs on the same")
+    print("\n".join(compare(configs, runs, seed=options.seed, draws=options.draws)))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Two runs on the same data, judged on the same test pairs.")
+    parser.add_argument("first", type=Path, help="folder of a run")
+    parser.add_argument("second", type=Path, help="folder of a run with the same data")
+    parser.add_argument("--draws", type=int, default=1000, help="redraws of the bootstrap over prompts")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    return parser.parse_args(argv)
+
+
+def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, seed: int, draws: int) -> list[str]:
+    """One row per objective, and one for the weights where both runs have an orchestrator."""
+    prompts = by_id(read_records(runs[0].data / "prompts.jsonl", Prompt))
+    pairs = [p for p in read_records(runs[0].data / "pairs.jsonl", PreferencePair) if p.split == "test"]
+    measured = []
+    for name in configs[0].names:
+        own = [pair for pair in pairs if pair.objective == name]
+        hits = [reward_hits(config, run, name, own, prompts) for config, run in zip(configs, runs, strict=True)]
+        measured.append((f"pair accuracy {name}", [pair.prompt_id for pair in own], hits))
+    if all(run.orchestrator.exists() for run in runs):
+        measured.append(("preference accuracy of f(x)", *weight_hits(configs[0], runs, prompts)))
+    rows = []
+    for what, ids, (ours, theirs) in measured:
+        group_N = np.unique(ids, return_inverse=True)[1]
+        shown = [mean_interval(hits, group_N, seed=seed, draws=draws) for hits in (ours, theirs, theirs - ours)]
+        rows.append([what, len(ids), *shown])
+    return table(["on test pairs", "pairs", "first", "second", "second minus first"], rows).splitlines()
+
+
+def reward_hits(
+    config: RunConfig, run: Run, name: str, pairs: Sequence[PreferencePair], prompts: dict[str, Prompt]
+) -> np.ndarray:
+    """Whether one objective's full model orders its own test pairs as labelled, (N,); ties count half."""
+    asked = [prompts[pair.prompt_id] for pair in pairs]
+    responses = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    reward_N = open_scorer(run, config).of_objective(name, [*asked, *asked], responses)
+    margin_N = reward_N[: len(pairs)] - reward_N[len(pairs) :]
+    return np.asarray((np.sign(margin_N) + 1) / 2)
+
+
+def weight_hits(
+    config: RunConfig, runs: Sequence[Run], prompts: dict[str, Prompt]
+) -> tuple[list[str], list[np.ndarray]]:
+    """Prompt ids of the overall test pairs, and whether each run's weights order them by the first run's rewards."""
+    scored = [entry for entry in read_scores(runs[0].scores) if entry.split == "test"]
+    pairs = pair_rewards(scored, read_calibration(runs[0].scores), config.names)
+    texts = [prompts[prompt_id].text for prompt_id in pairs.prompt_ids]
+    margin_NK = pairs.chosen_NK - pairs.rejected_NK
+    return pairs.prompt_ids, [preference_hits(predict_weights(run.orchestrator, texts), margin_NK) for run in runs]
+
+
+if __name__ == "__main__":
+    main()
