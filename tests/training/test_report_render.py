@@ -183,6 +183,8 @@ def test_a_study_is_a_part_of_the_markdown_the_most_likely_choice_first(good: Re
     text = render(good.model_copy(update={"study": study}), {}).partition("## Study")[2]
     for line in (
         "* orchestration does not beat the best constant",
+        "Cannot be fitted here, because margins are perfect: log_odds.",
+        "| 0.5 | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |",
         "| helpful | 1.00 | -0.73 |",
         "| helpful | 0.55 -> 0.50, 0.90 -> 1.00 |",
         "| 0.5 | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |",

@@ -179,10 +179,13 @@ def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[st
     result = next(result for result in table if result.choice == recommended)
     if result.gain.low > 0:
         return []
+    verdict = "is worse than" if result.gain.high < 0 else "does not beat"
+    likeliest = max(table, key=lambda other: other.log_likelihood)
+    other = "" if likeliest is result else f" The likeliest alternative ({likeliest.choice}) gains {likeliest.gain}."
     return [
-        "orchestration does not beat the best constant beyond chance on these data: gain in preference accuracy "
+        f"orchestration {verdict} the best constant beyond chance on these data: gain in preference accuracy "
         f"{result.gain}. A constant is simpler; serve it as the user's weights, or collect preferences that differ by "
-        "prompt"
+        f"prompt.{other}"
     ]
 
 

@@ -29,7 +29,7 @@ def render_study(study: Study) -> str:
         "### Alternatives",
         "The log-likelihood is that of the labels under sigma(s f(x).(r+ - r-)), with one learned s.",
         alternatives_table(study.table),
-        *(f"Cannot be fitted here: {choice}: {reason}" for choice, reason in study.unfitted.items()),
+        *unfitted_lines(study),
         *_if(study.limit, "AUROC of a supervised classifier on the same vectors: {}."),
         *(["### Weights by category", category_table(study)] if study.categories else []),
         *(["### Whole categories held out", alternatives_table([study.by_category])] if study.by_category else []),
@@ -107,6 +107,14 @@ def alternatives_table(results: Sequence[ChoiceResult]) -> str:
             for r in ordered
         ],
     )  # fmt: skip
+
+
+def unfitted_lines(study: Study) -> list[str]:
+    """One line for each reason, with the choices that it rules out."""
+    choices: dict[str, list[str]] = {}
+    for choice, reason in study.unfitted.items():
+        choices.setdefault(reason, []).append(choice)
+    return [f"Cannot be fitted here, because {reason}: {'; '.join(found)}." for reason, found in choices.items()]
 
 
 def category_table(study: Study) -> str:
