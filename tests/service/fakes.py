@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,8 +102,11 @@ class FakeUpstream:
         for piece in (token, str(value))
     ]
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
 
-    async def request(self, method: str, path: str, body: bytes | None = None) -> FakeAnswer:
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> FakeAnswer:
         if self.down:
             raise UpstreamDown("no engine here")
         if path == "/health":
@@ -116,6 +119,7 @@ class FakeUpstream:
         if path == "/tokenize":
             return json_answer({"token_strs": self.tokens(sent["chat_template_kwargs"]["weights"])})
         self.bodies.append(sent | {"path": path})
+        self.headers.append(headers or {})
         return self.answer(sent)
 
 
