@@ -92,7 +92,7 @@ def load_recommender(settings: ServeSettings, bundle: Bundle) -> OnnxRecommender
     check_distributions(installed_distributions())
     recommender = OnnxRecommender(bundle, device=settings.device, threads=settings.orchestrator_threads)
     difference = replay_golden(bundle, recommender)
-    logger.info("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
+    logger.debug("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
     return recommender
 
 
