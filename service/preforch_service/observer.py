@@ -41,6 +41,7 @@ class Observation:
     trace: "Trace | None" = None
     started: float = field(default_factory=time.perf_counter)
     read_at: float | None = None
+    weighing: bool = False
     asked_at: float | None = None
     first_byte_at: float | None = None
     status: int = CLIENT_LEFT
@@ -54,6 +55,7 @@ class Observation:
     async def weighs(self, deciding: Awaitable[list[Decision]]) -> list[Decision]:
         """Await the decisions on the weights and note them."""
         started = time.time_ns()
+        self.weighing = True
         decisions = await deciding
         sources = {decision.source for decision in decisions}
         self.source = sources.pop() if len(sources) == 1 else "mixed"
@@ -100,8 +102,8 @@ class Observation:
         if self.read_at is None:
             return "reading"
         if self.asked_at is None:
-            return "recommending"
-        return "waiting" if self.first_byte_at is None else "answering"
+            return "weights" if self.weighing else "waiting"
+        return "first_byte" if self.first_byte_at is None else "answer"
 
     @property
     def first_byte_seconds(self) -> float | None:

@@ -28,14 +28,14 @@ HELLO = {"messages": [{"role": "user", "content": MARKER}]}
 
 @contextmanager
 def logged(formatter: logging.Formatter) -> Iterator[io.StringIO]:
-    """All that is logged meanwhile, from INFO on."""
+    """All that is logged meanwhile, at the levels of a gateway."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     root, ours = logging.getLogger(), logging.getLogger("preforch_service")
     levels = root.level, ours.level
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)
     try:
         yield stream

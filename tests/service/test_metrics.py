@@ -14,7 +14,8 @@ from preforch_models.objectives import Objective
 from preforch_service.errors import ClientGone
 from preforch_service.gateway import Gateway
 from preforch_service.metrics import Metrics
-from preforch_service.observer import Observer
+from preforch_service.observer import Observation, Observer
+from preforch_service.weighing import Decision
 from processes import wait_until
 from prometheus_client import generate_latest
 from starlette.types import Message, Receive, Scope, Send
@@ -215,20 +216,29 @@ def test_a_client_that_leaves_a_stream_is_counted(bundle: Bundle) -> None:
     with running(gateway) as url:
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=HELLO | {"stream": True}) as response:
             next(response.iter_raw())
-        assert wait_until(lambda: series(gateway.metrics, "cancellations_total") == {("answering",): 1})
+        assert wait_until(lambda: series(gateway.metrics, "cancellations_total") == {("answer",): 1})
     leave.set()
 
 
-@pytest.mark.parametrize("phase", ["reading", "recommending"])
+@pytest.mark.parametrize("phase", ["reading", "waiting", "weights", "first_byte"])
 def test_the_phase_in_which_a_client_leaves(phase: str) -> None:
     metrics = Metrics()
-    body: list[Message] = [{"type": "http.request", "body": b"{}"}] if phase == "recommending" else []
+    body: list[Message] = [] if phase == "reading" else [{"type": "http.request", "body": b"{}"}]
     messages: Iterator[Message] = iter([*body, {"type": "http.disconnect"}])
+    decision = Decision({}, "user", None, clamped=False, bundle="b")
+
+    async def decide() -> list[Decision]:
+        return [decision]
 
     async def receive() -> Message:
         return next(messages)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen: Observation = scope["state"]["observation"]
+        if phase in ("weights", "first_byte"):
+            await seen.weighs(decide())
+        if phase == "first_byte":
+            seen.asks_engine("/v1/completions")
         while (await receive())["type"] != "http.disconnect":
             pass
         raise ClientGone

@@ -1,5 +1,6 @@
 """Every answer has a request id, which the engine, the log and the client agree on."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 
@@ -8,6 +9,10 @@ import pytest
 from fakes import FakeUpstream, make_gateway, running
 from preforch_models.bundle import Bundle
 from preforch_service.gateway import Gateway
+from preforch_service.logs import AccessLog
+from preforch_service.metrics import Metrics
+from preforch_service.observer import Observer
+from starlette.types import Message, Receive, Scope, Send
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -61,6 +66,21 @@ def test_a_client_may_name_its_request_within_an_alphabet(client: httpx.Client) 
     for wrong in ("a b", "x" * 129, "", "<b>"):
         given = client.get("/nowhere", headers={"X-Request-Id": wrong}).headers["X-Request-Id"]
         assert re.fullmatch(r"[0-9a-f]{32}", given)
+
+
+def test_the_name_of_the_key_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["key_name"] = "team"
+
+    async def nothing(*_: object) -> Message:
+        return {}
+
+    observer = Observer(app, metrics=Metrics(), access_log=AccessLog(), tracing=None)
+    with caplog.at_level("INFO", logger="preforch_service.access"):
+        asyncio.run(observer({"type": "http", "path": "/x", "method": "MADE-UP", "headers": []}, nothing, nothing))  # type: ignore[arg-type]
+    (record,) = caplog.records
+    facts = record.__dict__["facts"]
+    assert (facts["key"], facts["method"], facts["route"]) == ("team", "_OTHER", "other")
 
 
 def test_the_engine_gets_the_id_and_no_header_of_the_client(client: httpx.Client, upstream: FakeUpstream) -> None:

@@ -1,5 +1,6 @@
 """Traces reach a collector over real HTTP, go on the client's trace, and are handed on to the engine."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -151,6 +153,22 @@ def test_paths_and_queries_stay_out(bundle: Bundle, path: str) -> None:
     collector, _ = traced(bundle, FakeUpstream(), path, {"nobody-may-see": 1}, {})
     assert len(collector.spans) == 1
     assert not any(b"may-see" in body for body in collector.bodies)
+
+
+def test_a_real_gateway_sends_its_traces_before_it_ends(bundle_folder: Path) -> None:
+    with collecting() as (collector, endpoint):
+        options = ["--weights-only", "--port", "0", "--otlp-endpoint", endpoint]
+        command = [sys.executable, "-m", "preforch_service", str(bundle_folder), *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            url = process.stdout.readline().split()[-1]
+            httpx.post(f"{url}/weights", json={"prompt": "hello"}, headers=TRACED, timeout=60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            assert f"trace_id={TRACE}" in process.stderr.read()
+        assert set(collector.spans) == {"POST /weights", "recommendation"}
+        assert {span.trace_id.hex() for span in collector.spans.values()} == {TRACE}
 
 
 def test_without_an_endpoint_opentelemetry_is_not_imported() -> None:
