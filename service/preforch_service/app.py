@@ -6,6 +6,8 @@ from starlette.exceptions import HTTPException
 from preforch_service.edge import Edge
 from preforch_service.errors import ApiError, error_response, from_status
 from preforch_service.gateway import Gateway
+from preforch_service.logs import AccessLog
+from preforch_service.observer import Observer
 from preforch_service.routes_generate import generate_router
 from preforch_service.routes_health import health_router
 from preforch_service.routes_openai import openai_router
@@ -46,5 +48,12 @@ def create_app(gateway: Gateway) -> FastAPI:
         readiness=gateway.readiness,
         metrics=gateway.metrics,
         in_flight=gateway.in_flight,
+    )
+    # The last one added is the outermost.
+    app.add_middleware(
+        Observer,
+        metrics=gateway.metrics,
+        access_log=AccessLog() if gateway.settings.access_log else None,
+        tracing=gateway.tracing,
     )
     return app

@@ -1,13 +1,13 @@
 """`preforch serve`: arguments in, exit code out. 2: wrong input, said in one line. 1: the engine cannot start."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 from preforch_models.objectives import explain
 from pydantic import ValidationError
 
+from preforch_service.logs import configure_logging
 from preforch_service.server import serve
 from preforch_service.settings import ServeSettings
 
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--control-tokens", choices=["escape", "reject"], help="what to do with control strings, default escape")
     add("--template-kwarg", dest="template_kwargs", action="append", metavar="KEY", help="users may set it")
     add("--max-body-bytes", type=int, metavar="N", help="default 4 MiB")
+    add("--log-format", choices=["text", "json"], help="of the lines on stderr, default text")
+    add("--access-log", action=argparse.BooleanOptionalAction, help="one line per request, default on")
+    add("--otlp-endpoint", metavar="URL", help="OpenTelemetry collector to send traces to, default none")
     add("--drain-timeout", type=float, metavar="S", help="for running answers after SIGTERM, default 30")
     add("--engine-arg", dest="engine_args", action="append", metavar="ARG", help="to vLLM: --engine-arg=--flag")
     add("--engine-log", type=Path, metavar="FILE", help="default: a temporary file, shown when the engine fails")
@@ -40,10 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve. Returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     known = {name: value for name, value in vars(args).items() if name in ServeSettings.model_fields}
     try:
-        return serve(ServeSettings.model_validate(known))
+        settings = ServeSettings.model_validate(known)
+        configure_logging(settings.log_format, sys.stderr)
+        return serve(settings)
     except ValidationError as error:
         return _wrong(explain(error))
     except (ValueError, OSError) as error:

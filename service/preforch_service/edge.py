@@ -1,11 +1,8 @@
-"""Pure ASGI middleware around everything: Host check, draining, request id, metrics, and the last word on errors."""
+"""Pure ASGI middleware around the routes: Host check, draining, and the last word on errors."""
 
 import logging
-import re
-import time
-import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preforch_service.errors import ApiError, BadRequest, ClientGone, Unavailable, error_response, from_status
@@ -13,7 +10,6 @@ from preforch_service.metrics import Metrics
 from preforch_service.readiness import Readiness
 
 HEALTH = ("/livez", "/readyz")
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 logger = logging.getLogger(__name__)
 
@@ -52,27 +48,13 @@ class Edge:
             await self._counted(scope, receive, send)
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        status = 499
-        sending = send
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await sending(message)
-
         self._in_flight.count += 1
         self._metrics.in_flight.inc()
         try:
-            await self._guarded(scope, receive, noting, self._refusal(scope))
+            await self._guarded(scope, receive, send, self._refusal(scope))
         finally:
             self._in_flight.count -= 1
             self._metrics.in_flight.dec()
-            # The template of the route: a path that a client makes up must not become a label.
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         host = Headers(scope=scope).get("host", "")
@@ -83,16 +65,12 @@ class Edge:
         return None
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, refusal: ApiError | None) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.match(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
         async def marking(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
         try:
@@ -101,8 +79,9 @@ class Edge:
             else:
                 await self._app(scope, receive, marking)
         except ClientGone:
-            logger.info("client left, request %s", request_id)
+            # The observer has seen it too, and counts it.
+            return
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request failed", extra={"facts": {"request_id": scope["state"]["request_id"]}})
             if not started:
                 await error_response(from_status(500))(scope, receive, marking)

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preforch_models.bundle import Bundle
 from preforch_models.context import ControlStrings
@@ -18,12 +18,17 @@ from preforch_service.edge import InFlight
 from preforch_service.engine_request import Prepared, Preparer, encode_json
 from preforch_service.errors import Unavailable
 from preforch_service.metrics import Metrics
+from preforch_service.observer import observation_of
 from preforch_service.readiness import Readiness
 from preforch_service.recommender import Recommender
 from preforch_service.relay import RelayResponse, relay_events, splice
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import Answer, Upstream, UpstreamDown, read_all
 from preforch_service.weighing import HEADER, Decision, Weigher
+
+if TYPE_CHECKING:
+    # The SDK is loaded only where traces are wanted.
+    from preforch_service.tracing import Tracing
 
 EVENT_STREAM = "text/event-stream"
 
@@ -47,6 +52,7 @@ class Gateway:
     readiness: Readiness
     metrics: Metrics
     engine: EngineSide | None
+    tracing: "Tracing | None" = None
     in_flight: InFlight = field(default_factory=InFlight)
 
     async def read(self, request: Request) -> dict[str, Any]:
@@ -62,6 +68,7 @@ def build_gateway(
     metrics: Metrics,
     card: PolicyCard | None = None,
     upstream: Upstream | None = None,
+    tracing: "Tracing | None" = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> Gateway:
     """Put the parts together; card and upstream come together, or not at all for weights only."""
@@ -74,7 +81,8 @@ def build_gateway(
         side = EngineSide(upstream, preparer, model)
     weigher = Weigher(bundle, recommender, deadline=settings.orchestrator_deadline, metrics=metrics)
     readiness = Readiness(upstream, model=model, form=bundle.info.context, metrics=metrics, on_ready=on_ready)
-    return Gateway(settings, bundle, weigher, readiness, metrics, side)
+    metrics.use_bundle(bundle)
+    return Gateway(settings, bundle, weigher, readiness, metrics, side, tracing)
 
 
 def weights_header(request: Request) -> str | None:
@@ -127,12 +135,16 @@ async def start_generation(
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
 
+    seen = observation_of(request)
+
     async def ask() -> tuple[Decision, Answer]:
-        (decision,) = await gateway.weigher.decide([prepared.text], prepared.asked)
+        (decision,) = await seen.weighs(gateway.weigher.decide([prepared.text], prepared.asked))
         # Unique in the engine even when a client uses an id twice.
         request_id = f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"
         body = encode_json(prepared.finish(decision.weights) | {"request_id": request_id})
-        return decision, await engine.upstream.request("POST", path, body)
+        answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
+        seen.engine_answered(answer.status)
+        return decision, answer
 
     try:
         decision, answer = await until_disconnect(request, ask())

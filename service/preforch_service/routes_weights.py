@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from preforch_service.body import until_disconnect, validate
 from preforch_service.gateway import Gateway, weights_header
 from preforch_service.messages import orchestrator_text, read_messages
+from preforch_service.observer import observation_of
 from preforch_service.weighing import HEADER, Decision, combine_carriers
 from preforch_service.wire import Messages, Recommended, WeightsRequest, request_schema
 
@@ -33,7 +34,8 @@ def weights_router(gateway: Gateway) -> APIRouter:
         carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
         asked = combine_carriers(carriers, gateway.bundle.names)
         texts = [text_of_input(given) for given in asked_for.each()]
-        decisions = await until_disconnect(request, gateway.weigher.decide(texts, asked))
+        deciding = gateway.weigher.decide(texts, asked)
+        decisions = await until_disconnect(request, observation_of(request).weighs(deciding))
         results = [recommended(decision) for decision in decisions]
         return results[0] if asked_for.inputs is None else {"results": results, "bundle": gateway.bundle.revision}
 

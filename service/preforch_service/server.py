@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from preforch_models.bundle import Bundle, read_bundle
@@ -29,6 +30,9 @@ from preforch_service.recommender import OnnxRecommender, check_distributions, i
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import AiohttpUpstream
 from preforch_service.weighing import announced
+
+if TYPE_CHECKING:
+    from preforch_service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +92,7 @@ def load_recommender(settings: ServeSettings, bundle: Bundle) -> OnnxRecommender
     check_distributions(installed_distributions())
     recommender = OnnxRecommender(bundle, device=settings.device, threads=settings.orchestrator_threads)
     difference = replay_golden(bundle, recommender)
-    logger.info("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
+    logger.debug("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
     return recommender
 
 
@@ -117,6 +121,18 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
         yield sock
 
 
+@contextlib.contextmanager
+def traced(settings: ServeSettings) -> "Iterator[Tracing | None]":
+    """Traces, where they are wanted; only then is OpenTelemetry imported."""
+    if settings.otlp_endpoint is None:
+        yield None
+        return
+    from preforch_service.tracing import traced_to
+
+    with traced_to(settings.otlp_endpoint) as tracing:
+        yield tracing
+
+
 def serve(settings: ServeSettings) -> int:
     """Serve until a signal comes. Returns the exit code."""
     bundle = read_bundle(find_bundle(settings.path))
@@ -127,11 +143,12 @@ def serve(settings: ServeSettings) -> int:
         contextlib.closing(recommender),
         listening(settings) as sock,
         exposed(metrics, host=settings.host, port=settings.metrics_at),
+        traced(settings) as tracing,
         private_folder() as folder,
     ):
         card, policy = loaded or (None, None)
         engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
-        return asyncio.run(_serve(settings, bundle, recommender, card, engine, sock, metrics))
+        return asyncio.run(_serve(settings, bundle, recommender, card, engine, sock, metrics, tracing))
 
 
 async def _serve(
@@ -142,6 +159,7 @@ async def _serve(
     engine: Engine | None,
     sock: socket.socket,
     metrics: Metrics,
+    tracing: "Tracing | None",
 ) -> int:
     def announce() -> None:
         if engine is not None:
@@ -150,7 +168,14 @@ async def _serve(
 
     async with _upstream(settings, engine) as upstream:
         gateway = build_gateway(
-            settings, bundle, recommender, metrics=metrics, card=card, upstream=upstream, on_ready=announce
+            settings,
+            bundle,
+            recommender,
+            metrics=metrics,
+            card=card,
+            upstream=upstream,
+            tracing=tracing,
+            on_ready=announce,
         )
         return await _run(gateway, engine, sock)
 
@@ -221,5 +246,5 @@ async def _progress(readiness: Readiness) -> None:
     """Say that the engine is loading, until it has loaded."""
     started = time.monotonic()
     while readiness.engine_blocked is not None:
-        print(f"{readiness.engine_blocked} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
+        logger.info("%s (%.0f s)", readiness.engine_blocked, time.monotonic() - started)
         await asyncio.sleep(4)

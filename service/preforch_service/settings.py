@@ -7,6 +7,8 @@ from typing import Literal
 from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
+from preforch_service.logs import LogFormat
+
 Device = Literal["auto", "cpu", "cuda"]
 ControlMode = Literal["escape", "reject"]
 
@@ -43,6 +45,9 @@ class ServeSettings(Record):
     control_tokens: ControlMode = "escape"
     template_kwargs: tuple[str, ...] = Field(default=(), description="chat_template_kwargs that users may set")
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
+    log_format: LogFormat = "text"
+    access_log: bool = Field(default=True, description="one line per request")
+    otlp_endpoint: str | None = Field(default=None, description="collector of traces; spans go to its /v1/traces")
     drain_timeout: float = Field(default=30.0, ge=0)
     engine_args: tuple[str, ...] = ()
     engine_log: Path | None = Field(default=None, description="default: a file in the private temporary folder")
@@ -55,6 +60,8 @@ class ServeSettings(Record):
             raise ValueError("upstream and policy_card belong together: the gateway cannot see the checkpoint there")
         if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
             raise ValueError(f"upstream must be an http:// or https:// URL, got {self.upstream!r}")
+        if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"otlp_endpoint must be an http:// or https:// URL, got {self.otlp_endpoint!r}")
         if "weights" in self.template_kwargs:
             raise ValueError("template_kwargs cannot hold 'weights': the gateway sets them")
         if not is_loopback(self.host) and not self.no_auth:

@@ -3,7 +3,7 @@
 In:  method, path, JSON bytes. Out: an `Answer` whose bytes are read as they come.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -43,7 +43,9 @@ class Answer(Protocol):
 class Upstream(Protocol):
     """What the gateway needs of an engine."""
 
-    async def request(self, method: str, path: str, body: bytes | None = None) -> Answer:
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Send a request and wait for the head of the answer. Raises UpstreamDown."""
         ...
 
@@ -105,22 +107,24 @@ class AiohttpUpstream:
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._session
 
-    async def request(self, method: str, path: str, body: bytes | None = None) -> AiohttpAnswer:
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> AiohttpAnswer:
         """Send a request; once more when a pooled connection turns out to be closed. Raises UpstreamDown."""
         try:
-            return await self._send(method, path, body)
+            return await self._send(method, path, body, headers)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             if isinstance(error, aiohttp.ClientConnectorError):
                 raise UpstreamDown(f"the engine cannot be reached: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UpstreamDown(f"the engine cannot be reached: {error!r}") from error
         try:
-            return await self._send(method, path, body)
+            return await self._send(method, path, body, headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UpstreamDown(f"the engine cannot be reached: {error!r}") from error
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> AiohttpAnswer:
-        headers = {"Accept-Encoding": "identity"}
+    async def _send(self, method: str, path: str, body: bytes | None, more: Mapping[str, str] | None) -> AiohttpAnswer:
+        headers = {"Accept-Encoding": "identity", **(more or {})}
         if body is not None:
             headers["Content-Type"] = "application/json"
         session = self._open_session()

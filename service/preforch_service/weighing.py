@@ -146,6 +146,8 @@ class Weigher:
             decisions = [self._merge(answer, asked, reason) for answer in recommended]
         for decision in decisions:
             self._metrics.decisions.labels(decision.source).inc()
+            raw = None if decision.recommended is None else decision.recommended.weights
+            self._metrics.weights.observe(decision.bundle, announced=decision.weights, recommended=raw)
         return decisions
 
     async def _recommend(self, texts: Sequence[str]) -> tuple[list[Recommendation | None], str | None]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.metrics import Metrics
 from preforch_service.recommender import Recommendation, Recommender
 from preforch_service.settings import ServeSettings
+from preforch_service.tracing import Tracing
 from preforch_service.upstream import UpstreamDown
 
 RECOMMENDED: Weights = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
@@ -102,8 +103,11 @@ class FakeUpstream:
         for piece in (token, str(value))
     ]
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
 
-    async def request(self, method: str, path: str, body: bytes | None = None) -> FakeAnswer:
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> FakeAnswer:
         if self.down:
             raise UpstreamDown("no engine here")
         if path == "/health":
@@ -116,6 +120,7 @@ class FakeUpstream:
         if path == "/tokenize":
             return json_answer({"token_strs": self.tokens(sent["chat_template_kwargs"]["weights"])})
         self.bodies.append(sent | {"path": path})
+        self.headers.append(headers or {})
         return self.answer(sent)
 
 
@@ -124,6 +129,7 @@ def make_gateway(
     *,
     recommender: Recommender | None = None,
     upstream: FakeUpstream | None = None,
+    tracing: Tracing | None = None,
     **settings: object,
 ) -> Gateway:
     """A gateway whose engine, if there is one, has been checked once."""
@@ -141,6 +147,7 @@ def make_gateway(
         metrics=Metrics(),
         card=card if upstream else None,
         upstream=upstream,
+        tracing=tracing,
     )
     asyncio.run(gateway.readiness.check())
     return gateway
