@@ -1,13 +1,16 @@
 """`preforch serve`: arguments in, exit code out. 2: wrong input, said in one line. 1: the engine cannot start."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from preforch_models.objectives import explain
 from pydantic import ValidationError
 
+from preforch_service.keys import read_keys
 from preforch_service.logs import configure_logging
+from preforch_service.request_limits import RequestLimits
 from preforch_service.server import serve
 from preforch_service.settings import ServeSettings
 
@@ -25,17 +28,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", help="default 127.0.0.1")
     add("--port", type=int, help="default 8000; 0 takes a free one")
     add("--metrics-port", type=int, help="default --port + 1, none where --port is 0; 0 is off")
+    add("--api-keys", type=Path, metavar="FILE", help="TOML that `preforch keygen` writes; see also PREFORCH_API_KEYS")
     add("--no-auth", action="store_true", help="serve other machines without API keys")
+    add("--cors-origin", dest="cors_origins", action="append", metavar="URL", help="pages of it may call; '*': any")
     add("--allowed-host", dest="allowed_hosts", action="append", metavar="NAME", help="Host header to answer; '*': any")
     add("--device", choices=["auto", "cpu", "cuda"], help="where the orchestrator runs, default auto")
     add("--orchestrator-threads", type=int, metavar="N", help="default 2")
     add("--orchestrator-deadline", type=float, metavar="S", help="later means fallback weights, default 2")
     add("--control-tokens", choices=["escape", "reject"], help="what to do with control strings, default escape")
     add("--template-kwarg", dest="template_kwargs", action="append", metavar="KEY", help="users may set it")
-    add("--max-body-bytes", type=int, metavar="N", help="default 4 MiB")
     add("--log-format", choices=["text", "json"], help="of the lines on stderr, default text")
     add("--access-log", action=argparse.BooleanOptionalAction, help="one line per request, default on")
     add("--otlp-endpoint", metavar="URL", help="OpenTelemetry collector to send traces to, default none")
+    for name, field in RequestLimits.model_fields.items():
+        kind = float if field.annotation is float else int
+        about = f"{field.description or ''}{', default ' + str(field.default) if field.default else ''}".lstrip(", ")
+        add(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=about)
     add("--drain-timeout", type=float, metavar="S", help="for running answers after SIGTERM, default 30")
     add("--engine-arg", dest="engine_args", action="append", metavar="ARG", help="to vLLM: --engine-arg=--flag")
     add("--engine-log", type=Path, metavar="FILE", help="default: a temporary file, shown when the engine fails")
@@ -45,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve. Returns the exit code."""
     known = {name: value for name, value in vars(args).items() if name in ServeSettings.model_fields}
     try:
-        settings = ServeSettings.model_validate(known)
+        keys = read_keys(getattr(args, "api_keys", None), os.environ)
+        settings = ServeSettings.model_validate({**known, "keys": keys})
         configure_logging(settings.log_format, sys.stderr)
         return serve(settings)
     except ValidationError as error:

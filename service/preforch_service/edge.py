@@ -1,10 +1,11 @@
-"""Pure ASGI middleware around the routes: Host check, draining, and the last word on errors."""
+"""Pure ASGI middleware around the routes: Host, draining, keys, and the last word on errors."""
 
 import logging
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preforch_service.access import Access
 from preforch_service.errors import ApiError, BadRequest, ClientGone, Unavailable, error_response, from_status
 from preforch_service.metrics import Metrics
 from preforch_service.readiness import Readiness
@@ -31,16 +32,27 @@ class Edge:
     """The outermost layer of the application."""
 
     def __init__(
-        self, app: ASGIApp, *, hosts: frozenset[str], readiness: Readiness, metrics: Metrics, in_flight: InFlight
+        self,
+        app: ASGIApp,
+        *,
+        hosts: frozenset[str],
+        access: Access,
+        readiness: Readiness,
+        metrics: Metrics,
+        in_flight: InFlight,
     ) -> None:
         self._app = app
         self._hosts = hosts
+        self._access = access
         self._readiness = readiness
         self._metrics = metrics
         self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            # No route speaks it, and none shall without passing the checks below.
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["path"] in HEALTH:
             await self._guarded(scope, receive, send, None)
@@ -51,7 +63,7 @@ class Edge:
         self._in_flight.count += 1
         self._metrics.in_flight.inc()
         try:
-            await self._guarded(scope, receive, send, self._refusal(scope))
+            await self._guarded(scope, receive, send, self._refusal(scope) or await self._access.refusal(scope))
         finally:
             self._in_flight.count -= 1
             self._metrics.in_flight.dec()

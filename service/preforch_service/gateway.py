@@ -16,7 +16,8 @@ from preforch_service.body import read_json, until_disconnect
 from preforch_service.control import ControlGuard
 from preforch_service.edge import InFlight
 from preforch_service.engine_request import Prepared, Preparer, encode_json
-from preforch_service.errors import Unavailable
+from preforch_service.errors import Forbidden, Unavailable, engine_error
+from preforch_service.keys import ApiKey
 from preforch_service.metrics import Metrics
 from preforch_service.observer import observation_of
 from preforch_service.readiness import Readiness
@@ -57,7 +58,7 @@ class Gateway:
 
     async def read(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request."""
-        return await read_json(request, limit=self.settings.max_body_bytes)
+        return await read_json(request, self.settings)
 
 
 def build_gateway(
@@ -125,15 +126,22 @@ class Generation:
             content = splice(content, "preference", preference)
         elif self.answer.status >= 500 and not await self.gateway.readiness.check():
             raise Unavailable("the engine is down", code="engine_down")
-        return Response(content, self.answer.status, headers=headers, media_type=self.answer.content_type)
+        else:
+            content = engine_error(self.answer.status, content)
+        return Response(content, self.answer.status, headers=headers, media_type="application/json")
 
 
 async def start_generation(
     gateway: Gateway, engine: EngineSide, request: Request, prepared: Prepared, path: str
 ) -> Generation:
     """Decide the weights and send the request. Raises Unavailable or ClientGone."""
+    caller: ApiKey | None = request.state.caller
+    if caller is not None and not caller.may_use(engine.model):
+        message = f"API key {caller.name!r} may not use model {engine.model!r}"
+        raise Forbidden(message, param="model", code="model_not_found")
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
+    salt = {} if caller is None else {"cache_salt": caller.salt}
 
     seen = observation_of(request)
 
@@ -141,7 +149,7 @@ async def start_generation(
         (decision,) = await seen.weighs(gateway.weigher.decide([prepared.text], prepared.asked))
         # Unique in the engine even when a client uses an id twice.
         request_id = f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"
-        body = encode_json(prepared.finish(decision.weights) | {"request_id": request_id})
+        body = encode_json(prepared.finish(decision.weights) | {"request_id": request_id} | salt)
         answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
         seen.engine_answered(answer.status)
         return decision, answer
@@ -154,8 +162,8 @@ async def start_generation(
     return Generation(gateway, engine, request, decision, answer)
 
 
-async def served_models(gateway: Gateway, engine: EngineSide) -> Response:
-    """The engine's models, without the path of the policy. Raises Unavailable."""
+async def served_models(gateway: Gateway, engine: EngineSide, caller: ApiKey | None) -> Response:
+    """The engine's models that the caller may use, without the path of the policy. Raises Unavailable."""
     try:
         answer = await engine.upstream.request("GET", "/v1/models")
         content = await read_all(answer)
@@ -164,10 +172,13 @@ async def served_models(gateway: Gateway, engine: EngineSide) -> Response:
         raise Unavailable("the engine is down", code="engine_down") from error
     if answer.status == 200:
         models = json.loads(content)
+        models["data"] = [model for model in models["data"] if caller is None or caller.may_use(model["id"])]
         for model in models["data"]:
             model["root"] = engine.model
         content = encode_json(models)
-    return Response(content, answer.status, media_type=answer.content_type)
+    else:
+        content = engine_error(answer.status, content)
+    return Response(content, answer.status, media_type="application/json")
 
 
 def event(value: dict[str, Any]) -> bytes:

@@ -23,8 +23,8 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
         return await (await start_generation(gateway, engine, request, prepared, "/v1/completions")).relay()
 
     @router.get("/models")
-    async def models() -> Response:
-        """The engine's models."""
-        return await served_models(gateway, engine)
+    async def models(request: Request) -> Response:
+        """The engine's models that the API key may use."""
+        return await served_models(gateway, engine, request.state.caller)
 
     return router

@@ -23,6 +23,7 @@ from preforch_models.policy_card import PolicyCard, check_control_strings, check
 from preforch_service.app import create_app
 from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
 from preforch_service.gateway import Gateway, build_gateway
+from preforch_service.listener import listener_config
 from preforch_service.locate import find_bundle, find_policy
 from preforch_service.metrics import Metrics, exposed
 from preforch_service.readiness import Readiness, replay_golden
@@ -195,9 +196,7 @@ async def _upstream(settings: ServeSettings, engine: Engine | None) -> AsyncIter
 async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> int:
     """Serve, watch and supervise until one of them ends."""
     loop = asyncio.get_running_loop()
-    config = uvicorn.Config(
-        create_app(gateway), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-    )
+    config = listener_config(create_app(gateway), gateway.settings)
     stopping = asyncio.Event()
 
     def on_signal() -> None:

@@ -1,13 +1,15 @@
 """What one gateway process is told. In: command line arguments. Out: a validated, frozen `ServeSettings`."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Literal
 
-from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
+from preforch_service.keys import Keys
 from preforch_service.logs import LogFormat
+from preforch_service.request_limits import RequestLimits
 
 Device = Literal["auto", "cpu", "cuda"]
 ControlMode = Literal["escape", "reject"]
@@ -25,8 +27,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class ServeSettings(Record):
-    """All settings of a gateway. Times are in seconds."""
+class ServeSettings(RequestLimits):
+    """All settings of a gateway, the limits of a request among them. Times are in seconds."""
 
     path: Path = Field(description="a run folder, or a bundle folder with upstream or weights_only")
     upstream: str | None = Field(default=None, description="URL of a vLLM server that runs already")
@@ -37,14 +39,15 @@ class ServeSettings(Record):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     metrics_port: int | None = Field(default=None, ge=0, le=65535, description="0 is off; default: port + 1")
+    keys: Keys = Field(default=Keys(), description="without data keys, only loopback is served")
     no_auth: bool = Field(default=False, description="serve other machines without API keys")
+    cors_origins: tuple[str, ...] = Field(default=(), description="origins whose pages may call; '*' allows all")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="Host headers besides loopback; '*' allows all")
     device: Device = "auto"
     orchestrator_threads: int = Field(default=2, ge=1)
     orchestrator_deadline: float = Field(default=2.0, gt=0, description="per prompt; later means fallback weights")
     control_tokens: ControlMode = "escape"
     template_kwargs: tuple[str, ...] = Field(default=(), description="chat_template_kwargs that users may set")
-    max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
     log_format: LogFormat = "text"
     access_log: bool = Field(default=True, description="one line per request")
     otlp_endpoint: str | None = Field(default=None, description="collector of traces; spans go to its /v1/traces")
@@ -64,8 +67,14 @@ class ServeSettings(Record):
             raise ValueError(f"otlp_endpoint must be an http:// or https:// URL, got {self.otlp_endpoint!r}")
         if "weights" in self.template_kwargs:
             raise ValueError("template_kwargs cannot hold 'weights': the gateway sets them")
-        if not is_loopback(self.host) and not self.no_auth:
-            raise ValueError(f"host {self.host!r} is open to other machines; only with no_auth (--no-auth)")
+        if self.keys.keys and self.no_auth:
+            raise ValueError("API keys and no_auth (--no-auth) exclude each other")
+        if not is_loopback(self.host) and not self.keys.keys and not self.no_auth:
+            allowed = "only with API keys (--api-keys, PREFORCH_API_KEYS) or no_auth (--no-auth)"
+            raise ValueError(f"host {self.host!r} is open to other machines; {allowed}")
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"cors_origins: an origin is '*' or like https://host:port, got {origin!r}")
         if self.metrics_at > 65535:
             raise ValueError(f"port {self.port} leaves no port + 1 for metrics; give metrics_port (--metrics-port)")
         return self

@@ -17,6 +17,7 @@ from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 from preforch_service.app import create_app
 from preforch_service.gateway import Gateway, build_gateway
+from preforch_service.listener import listener_config
 from preforch_service.metrics import Metrics
 from preforch_service.recommender import Recommendation, Recommender
 from preforch_service.settings import ServeSettings
@@ -156,8 +157,7 @@ def make_gateway(
 @contextmanager
 def running(gateway: Gateway) -> Iterator[str]:
     """Serve on a free port; gives the URL."""
-    config = uvicorn.Config(create_app(gateway), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(listener_config(create_app(gateway), gateway.settings))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()

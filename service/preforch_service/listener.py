@@ -1,0 +1,113 @@
+"""uvicorn as this gateway runs it.
+
+In:  the application and its limits. Out: a `uvicorn.Config` whose connections
+
+1. read a head (request line and headers) of bounded size in bounded time: httptools has no limit of its own;
+2. answer what is no HTTP in OpenAI's error shape;
+3. never become WebSockets.
+"""
+
+import asyncio
+import json
+from asyncio.events import TimerHandle
+from http import HTTPStatus
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from preforch_service.errors import error_body, from_status
+from preforch_service.request_limits import RequestLimits
+
+
+class HeadTooLarge(ValueError):
+    """Request line and headers are over the limit."""
+
+
+def listener_config(app: ASGIApp, limits: RequestLimits) -> uvicorn.Config:
+    """How to listen."""
+    return uvicorn.Config(
+        app,
+        http=protocol_within(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+    )
+
+
+def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
+    """uvicorn's protocol with limits for the head. uvicorn makes the instances, so the limits belong to the class."""
+
+    class LimitedProtocol(HttpToolsProtocol):
+        _head_bytes: int | None = 0  # None outside of a head
+        _too_large = False
+        _timer: TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._timer = self.loop.call_later(limits.receive_timeout, self._too_slow)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._head_bytes is not None:
+                self._head_bytes += len(data)
+                # One piece may hold the end of a small head and much of a body; the exact check is below.
+                if self._head_bytes - len(data) > limits.max_header_bytes:
+                    self._too_large = True
+                    self.send_400_response("")
+                    return
+            super().data_received(data)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._head_bytes = 0
+            if self._timer is None:
+                self._timer = self.loop.call_later(limits.receive_timeout, self._too_slow)
+
+        def on_headers_complete(self) -> None:
+            self._head_bytes = None
+            self._stop_timer()
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > limits.max_header_bytes:
+                self._too_large = True
+                raise HeadTooLarge
+            super().on_headers_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            if self.transport.is_closing():
+                return
+            if self._too_large:
+                message = f"request line and headers are larger than {limits.max_header_bytes} bytes"
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+            else:
+                self._refuse(HTTPStatus.BAD_REQUEST, "this is not a valid HTTP request")
+
+        def _too_slow(self) -> None:
+            self._timer = None
+            if not self._head_bytes:  # a connection opened in advance and never used
+                self.transport.close()
+            elif not self.transport.is_closing():
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no complete head in {limits.receive_timeout:g} s")
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _refuse(self, status: HTTPStatus, message: str) -> None:
+            """Answer without the application, and hang up. While another answer is being sent, only hang up."""
+            if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+                body = json.dumps(error_body(from_status(status, message))).encode()
+                head = (
+                    f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                )
+                self.transport.write(head.encode() + body)
+            self.transport.close()
+
+    return LimitedProtocol
