@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve. Returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Who reloads by a signal reads the outcome here.
+    logging.getLogger("preforch_service.reloading").setLevel(logging.INFO)
     known = {name: value for name, value in vars(args).items() if name in ServeSettings.model_fields}
     try:
         return serve(ServeSettings.model_validate(known))

@@ -5,6 +5,7 @@ ApiError
   NotFound           404
   TooLarge           413
   WrongContentType   415
+  BundleRefused      422  the bundle of a reload; the old one keeps serving
   Unavailable        503  with Retry-After
 ClientGone           nobody is left to answer
 """
@@ -55,6 +56,12 @@ class WrongContentType(BadRequest):
     """The body is not announced as JSON."""
 
     status = 415
+
+
+class BundleRefused(BadRequest):
+    """The bundle to reload is not usable."""
+
+    status = 422
 
 
 class Unavailable(ApiError):

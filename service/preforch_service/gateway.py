@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from preforch_models.bundle import Bundle
 from preforch_models.context import ControlStrings
 from preforch_models.policy_card import PolicyCard
 from starlette.requests import Request
@@ -19,11 +18,12 @@ from preforch_service.engine_request import Prepared, Preparer, encode_json
 from preforch_service.errors import Unavailable
 from preforch_service.metrics import Metrics
 from preforch_service.readiness import Readiness
-from preforch_service.recommender import Recommender
 from preforch_service.relay import RelayResponse, relay_events, splice
+from preforch_service.reloading import Reloader
+from preforch_service.serving import InForce
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import Answer, Upstream, UpstreamDown, read_all
-from preforch_service.weighing import HEADER, Decision, Weigher
+from preforch_service.weighing import HEADER, Decision
 
 EVENT_STREAM = "text/event-stream"
 
@@ -42,8 +42,8 @@ class Gateway:
     """Everything that a request needs. `engine` is None where only weights are served."""
 
     settings: ServeSettings
-    bundle: Bundle
-    weigher: Weigher
+    bundles: InForce
+    reloader: Reloader
     readiness: Readiness
     metrics: Metrics
     engine: EngineSide | None
@@ -56,8 +56,7 @@ class Gateway:
 
 def build_gateway(
     settings: ServeSettings,
-    bundle: Bundle,
-    recommender: Recommender,
+    bundles: InForce,
     *,
     metrics: Metrics,
     card: PolicyCard | None = None,
@@ -70,11 +69,12 @@ def build_gateway(
     side = None
     if card is not None and upstream is not None:
         guard = ControlGuard(ControlStrings(card.control_strings), mode=settings.control_tokens, metrics=metrics)
-        preparer = Preparer(bundle, guard, model=model, template_kwargs=settings.template_kwargs)
+        preparer = Preparer(card.context, guard, model=model, template_kwargs=settings.template_kwargs)
         side = EngineSide(upstream, preparer, model)
-    weigher = Weigher(bundle, recommender, deadline=settings.orchestrator_deadline, metrics=metrics)
-    readiness = Readiness(upstream, model=model, form=bundle.info.context, metrics=metrics, on_ready=on_ready)
-    return Gateway(settings, bundle, weigher, readiness, metrics, side)
+    form = bundles.current.bundle.info.context
+    readiness = Readiness(upstream, model=model, form=form, metrics=metrics, on_ready=on_ready)
+    reloader = Reloader(settings, bundles, readiness, metrics)
+    return Gateway(settings, bundles, reloader, readiness, metrics, side)
 
 
 def weights_header(request: Request) -> str | None:
@@ -128,7 +128,8 @@ async def start_generation(
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
 
     async def ask() -> tuple[Decision, Answer]:
-        (decision,) = await gateway.weigher.decide([prepared.text], prepared.asked)
+        with gateway.bundles.taken() as loaded:
+            (decision,) = await loaded.weigher.decide([prepared.text], prepared.asked)
         # Unique in the engine even when a client uses an id twice.
         request_id = f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"
         body = encode_json(prepared.finish(decision.weights) | {"request_id": request_id})

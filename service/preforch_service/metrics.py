@@ -28,6 +28,9 @@ class Metrics:
         self.control_strings = Counter(
             "preforch_control_strings", "Texts in which control strings were found", ["action"], registry=self.registry
         )
+        self.bundle_reloads = Counter(
+            "preforch_bundle_reloads", "Reloads of the bundle", ["result"], registry=self.registry
+        )
         self.ready = Gauge("preforch_ready", "1 while the gateway is ready", registry=self.registry)
         self.engine_starts = Counter("preforch_engine_starts", "Starts of the engine", registry=self.registry)
 
