@@ -48,7 +48,7 @@ def encoder_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def orchestrator(names: tuple[str, ...], vocabulary: int) -> OrchestratorModel:
+def orchestrator(names: tuple[str, ...], vocabulary: int, *, seed: int = 0) -> OrchestratorModel:
     """A random orchestrator whose weights differ visibly from prompt to prompt."""
     encoder = BertConfig(
         vocab_size=vocabulary,
@@ -59,7 +59,7 @@ def orchestrator(names: tuple[str, ...], vocabulary: int) -> OrchestratorModel:
         max_position_embeddings=MAX_TOKENS,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = OrchestratorModel(
             OrchestratorConfig(
                 encoder=encoder.to_diff_dict() | {"model_type": "bert"}, objectives=list(names), max_tokens=MAX_TOKENS
@@ -80,12 +80,12 @@ def golden_answer(model: OrchestratorModel, tokenizer: Tokenizer, text: str, nam
 
 
 def write_bundle(
-    target: Path, *, objectives: tuple[Objective, ...] = OBJECTIVES, encoding: Encoding = "digits"
+    target: Path, *, objectives: tuple[Objective, ...] = OBJECTIVES, encoding: Encoding = "digits", seed: int = 0
 ) -> Path:
     """A valid bundle."""
     names = names_of(objectives)
     tokenizer = encoder_tokenizer()
-    model = orchestrator(names, tokenizer.get_vocab_size())
+    model = orchestrator(names, tokenizer.get_vocab_size(), seed=seed)
     fallback = normalise(dict(zip(names, range(len(names), 0, -1), strict=True)), names)
     info = BundleInfo(
         objectives=objectives,

@@ -11,6 +11,7 @@ from preforch_service.errors import ApiError, error_response, from_status
 from preforch_service.gateway import Gateway
 from preforch_service.logs import AccessLog
 from preforch_service.observer import Observer
+from preforch_service.routes_admin import admin_router
 from preforch_service.routes_generate import generate_router
 from preforch_service.routes_health import health_router
 from preforch_service.routes_openai import openai_router
@@ -55,6 +56,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.include_router(health_router(gateway))
     app.include_router(weights_router(gateway))
+    app.include_router(admin_router(gateway))
     if gateway.engine is not None:
         app.include_router(generate_router(gateway, gateway.engine))
         app.include_router(openai_router(gateway, gateway.engine))

@@ -9,6 +9,7 @@ ApiError
   TooLarge           413
   WrongContentType   415
   RateLimited        429  with Retry-After
+  BundleRefused      422  the bundle of a reload; the old one keeps serving
   Unavailable        503  with Retry-After
 ClientGone           nobody is left to answer
 """
@@ -110,6 +111,12 @@ class RateLimited(ApiError):
     def headers(self) -> dict[str, str]:
         """When to come back."""
         return {"Retry-After": str(self.retry_after)}
+
+
+class BundleRefused(BadRequest):
+    """The bundle to reload is not usable."""
+
+    status = 422
 
 
 class Unavailable(ApiError):

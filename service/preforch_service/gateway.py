@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from preforch_models.bundle import Bundle
 from preforch_models.context import ControlStrings
 from preforch_models.policy_card import PolicyCard
 from starlette.requests import Request
@@ -21,11 +20,12 @@ from preforch_service.keys import ApiKey
 from preforch_service.metrics import Metrics
 from preforch_service.observer import observation_of
 from preforch_service.readiness import Readiness
-from preforch_service.recommender import Recommender
 from preforch_service.relay import RelayResponse, relay_events, splice
+from preforch_service.reloading import Reloader
+from preforch_service.serving import InForce
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import Answer, Upstream, UpstreamDown, read_all
-from preforch_service.weighing import HEADER, Decision, Weigher
+from preforch_service.weighing import HEADER, Decision
 
 if TYPE_CHECKING:
     # The SDK is loaded only where traces are wanted.
@@ -48,8 +48,8 @@ class Gateway:
     """Everything that a request needs. `engine` is None where only weights are served."""
 
     settings: ServeSettings
-    bundle: Bundle
-    weigher: Weigher
+    bundles: InForce
+    reloader: Reloader
     readiness: Readiness
     metrics: Metrics
     engine: EngineSide | None
@@ -63,8 +63,7 @@ class Gateway:
 
 def build_gateway(
     settings: ServeSettings,
-    bundle: Bundle,
-    recommender: Recommender,
+    bundles: InForce,
     *,
     metrics: Metrics,
     card: PolicyCard | None = None,
@@ -78,12 +77,13 @@ def build_gateway(
     side = None
     if card is not None and upstream is not None:
         guard = ControlGuard(ControlStrings(card.control_strings), mode=settings.control_tokens, metrics=metrics)
-        preparer = Preparer(bundle, guard, model=model, template_kwargs=settings.template_kwargs)
+        preparer = Preparer(card.context, guard, model=model, template_kwargs=settings.template_kwargs)
         side = EngineSide(upstream, preparer, model)
-    weigher = Weigher(bundle, recommender, deadline=settings.orchestrator_deadline, metrics=metrics)
-    readiness = Readiness(upstream, model=model, form=bundle.info.context, metrics=metrics, on_ready=on_ready)
-    metrics.use_bundle(bundle)
-    return Gateway(settings, bundle, weigher, readiness, metrics, side, tracing)
+    form = bundles.current.bundle.info.context
+    readiness = Readiness(upstream, model=model, form=form, metrics=metrics, on_ready=on_ready)
+    reloader = Reloader(settings, bundles, readiness, metrics)
+    metrics.use_bundle(bundles.current.bundle)
+    return Gateway(settings, bundles, reloader, readiness, metrics, side, tracing)
 
 
 def weights_header(request: Request) -> str | None:
@@ -146,7 +146,8 @@ async def start_generation(
     seen = observation_of(request)
 
     async def ask() -> tuple[Decision, Answer]:
-        (decision,) = await seen.weighs(gateway.weigher.decide([prepared.text], prepared.asked))
+        with gateway.bundles.taken() as loaded:
+            (decision,) = await seen.weighs(loaded.weigher.decide([prepared.text], prepared.asked))
         # Unique in the engine even when a client uses an id twice.
         request_id = f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"
         body = encode_json(prepared.finish(decision.weights) | {"request_id": request_id} | salt)

@@ -43,6 +43,10 @@ class Recommender(Protocol):
         """An answer for each text. May raise anything; the gateway then uses fallback weights."""
         ...
 
+    def close(self) -> None:
+        """Nothing is asked any more; free what answering takes."""
+        ...
+
 
 def installed_distributions() -> set[str]:
     """Names of all installed distributions."""

@@ -20,7 +20,7 @@ def health_router(gateway: Gateway) -> APIRouter:
         """200 when requests are served: bundle verified, engine reachable, template checked, not shutting down."""
         blocked = gateway.readiness.blocked
         if blocked is None:
-            return JSONResponse({"status": "ready", "bundle": gateway.bundle.revision})
+            return JSONResponse({"status": "ready", "bundle": gateway.bundles.current.bundle.revision})
         return JSONResponse({"status": "not ready", "reason": blocked}, status_code=503)
 
     return router

@@ -32,19 +32,21 @@ def weights_router(gateway: Gateway) -> APIRouter:
         """Weights for a prompt, a conversation, or up to 256 inputs."""
         asked_for = validate(WeightsRequest, await gateway.read(request))
         carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
-        asked = combine_carriers(carriers, gateway.bundle.names)
         texts = [text_of_input(given) for given in asked_for.each()]
-        deciding = gateway.weigher.decide(texts, asked)
-        decisions = await until_disconnect(request, observation_of(request).weighs(deciding))
+        with gateway.bundles.taken() as loaded:
+            asked = combine_carriers(carriers, loaded.bundle.names)
+            deciding = loaded.weigher.decide(texts, asked)
+            decisions = await until_disconnect(request, observation_of(request).weighs(deciding))
         results = [recommended(decision) for decision in decisions]
-        return results[0] if asked_for.inputs is None else {"results": results, "bundle": gateway.bundle.revision}
+        return results[0] if asked_for.inputs is None else {"results": results, "bundle": loaded.bundle.revision}
 
     @router.get("/objectives")
     async def objectives() -> dict[str, Any]:
         """What can be weighed, in order, and the weights that are used when the orchestrator does not answer."""
-        info = gateway.bundle.info
+        bundle = gateway.bundles.current.bundle
+        info = bundle.info
         listed = [{"name": o.name, "description": o.description, "bounds": [o.low, o.high]} for o in info.objectives]
         fallback = {name: round(value, 6) for name, value in info.fallback.items()}
-        return {"objectives": listed, "fallback": fallback, "bundle": gateway.bundle.revision}
+        return {"objectives": listed, "fallback": fallback, "bundle": bundle.revision}
 
     return router

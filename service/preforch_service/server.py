@@ -7,6 +7,7 @@ In:  settings. Out: an exit code: 0 after SIGTERM or SIGINT, 1 when the engine c
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import sys
 import time
@@ -16,18 +17,21 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
-from preforch_models.bundle import Bundle, read_bundle
+from preforch_models.bundle import Bundle
 from preforch_models.manifest import verify
 from preforch_models.policy_card import PolicyCard, check_control_strings, check_match, read_policy_card
 
 from preforch_service.app import create_app
 from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import listener_config
-from preforch_service.locate import find_bundle, find_policy
+from preforch_service.locate import find_policy
 from preforch_service.metrics import Metrics, exposed
-from preforch_service.readiness import Readiness, replay_golden
-from preforch_service.recommender import OnnxRecommender, check_distributions, installed_distributions
+from preforch_service.readiness import Readiness
+from preforch_service.recommender import check_distributions, installed_distributions
+from preforch_service.reloading import Reloader
+from preforch_service.serving import InForce, load_bundle, read_configured
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import AiohttpUpstream
 from preforch_service.weighing import announced
@@ -88,15 +92,6 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
     return card, policy
 
 
-def load_recommender(settings: ServeSettings, bundle: Bundle) -> OnnxRecommender:
-    """The bundle's orchestrator, after it has given the golden answers."""
-    check_distributions(installed_distributions())
-    recommender = OnnxRecommender(bundle, device=settings.device, threads=settings.orchestrator_threads)
-    difference = replay_golden(bundle, recommender)
-    logger.debug("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
-    return recommender
-
-
 def new_engine(
     settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, folder: Path, metrics: Metrics
 ) -> Engine:
@@ -136,12 +131,13 @@ def traced(settings: ServeSettings) -> "Iterator[Tracing | None]":
 
 def serve(settings: ServeSettings) -> int:
     """Serve until a signal comes. Returns the exit code."""
-    bundle = read_bundle(find_bundle(settings.path))
+    bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
-    recommender = load_recommender(settings, bundle)
+    check_distributions(installed_distributions())
     metrics = Metrics()
+    bundles = InForce(load_bundle(settings, bundle, metrics))
     with (
-        contextlib.closing(recommender),
+        contextlib.closing(bundles),
         listening(settings) as sock,
         exposed(metrics, host=settings.host, port=settings.metrics_at),
         traced(settings) as tracing,
@@ -149,13 +145,12 @@ def serve(settings: ServeSettings) -> int:
     ):
         card, policy = loaded or (None, None)
         engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
-        return asyncio.run(_serve(settings, bundle, recommender, card, engine, sock, metrics, tracing))
+        return asyncio.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
 
 
 async def _serve(
     settings: ServeSettings,
-    bundle: Bundle,
-    recommender: OnnxRecommender,
+    bundles: InForce,
     card: PolicyCard | None,
     engine: Engine | None,
     sock: socket.socket,
@@ -169,14 +164,7 @@ async def _serve(
 
     async with _upstream(settings, engine) as upstream:
         gateway = build_gateway(
-            settings,
-            bundle,
-            recommender,
-            metrics=metrics,
-            card=card,
-            upstream=upstream,
-            tracing=tracing,
-            on_ready=announce,
+            settings, bundles, metrics=metrics, card=card, upstream=upstream, tracing=tracing, on_ready=announce
         )
         return await _run(gateway, engine, sock)
 
@@ -204,6 +192,7 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
         loop.call_soon_threadsafe(stopping.set)
 
     server = GatewayServer(config, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, reload_on_signal, gateway.reloader)
     background = [
         asyncio.create_task(_progress(gateway.readiness)),
         asyncio.create_task(_drain(gateway, server, stopping)),
@@ -227,7 +216,16 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
             task.cancel()
         if engine is not None:
             await engine.stop()
+        await gateway.reloader.finish()
     return 0
+
+
+def reload_on_signal(reloader: Reloader) -> None:
+    """SIGHUP: as `POST /admin/reload`, with the outcome in the log alone."""
+    try:
+        reloader.start()
+    except Unavailable as error:
+        logger.warning("bundle not reloaded: %s", error)
 
 
 async def _drain(gateway: Gateway, server: GatewayServer, stopping: asyncio.Event) -> None:

@@ -94,6 +94,13 @@ class Recommended(BaseModel):
     bundle: str
 
 
+class Reloaded(BaseModel):
+    """Answer of /admin/reload: whether the bundle is another one than before, and the revision in force."""
+
+    reloaded: bool
+    bundle: str
+
+
 class Generated(BaseModel):
     """Answer of /generate. `texts` holds all answers where n is above 1."""
 

@@ -20,6 +20,7 @@ from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import listener_config
 from preforch_service.metrics import Metrics
 from preforch_service.recommender import Recommendation, Recommender
+from preforch_service.serving import InForce, assemble
 from preforch_service.settings import ServeSettings
 from preforch_service.tracing import Tracing
 from preforch_service.upstream import UpstreamDown
@@ -42,6 +43,7 @@ class FakeRecommender:
     delay: float = 0.0
     error: Exception | None = None
     texts: list[str] = field(default_factory=list)
+    closed: bool = False
 
     async def recommend(self, texts: Sequence[str]) -> list[Recommendation]:
         self.texts += texts
@@ -49,6 +51,9 @@ class FakeRecommender:
         if self.error is not None:
             raise self.error
         return [Recommendation(dict(self.weights), self.confidence) for _ in texts]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @dataclass
@@ -141,11 +146,12 @@ def make_gateway(
         revision="r",
         name="tiny",
     )
+    given = ServeSettings.model_validate({"path": Path("run"), **settings})
+    metrics = Metrics()
     gateway = build_gateway(
-        ServeSettings.model_validate({"path": Path("run"), **settings}),
-        bundle,
-        recommender or FakeRecommender(),
-        metrics=Metrics(),
+        given,
+        InForce(assemble(given, bundle, recommender or FakeRecommender(), metrics)),
+        metrics=metrics,
         card=card if upstream else None,
         upstream=upstream,
         tracing=tracing,
