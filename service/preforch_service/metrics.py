@@ -25,6 +25,18 @@ class Metrics:
         self.orchestrator_seconds = Histogram(
             "preforch_orchestrator_seconds", "Time of one call of the orchestrator", registry=self.registry
         )
+        self.orchestrator_queue = Gauge(
+            "preforch_orchestrator_queue", "Requests that wait for the orchestrator", registry=self.registry
+        )
+        self.orchestrator_batch_size = Histogram(
+            "preforch_orchestrator_batch_size",
+            "Texts in a batch",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self.registry,
+        )
+        self.cache_requests = Counter(
+            "preforch_cache_requests", "Texts looked up in the cache: hit or miss", ["result"], registry=self.registry
+        )
         self.control_strings = Counter(
             "preforch_control_strings", "Texts in which control strings were found", ["action"], registry=self.registry
         )

@@ -20,12 +20,14 @@ from preforch_models.manifest import verify
 from preforch_models.policy_card import PolicyCard, check_control_strings, check_match, read_policy_card
 
 from preforch_service.app import create_app
+from preforch_service.cache import Cache
 from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.locate import find_bundle, find_policy
 from preforch_service.metrics import Metrics, exposed
 from preforch_service.readiness import Readiness, replay_golden
-from preforch_service.recommender import OnnxRecommender, check_distributions, installed_distributions
+from preforch_service.recommender import OnnxRecommender, Recommendation
+from preforch_service.session import check_distributions, installed_distributions
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import AiohttpUpstream
 from preforch_service.weighing import announced
@@ -83,10 +85,21 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
     return card, policy
 
 
-def load_recommender(settings: ServeSettings, bundle: Bundle) -> OnnxRecommender:
+def load_recommender(
+    settings: ServeSettings, bundle: Bundle, *, cache: Cache[Recommendation], metrics: Metrics
+) -> OnnxRecommender:
     """The bundle's orchestrator, after it has given the golden answers."""
     check_distributions(installed_distributions())
-    recommender = OnnxRecommender(bundle, device=settings.device, threads=settings.orchestrator_threads)
+    recommender = OnnxRecommender(
+        bundle,
+        device=settings.device,
+        threads=settings.orchestrator_threads,
+        precision=settings.precision,
+        batch_tokens=settings.batch_tokens,
+        max_requests=settings.orchestrator_queue,
+        cache=cache,
+        metrics=metrics,
+    )
     difference = replay_golden(bundle, recommender)
     logger.info("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
     return recommender
@@ -121,8 +134,8 @@ def serve(settings: ServeSettings) -> int:
     """Serve until a signal comes. Returns the exit code."""
     bundle = read_bundle(find_bundle(settings.path))
     loaded = load_card(settings, bundle)
-    recommender = load_recommender(settings, bundle)
     metrics = Metrics()
+    recommender = load_recommender(settings, bundle, cache=Cache(settings.cache_entries), metrics=metrics)
     with (
         contextlib.closing(recommender),
         listening(settings) as sock,
