@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable
 
-from preforch_models.bundle import GOLDEN_TOLERANCE, Bundle
+from preforch_models.bundle import Bundle
 from preforch_models.context import ContextFormat, context_tokens, objective_tokens
 from preforch_models.conversation import conversation_text
 from preforch_models.manifest import ArtifactError
@@ -31,19 +31,21 @@ class TemplateError(ValueError):
 
 
 def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
-    """The largest difference to a golden answer. Raises ArtifactError when it is over the tolerance."""
+    """The largest difference to a golden answer. Raises ArtifactError when it is over the precision's tolerance."""
+    allowed, allowed_confidence = bundle.golden_tolerances(recommender.precision)
     answers = recommender.run([conversation_text(golden.messages) for golden in bundle.golden])
     largest = 0.0
     for number, (golden, answer) in enumerate(zip(bundle.golden, answers, strict=True), start=1):
-        differences = [abs(answer.weights[name] - golden.weights[name]) for name in bundle.names]
-        difference = max(*differences, abs(answer.confidence - golden.confidence))
-        if difference > GOLDEN_TOLERANCE:
+        difference = max(abs(answer.weights[name] - golden.weights[name]) for name in bundle.names)
+        confidence_difference = abs(answer.confidence - golden.confidence)
+        if difference > allowed or confidence_difference > allowed_confidence:
             raise ArtifactError(
                 f"{bundle.path}: golden prompt {number} gives {answer.weights}, confidence {answer.confidence:.4f}, "
                 f"expected {golden.weights}, confidence {golden.confidence:.4f} "
-                f"(largest difference {difference:.2g}, allowed {GOLDEN_TOLERANCE:g})"
+                f"(largest difference {difference:.2g}, allowed {allowed:.2g}; "
+                f"of the confidence {confidence_difference:.2g}, allowed {allowed_confidence:.2g})"
             )
-        largest = max(largest, difference)
+        largest = max(largest, difference, confidence_difference)
     return largest
 
 

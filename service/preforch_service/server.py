@@ -29,9 +29,9 @@ from preforch_service.listener import listener_config
 from preforch_service.locate import find_policy
 from preforch_service.metrics import Metrics, exposed
 from preforch_service.readiness import Readiness
-from preforch_service.recommender import check_distributions, installed_distributions
 from preforch_service.reloading import Reloader
 from preforch_service.serving import InForce, load_bundle, read_configured
+from preforch_service.session import check_distributions, installed_distributions
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import AiohttpUpstream
 from preforch_service.weighing import announced

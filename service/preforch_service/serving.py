@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from preforch_models.bundle import Bundle, read_bundle
 
+from preforch_service.cache import Cache
 from preforch_service.locate import find_bundle
 from preforch_service.metrics import Metrics
 from preforch_service.readiness import replay_golden
@@ -49,7 +50,17 @@ def read_configured(settings: ServeSettings) -> Bundle:
 
 def load_bundle(settings: ServeSettings, bundle: Bundle, metrics: Metrics) -> LoadedBundle:
     """The bundle with its orchestrator, after it has given the golden answers. Takes seconds; any thread may do it."""
-    recommender = OnnxRecommender(bundle, device=settings.device, threads=settings.orchestrator_threads)
+    recommender = OnnxRecommender(
+        bundle,
+        device=settings.device,
+        threads=settings.orchestrator_threads,
+        precision=settings.precision,
+        batch_tokens=settings.batch_tokens,
+        max_requests=settings.orchestrator_queue,
+        # One of its own: no answer of another bundle is ever asked for again.
+        cache=Cache(settings.cache_entries),
+        metrics=metrics,
+    )
     try:
         difference = replay_golden(bundle, recommender)
     except BaseException:

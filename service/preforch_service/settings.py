@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from preforch_models.bundle import Precision
 from pydantic import Field, model_validator
 
 from preforch_service.keys import Keys
@@ -45,7 +46,15 @@ class ServeSettings(RequestLimits):
     allowed_hosts: tuple[str, ...] = Field(default=(), description="Host headers besides loopback; '*' allows all")
     device: Device = "auto"
     orchestrator_threads: int = Field(default=2, ge=1)
-    orchestrator_deadline: float = Field(default=2.0, gt=0, description="per prompt; later means fallback weights")
+    precision: Precision = "fp32"
+    orchestrator_deadline: float = Field(
+        default=2.0, gt=0, description="for one prompt, waiting included; n inputs have n times as long"
+    )
+    orchestrator_queue: int = Field(default=256, ge=1, description="requests that may wait for the orchestrator")
+    batch_tokens: int | None = Field(
+        default=None, ge=1, description="padded tokens of a batch; default: 512 on a CPU, 16384 on CUDA"
+    )
+    cache_entries: int = Field(default=16_384, ge=0, description="texts whose recommendation is kept; 0 is off")
     control_tokens: ControlMode = "escape"
     template_kwargs: tuple[str, ...] = Field(default=(), description="chat_template_kwargs that users may set")
     log_format: LogFormat = "text"

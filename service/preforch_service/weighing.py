@@ -26,7 +26,7 @@ from preforch_models.weights import (
 
 from preforch_service.errors import BadRequest
 from preforch_service.metrics import Metrics
-from preforch_service.recommender import Recommendation, Recommender
+from preforch_service.recommender import Overloaded, Recommendation, Recommender
 
 Source = Literal["orchestrator", "user", "blended", "fallback"]
 HEADER = "X-Preference-Weights"
@@ -151,12 +151,15 @@ class Weigher:
         return decisions
 
     async def _recommend(self, texts: Sequence[str]) -> tuple[list[Recommendation | None], str | None]:
+        """An answer for each text, or none for any and the reason. The deadline counts from here, waiting included."""
         try:
             with self._metrics.orchestrator_seconds.time():
                 answer = self._recommender.recommend(texts)
                 return list(await asyncio.wait_for(answer, self._deadline * len(texts))), None
         except TimeoutError:
             reason = "late"
+        except Overloaded:
+            reason = "overloaded"
         except Exception:
             logger.exception("the orchestrator failed")
             reason = "failed"

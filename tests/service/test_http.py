@@ -21,6 +21,7 @@ from fakes import (
     stream_answer,
 )
 from preforch_models.bundle import Bundle
+from preforch_service.recommender import Overloaded
 from preforch_service.upstream import UpstreamDown
 
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
@@ -250,6 +251,10 @@ def test_a_late_or_broken_orchestrator_means_fallback_weights(bundle: Bundle) ->
         served.recommender.delay, served.recommender.error = 0, RuntimeError("broken")
         broken = served.chat().json()["preference"]
         assert (broken["source"], broken["reason"], broken["weights"]) == ("fallback", "failed", fallback)
+        served.recommender.error = Overloaded("256 requests wait")
+        overloaded = served.chat().json()["preference"]
+        assert (overloaded["source"], overloaded["reason"]) == ("fallback", "overloaded")
+        served.recommender.error = RuntimeError("broken")
         pinned = served.chat(preference_weights={"humor": 0.5}).json()["preference"]
         assert (pinned["source"], pinned["weights"]["humor"]) == ("fallback", 0.5)
         weights = served.post("/weights", {"prompt": "x"}).json()
