@@ -6,6 +6,8 @@ ApiError
   TooLarge           413
   WrongContentType   415
   Unavailable        503  with Retry-After
+    Overloaded       429  with Retry-After
+  EngineLate         504
 ClientGone           nobody is left to answer
 """
 
@@ -68,6 +70,20 @@ class Unavailable(ApiError):
     def headers(self) -> dict[str, str]:
         """When to come back."""
         return {"Retry-After": str(self.retry_after)}
+
+
+class Overloaded(Unavailable):
+    """More than is allowed at once: here, or in the engine."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
+class EngineLate(ApiError):
+    """The engine holds the connection and sends nothing."""
+
+    status = 504
+    type = "timeout_error"
 
 
 class ClientGone(Exception):

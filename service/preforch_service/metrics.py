@@ -28,6 +28,24 @@ class Metrics:
         self.control_strings = Counter(
             "preforch_control_strings", "Texts in which control strings were found", ["action"], registry=self.registry
         )
+        self.admission_waiting = Gauge(
+            "preforch_admission_waiting", "Generations that wait for a slot", registry=self.registry
+        )
+        self.rejections = Counter(
+            "preforch_rejections", "Requests refused for overload or draining", ["reason"], registry=self.registry
+        )
+        self.cancellations = Counter(
+            "preforch_cancellations", "Generations whose client left", ["phase"], registry=self.registry
+        )
+        self.upstream_failures = Counter(
+            "preforch_upstream_failures", "Requests that an engine failed", ["reason"], registry=self.registry
+        )
+        self.upstream_up = Gauge(
+            "preforch_upstream_up", "1 while the engine takes requests", ["upstream"], registry=self.registry
+        )
+        self.upstream_in_flight = Gauge(
+            "preforch_upstream_in_flight", "Requests at the engine", ["upstream"], registry=self.registry
+        )
         self.ready = Gauge("preforch_ready", "1 while the gateway is ready", registry=self.registry)
         self.engine_starts = Counter("preforch_engine_starts", "Starts of the engine", registry=self.registry)
 

@@ -33,7 +33,8 @@ def weights_router(gateway: Gateway) -> APIRouter:
         carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
         asked = combine_carriers(carriers, gateway.bundle.names)
         texts = [text_of_input(given) for given in asked_for.each()]
-        decisions = await until_disconnect(request, gateway.weigher.decide(texts, asked))
+        async with gateway.weights_admission.slot():
+            decisions = await until_disconnect(request, gateway.weigher.decide(texts, asked))
         results = [recommended(decision) for decision in decisions]
         return results[0] if asked_for.inputs is None else {"results": results, "bundle": gateway.bundle.revision}
 

@@ -1,5 +1,6 @@
 """The HTTP surface, over a real port, with fakes behind it."""
 
+import asyncio
 import json
 import threading
 import time
@@ -271,11 +272,13 @@ def test_a_stream_carries_the_preference_in_its_first_chunk_with_choices(served:
 
 
 def test_a_stream_that_breaks_off_ends_with_an_error_event(served: Served) -> None:
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', UpstreamDown("gone"))
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', UpstreamDown("gone", reason="broken"))
     for path, body in (
         ("/v1/chat/completions", HELLO | {"stream": True}),
         ("/generate", {"prompt": "x", "stream": True}),
     ):
+        # The answer before has put the engine down.
+        assert asyncio.run(served.gateway.readiness.check())
         *_, error, done, nothing = served.post(path, body).content.split(b"\n\n")
         assert (done + b"\n\n", nothing) == (DONE, b"")
         assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "engine_down"
@@ -308,7 +311,7 @@ def test_an_engine_whose_core_has_died_is_a_503(served: Served) -> None:
 
 
 def test_an_engine_that_dies_while_answering_is_a_503(served: Served) -> None:
-    served.upstream.answer = lambda body: FakeAnswer([b'{"id"', UpstreamDown("gone")])
+    served.upstream.answer = lambda body: FakeAnswer([b'{"id"', UpstreamDown("gone", reason="broken")])
     assert error_of(served.chat(), 503)["code"] == "engine_down"
 
 
