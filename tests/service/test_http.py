@@ -22,7 +22,8 @@ from fakes import (
     stream_answer,
 )
 from preforch_models.bundle import Bundle
-from preforch_service.upstream import UpstreamDown
+from preforch_service.upstream import UpstreamDown, UpstreamLate
+from processes import wait_until
 
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -272,7 +273,8 @@ def test_a_stream_carries_the_preference_in_its_first_chunk_with_choices(served:
 
 
 def test_a_stream_that_breaks_off_ends_with_an_error_event(served: Served) -> None:
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', UpstreamDown("gone", reason="broken"))
+    gone = UpstreamDown("gone", reason="broken")
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', gone)
     for path, body in (
         ("/v1/chat/completions", HELLO | {"stream": True}),
         ("/generate", {"prompt": "x", "stream": True}),
@@ -324,6 +326,72 @@ def test_a_client_that_leaves_stops_the_generation(served: Served, stream: bool)
         served.client.post("/v1/chat/completions", json=HELLO | {"stream": stream}, timeout=0.5)
     assert answer.closed.wait(5)
     assert not never.is_set()
+
+
+def counted(served: Served, metric: str, **labels: str) -> float:
+    return served.gateway.metrics.registry.get_sample_value(metric, labels) or 0
+
+
+def test_a_client_that_leaves_before_its_weights_are_there_never_reaches_the_engine(served: Served) -> None:
+    served.recommender.delay = 1.5
+    with pytest.raises(httpx.ReadTimeout):
+        served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
+    assert wait_until(lambda: counted(served, "preforch_cancellations_total", phase="weights") == 1)
+    assert wait_until(lambda: served.gateway.in_flight.count == 0)
+    assert served.upstream.bodies == []
+
+
+def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(bundle: Bundle) -> None:
+    for served in serve(bundle, max_running=1, max_waiting=1):
+        go_on = threading.Event()
+        served.upstream.answer = lambda body, go_on=go_on: stream_answer(chunk("a"), go_on, chunk("b"), DONE)
+        with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
+            pieces = response.iter_bytes()
+            assert b'"a"' in next(pieces)
+            with pytest.raises(httpx.ReadTimeout):
+                served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
+            assert wait_until(lambda: counted(served, "preforch_cancellations_total", phase="waiting") == 1)
+            waiting = threading.Thread(target=served.chat)
+            waiting.start()
+            assert wait_until(lambda: counted(served, "preforch_admission_waiting") == 1)
+            refused = served.post("/generate", {"prompt": "x"})
+            assert error_of(refused, 429)["code"] == "overloaded"
+            assert refused.headers["Retry-After"]
+            assert counted(served, "preforch_rejections_total", reason="generations") == 1
+            go_on.set()
+            assert b"".join(pieces).endswith(DONE)
+        waiting.join()
+        assert len(served.upstream.bodies) == 2
+
+
+def test_weights_are_bounded_too(bundle: Bundle) -> None:
+    for served in serve(bundle, max_weights=1):
+        served.recommender.delay = 1
+        first = threading.Thread(target=served.post, args=("/weights", {"prompt": "x"}))
+        first.start()
+        assert wait_until(lambda: served.recommender.texts == ["x"])
+        assert error_of(served.post("/weights", {"prompt": "y"}), 429)["code"] == "overloaded"
+        first.join()
+        assert served.post("/weights", {"prompt": "z"}).status_code == 200
+
+
+def test_a_full_queue_of_the_engine_is_a_429(served: Served) -> None:
+    served.upstream.answer = lambda body: json_answer({"error": {"message": "queue"}}, status=503)
+    for response in (served.chat(), served.post("/generate", {"prompt": "x"})):
+        assert error_of(response, 429)["code"] == "overloaded"
+        assert response.headers["Retry-After"]
+
+
+def test_an_engine_that_is_late_is_a_504(served: Served) -> None:
+    def late(body: dict[str, Any]) -> FakeAnswer:
+        raise UpstreamLate("the engine sent nothing for 600 s")
+
+    served.upstream.answer = late
+    error = error_of(served.chat(), 504)
+    assert (error["code"], error["message"]) == ("engine_timeout", "the engine sent nothing for 600 s")
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), UpstreamLate("the engine sent nothing more"))
+    *_, last, _done, _ = served.chat(stream=True).content.split(b"\n\n")
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_timeout"
 
 
 def test_draining_refuses_new_requests_and_lets_streams_finish(served: Served) -> None:
