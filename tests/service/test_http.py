@@ -5,6 +5,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from operator import eq
 from typing import Any
 
 import httpx
@@ -328,15 +330,17 @@ def test_a_client_that_leaves_stops_the_generation(served: Served, stream: bool)
     assert not never.is_set()
 
 
-def counted(served: Served, metric: str, **labels: str) -> float:
-    return served.gateway.metrics.registry.get_sample_value(metric, labels) or 0
+def becomes(served: Served, value: float, metric: str, **labels: str) -> bool:
+    """Whether a metric gets to a value in time."""
+    registry = served.gateway.metrics.registry
+    return wait_until(lambda: registry.get_sample_value(metric, labels) == value)
 
 
 def test_a_client_that_leaves_before_its_weights_are_there_never_reaches_the_engine(served: Served) -> None:
     served.recommender.delay = 1.5
     with pytest.raises(httpx.ReadTimeout):
         served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
-    assert wait_until(lambda: counted(served, "preforch_cancellations_total", phase="weights") == 1)
+    assert becomes(served, 1, "preforch_cancellations_total", phase="weights")
     assert wait_until(lambda: served.gateway.in_flight.count == 0)
     assert served.upstream.bodies == []
 
@@ -350,14 +354,14 @@ def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(bu
             assert b'"a"' in next(pieces)
             with pytest.raises(httpx.ReadTimeout):
                 served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
-            assert wait_until(lambda: counted(served, "preforch_cancellations_total", phase="waiting") == 1)
+            assert becomes(served, 1, "preforch_cancellations_total", phase="waiting")
             waiting = threading.Thread(target=served.chat)
             waiting.start()
-            assert wait_until(lambda: counted(served, "preforch_admission_waiting") == 1)
+            assert becomes(served, 1, "preforch_admission_waiting")
             refused = served.post("/generate", {"prompt": "x"})
             assert error_of(refused, 429)["code"] == "overloaded"
             assert refused.headers["Retry-After"]
-            assert counted(served, "preforch_rejections_total", reason="generations") == 1
+            assert becomes(served, 1, "preforch_rejections_total", reason="generations")
             go_on.set()
             assert b"".join(pieces).endswith(DONE)
         waiting.join()
@@ -369,7 +373,7 @@ def test_weights_are_bounded_too(bundle: Bundle) -> None:
         served.recommender.delay = 1
         first = threading.Thread(target=served.post, args=("/weights", {"prompt": "x"}))
         first.start()
-        assert wait_until(lambda: served.recommender.texts == ["x"])
+        assert wait_until(partial(eq, served.recommender.texts, ["x"]))
         assert error_of(served.post("/weights", {"prompt": "y"}), 429)["code"] == "overloaded"
         first.join()
         assert served.post("/weights", {"prompt": "z"}).status_code == 200
