@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
     add("path", type=Path, metavar="RUN|BUNDLE", help="a run folder; or a bundle, with --upstream or --weights-only")
-    add("--upstream", metavar="URL", help="a vLLM server that runs already")
+    add("--upstream", dest="upstreams", action="append", metavar="URL", help="a vLLM server that runs already; repeat")
     add("--policy-card", type=Path, metavar="FILE", help="preference.json of the policy behind --upstream")
     add("--weights-only", action="store_true", help="recommend weights, serve no language model")
     add("--policy", type=Path, metavar="FOLDER", help="the policy to serve, where the run holds several")
@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind = float if field.annotation is float else int
         about = f"{field.description or ''}{', default ' + str(field.default) if field.default else ''}".lstrip(", ")
         add(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=about)
+    add("--max-running", type=int, metavar="N", help="generations in the engines at once, default 256")
+    add("--max-waiting", type=int, metavar="N", help="generations in line for a slot, default 512; more are a 429")
+    add("--max-weights", type=int, metavar="N", help="requests to /weights at once, default 256; more are a 429")
+    add("--first-byte-timeout", type=float, metavar="S", help="for the engine to begin an answer, default 600")
+    add("--idle-timeout", type=float, metavar="S", help="between two pieces of an answer, default 120")
+    add("--health-timeout", type=float, metavar="S", help="for a health check of the engine, default 10")
+    add("--hang-timeout", type=float, metavar="S", help="our engine is restarted when it hangs longer, default 120")
     add("--drain-timeout", type=float, metavar="S", help="for running answers after SIGTERM, default 30")
     add("--engine-arg", dest="engine_args", action="append", metavar="ARG", help="to vLLM: --engine-arg=--flag")
     add("--engine-log", type=Path, metavar="FILE", help="default: a temporary file, shown when the engine fails")

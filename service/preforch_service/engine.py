@@ -1,4 +1,4 @@
-"""Supervises a vLLM child: started, watched, restarted with backoff, terminated.
+"""Supervises a vLLM child: started, watched, restarted with backoff (killed first where it hangs), terminated.
 
 In:  a policy folder with its card. Out: an OpenAI server on a Unix socket in a private folder, as long as this runs.
 """
@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +81,10 @@ class EngineCommand:
 
 @dataclass
 class Engine:
-    """One supervised engine. `mark_ready` is called when it serves; before that, its end is final."""
+    """One supervised engine. `mark_ready` is called when it serves; before that, its end is final.
+
+    `on_end` is called when it has ended.
+    """
 
     command: list[str]
     environment: dict[str, str]
@@ -89,11 +92,14 @@ class Engine:
     log: Path
     metrics: Metrics
     was_ready: bool = False
+    on_end: Callable[[], None] = lambda: None
+    # Whether it has served since it was started last; an engine that loads does not hang.
+    serving: bool = field(default=False, init=False)
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     def mark_ready(self) -> None:
         """The engine answers."""
-        self.was_ready = True
+        self.was_ready = self.serving = True
 
     async def supervise(self) -> None:
         """Start the engine and restart it when it ends. Raises EngineFailed when it was never ready."""
@@ -110,6 +116,7 @@ class Engine:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run_once(self) -> None:
+        self.serving = False
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -122,6 +129,20 @@ class Engine:
         self.metrics.engine_starts.inc()
         await self._process.wait()
         self._kill_group()
+        self.on_end()
+
+    async def watch_hang(self, ready: Callable[[], bool], *, limit: float) -> None:
+        """Kill an engine that has served and then was not ready for `limit` seconds; `supervise` starts it again."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            await asyncio.sleep(min(1.0, limit / 4))
+            if ready() or not self.serving:
+                since = loop.time()
+            elif loop.time() - since > limit:
+                logger.warning("the engine has not answered for %.0f s and is killed", limit)
+                self.serving = False
+                self._kill_group()
 
     async def stop(self) -> None:
         """Terminate the engine, and kill what does not end in time. One that still loads has nothing to finish."""

@@ -11,6 +11,8 @@ ApiError
   RateLimited        429  with Retry-After
   BundleRefused      422  the bundle of a reload; the old one keeps serving
   Unavailable        503  with Retry-After
+    Overloaded       429  with Retry-After
+  EngineLate         504
 ClientGone           nobody is left to answer
 """
 
@@ -130,6 +132,20 @@ class Unavailable(ApiError):
     def headers(self) -> dict[str, str]:
         """When to come back."""
         return {"Retry-After": str(self.retry_after)}
+
+
+class Overloaded(Unavailable):
+    """More than is allowed at once: here, or in the engine."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
+class EngineLate(ApiError):
+    """The engine holds the connection and sends nothing."""
+
+    status = 504
+    type = "timeout_error"
 
 
 class ClientGone(Exception):

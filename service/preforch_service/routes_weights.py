@@ -33,10 +33,11 @@ def weights_router(gateway: Gateway) -> APIRouter:
         asked_for = validate(WeightsRequest, await gateway.read(request))
         carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
         texts = [text_of_input(given) for given in asked_for.each()]
-        with gateway.bundles.taken() as loaded:
-            asked = combine_carriers(carriers, loaded.bundle.names)
-            deciding = loaded.weigher.decide(texts, asked)
-            decisions = await until_disconnect(request, observation_of(request).weighs(deciding))
+        async with gateway.weights_admission.slot():
+            with gateway.bundles.taken() as loaded:
+                asked = combine_carriers(carriers, loaded.bundle.names)
+                deciding = loaded.weigher.decide(texts, asked)
+                decisions = await until_disconnect(request, observation_of(request).weighs(deciding))
         results = [recommended(decision) for decision in decisions]
         return results[0] if asked_for.inputs is None else {"results": results, "bundle": loaded.bundle.revision}
 

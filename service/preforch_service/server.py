@@ -39,6 +39,9 @@ from preforch_service.weighing import announced
 if TYPE_CHECKING:
     from preforch_service.tracing import Tracing
 
+# Seconds for error events to go out.
+LAST_WORDS = 2.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -162,23 +165,41 @@ async def _serve(
             engine.mark_ready()
         print(f"ready at {address(settings.host, sock)}", flush=True)
 
-    async with _upstream(settings, engine) as upstream:
+    async with _upstreams(settings, engine) as upstreams:
         gateway = build_gateway(
-            settings, bundles, metrics=metrics, card=card, upstream=upstream, tracing=tracing, on_ready=announce
+            settings, bundles, metrics=metrics, card=card, upstreams=upstreams, tracing=tracing, on_ready=announce
         )
+        if engine is not None and gateway.engine is not None:
+            engine.on_end = gateway.engine.upstream.mark_all_down
         return await _run(gateway, engine, sock)
 
 
+def upstream_name(url: str) -> str:
+    """A URL as a label: without scheme and password."""
+    return url.partition("://")[2].rpartition("@")[2].rstrip("/")
+
+
 @contextlib.asynccontextmanager
-async def _upstream(settings: ServeSettings, engine: Engine | None) -> AsyncIterator[AiohttpUpstream | None]:
+async def _upstreams(
+    settings: ServeSettings, engine: Engine | None
+) -> AsyncIterator[dict[str, AiohttpUpstream] | None]:
     if settings.weights_only:
         yield None
         return
-    upstream = AiohttpUpstream(settings.upstream or "http://engine", socket=engine.socket if engine else None)
+
+    def upstream(url: str, socket: Path | None = None) -> AiohttpUpstream:
+        first_byte, idle = settings.first_byte_timeout, settings.idle_timeout
+        return AiohttpUpstream(url, socket=socket, first_byte_timeout=first_byte, idle_timeout=idle)
+
+    if engine is not None:
+        upstreams = {"engine": upstream("http://engine", engine.socket)}
+    else:
+        upstreams = {upstream_name(url): upstream(url) for url in settings.upstreams}
     try:
-        yield upstream
+        yield upstreams
     finally:
-        await upstream.close()
+        for each in upstreams.values():
+            await each.close()
 
 
 async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> int:
@@ -200,7 +221,10 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     # Neither of these ever ends by itself, except by failing.
     watching = [asyncio.create_task(gateway.readiness.watch())]
-    watching += [asyncio.create_task(engine.supervise())] if engine else []
+    if engine is not None:
+        limit = gateway.settings.hang_timeout
+        hanging = engine.watch_hang(lambda: gateway.readiness.engine_blocked is None, limit=limit)
+        watching += [asyncio.create_task(engine.supervise()), asyncio.create_task(hanging)]
     try:
         await asyncio.wait([serving, *watching], return_when=asyncio.FIRST_COMPLETED)
         for task in watching:
@@ -229,14 +253,23 @@ def reload_on_signal(reloader: Reloader) -> None:
 
 
 async def _drain(gateway: Gateway, server: GatewayServer, stopping: asyncio.Event) -> None:
-    """After a signal: not ready at once, refuse new requests, let running ones finish, then close."""
+    """After a signal: not ready at once, refuse new requests, let running ones finish or break them off, then close."""
     await stopping.wait()
     gateway.readiness.draining = True
-    gateway.metrics.ready.set(0)
-    deadline = time.monotonic() + gateway.settings.drain_timeout
+    if gateway.engine is not None:
+        gateway.engine.admission.close(Unavailable("the gateway is shutting down", code="draining"))
+    await _finished(gateway, gateway.settings.drain_timeout)
+    if gateway.engine is not None and gateway.in_flight.count:
+        logger.warning("%d requests did not finish in the drain time", gateway.in_flight.count)
+        await gateway.engine.upstream.close()
+        await _finished(gateway, LAST_WORDS)
+    server.should_exit = True
+
+
+async def _finished(gateway: Gateway, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while gateway.in_flight.count and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-    server.should_exit = True
 
 
 async def _progress(readiness: Readiness) -> None:

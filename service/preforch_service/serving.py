@@ -66,7 +66,7 @@ def load_bundle(settings: ServeSettings, bundle: Bundle, metrics: Metrics) -> Lo
     except BaseException:
         recommender.close()
         raise
-    logger.info("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
+    logger.debug("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
     return assemble(settings, bundle, recommender, metrics)
 
 

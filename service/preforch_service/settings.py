@@ -31,9 +31,9 @@ def is_loopback(host: str) -> bool:
 class ServeSettings(RequestLimits):
     """All settings of a gateway, the limits of a request among them. Times are in seconds."""
 
-    path: Path = Field(description="a run folder, or a bundle folder with upstream or weights_only")
-    upstream: str | None = Field(default=None, description="URL of a vLLM server that runs already")
-    policy_card: Path | None = Field(default=None, description="preference.json of the policy behind `upstream`")
+    path: Path = Field(description="a run folder, or a bundle folder with upstreams or weights_only")
+    upstreams: tuple[str, ...] = Field(default=(), description="URLs of vLLM servers that run already")
+    policy_card: Path | None = Field(default=None, description="preference.json of the policy behind `upstreams`")
     weights_only: bool = False
     policy: Path | None = Field(default=None, description="policy folder, where the run holds several")
     served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
@@ -60,18 +60,28 @@ class ServeSettings(RequestLimits):
     log_format: LogFormat = "text"
     access_log: bool = Field(default=True, description="one line per request")
     otlp_endpoint: str | None = Field(default=None, description="collector of traces; spans go to its /v1/traces")
+    max_running: int = Field(default=256, ge=1, description="generations in the engines at once")
+    max_waiting: int = Field(default=512, ge=0, description="generations in line for a slot; more are a 429")
+    max_weights: int = Field(default=256, ge=1, description="requests to /weights at once; more are a 429")
+    first_byte_timeout: float = Field(default=600.0, gt=0, description="an answer that is not streamed comes whole")
+    idle_timeout: float = Field(default=120.0, gt=0, description="between two pieces of an answer")
+    health_timeout: float = Field(default=10.0, gt=0, description="for a health check; also: silence that asks for one")
+    hang_timeout: float = Field(default=120.0, gt=0, description="a supervised engine that hangs longer is restarted")
     drain_timeout: float = Field(default=30.0, ge=0)
     engine_args: tuple[str, ...] = ()
     engine_log: Path | None = Field(default=None, description="default: a file in the private temporary folder")
 
     @model_validator(mode="after")
     def _check(self) -> "ServeSettings":
-        if self.upstream is not None and self.weights_only:
+        if self.upstreams and self.weights_only:
             raise ValueError("upstream and weights_only exclude each other")
-        if (self.upstream is None) != (self.policy_card is None):
+        if bool(self.upstreams) != (self.policy_card is not None):
             raise ValueError("upstream and policy_card belong together: the gateway cannot see the checkpoint there")
-        if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
-            raise ValueError(f"upstream must be an http:// or https:// URL, got {self.upstream!r}")
+        for url in self.upstreams:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"upstream must be an http:// or https:// URL, got {url!r}")
+        if len(set(self.upstreams)) < len(self.upstreams):
+            raise ValueError(f"upstream is given twice: {list(self.upstreams)}")
         if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
             raise ValueError(f"otlp_endpoint must be an http:// or https:// URL, got {self.otlp_endpoint!r}")
         if "weights" in self.template_kwargs:

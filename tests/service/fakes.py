@@ -19,6 +19,7 @@ from preforch_service.app import create_app
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import listener_config
 from preforch_service.metrics import Metrics
+from preforch_service.readiness import PROBE
 from preforch_service.recommender import Recommendation, Recommender
 from preforch_service.serving import InForce, assemble
 from preforch_service.settings import ServeSettings
@@ -103,6 +104,7 @@ class FakeUpstream:
     answer: Callable[[dict[str, Any]], FakeAnswer] = lambda body: json_answer(CHAT)
     down: bool = False
     health: int = 200
+    probe: int = 200
     tokens: Callable[[Weights], list[str]] = lambda weights: [
         piece
         for token, value in zip(objective_tokens(3), weights.values(), strict=True)
@@ -125,9 +127,14 @@ class FakeUpstream:
         sent = json.loads(body or b"{}")
         if path == "/tokenize":
             return json_answer({"token_strs": self.tokens(sent["chat_template_kwargs"]["weights"])})
+        if sent["messages" if "messages" in sent else "prompt"] == [{"role": "user", "content": PROBE}]:
+            return json_answer(CHAT, self.probe)
         self.bodies.append(sent | {"path": path})
         self.headers.append(headers or {})
         return self.answer(sent)
+
+    async def close(self) -> None:
+        self.down = True
 
 
 def make_gateway(
@@ -153,7 +160,7 @@ def make_gateway(
         InForce(assemble(given, bundle, recommender or FakeRecommender(), metrics)),
         metrics=metrics,
         card=card if upstream else None,
-        upstream=upstream,
+        upstreams={"engine": upstream} if upstream else None,
         tracing=tracing,
     )
     asyncio.run(gateway.readiness.check())
