@@ -139,9 +139,8 @@ async def start_generation(
         (decision,) = await gateway.weigher.decide([prepared.text], prepared.asked)
         # Unique in the engine even when a client uses an id twice.
         request_id = f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"
-        body = encode_json(
-            gateway.settings.within_tokens(prepared.finish(decision.weights)) | {"request_id": request_id} | salt
-        )
+        asked = gateway.settings.within_tokens(prepared.finish(decision.weights))
+        body = encode_json(asked | {"request_id": request_id} | salt)
         return decision, await engine.upstream.request("POST", path, body)
 
     try:

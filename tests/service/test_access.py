@@ -38,6 +38,8 @@ HELLO = {"messages": [USER]}
 class Served:
     """A gateway that asks for keys, and a client without one."""
 
+    client: httpx.Client
+
     def __init__(self, bundle: Bundle, **settings: object) -> None:
         self.upstream = FakeUpstream()
         self.gateway = make_gateway(

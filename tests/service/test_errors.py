@@ -51,7 +51,6 @@ def broken(body: dict[str, Any]) -> FakeAnswer:
         (404, "GET", "/nothing", {}, KEY),
         (404, "POST", "/v1/completions", {"json": {"prompt": "x", "model": "y"}}, KEY),
         (405, "GET", "/v1/completions", {}, KEY),
-        (408, "POST", "/weights", {"headers": {"Content-Type": "application/json", "Content-Length": "9"}}, KEY),
         (413, "POST", "/v1/completions", {"json": {"prompt": "x" * 3000}}, KEY),
         (415, "POST", "/v1/completions", {"content": "{}"}, KEY),
         (429, "GET", "/objectives", {}, SELDOM),
