@@ -180,7 +180,7 @@ async def _ask(
         stack.callback(engine.admission.leave)
         with gateway.bundles.taken() as loaded:
             (decision,) = await seen.weighs(loaded.weigher.decide([prepared.text], prepared.asked))
-        body = encode_json({**prepared.finish(decision.weights), **ours})
+        body = encode_json({**gateway.settings.within_tokens(prepared.finish(decision.weights)), **ours})
         answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
         seen.engine_answered(answer.status)
         answer.closing.push(stack.pop_all())

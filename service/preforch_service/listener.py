@@ -42,6 +42,7 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
 
     class LimitedProtocol(HttpToolsProtocol):
         _head_bytes: int | None = 0  # None outside of a head
+        _heads = 0
         _too_large = False
         _timer: TimerHandle | None = None
 
@@ -54,14 +55,14 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self._head_bytes is not None:
+            in_head, heads = self._head_bytes is not None, self._heads
+            super().data_received(data)
+            # A piece that began and ended within one head; a head that ends is measured when it does.
+            if in_head and self._head_bytes is not None and self._heads == heads:
                 self._head_bytes += len(data)
-                # One piece may hold the end of a small head and much of a body; the exact check is below.
-                if self._head_bytes - len(data) > limits.max_header_bytes:
+                if self._head_bytes > limits.max_header_bytes:
                     self._too_large = True
                     self.send_400_response("")
-                    return
-            super().data_received(data)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -71,6 +72,7 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             self._head_bytes = None
+            self._heads += 1
             self._stop_timer()
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > limits.max_header_bytes:

@@ -63,6 +63,11 @@ class RequestLimits(Record):
             message = f"{' and '.join(counts)} hold {total} characters, at most {self.max_characters} are allowed"
             raise _too_much(message, largest)
 
+    def within_tokens(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body with the operator's limit of tokens where the user names none."""
+        named = any(body.get(name) is not None for name in ("max_tokens", "max_completion_tokens"))
+        return body if named or self.max_tokens is None else body | {"max_tokens": self.max_tokens}
+
     def check_length(self, content_length: str | None) -> None:
         """Raise TooLarge for a body whose announced length is over the limit, before any of it is read."""
         if content_length is not None and content_length.isdigit() and int(content_length) > self.max_body_bytes:

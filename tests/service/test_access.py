@@ -19,12 +19,8 @@ from preforch_service.keys import ApiKey, Keys, digest_of, read_keys
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message
 
-DATA, LIMITED, ELSEWHERE, ADMIN = (
-    "data-key-0123456789",
-    "limited-0123456789",
-    "elsewhere-0123456789",
-    "admin-0123456789",
-)
+DATA, ADMIN = "data-key-0123456789", "admin-0123456789"
+LIMITED, ELSEWHERE = "limited-0123456789", "elsewhere-0123456789"
 KEYS = Keys.model_validate(
     {
         "keys": [
@@ -41,6 +37,8 @@ HELLO = {"messages": [USER]}
 
 class Served:
     """A gateway that asks for keys, and a client without one."""
+
+    client: httpx.Client
 
     def __init__(self, bundle: Bundle, **settings: object) -> None:
         self.upstream = FakeUpstream()

@@ -65,7 +65,7 @@ def test_salts_differ_between_names_and_stay_the_same_for_one() -> None:
 )
 def test_a_wrong_file_is_refused_without_quoting_a_key(tmp_path: Path, text: str, said: str) -> None:
     file = write(tmp_path / "k.toml", text.replace("HASH", digest_of(ALICE)).replace("KEY", ALICE))
-    with pytest.raises(ValueError, match="k.toml") as caught:
+    with pytest.raises(ValueError, match=r"k\.toml") as caught:
         read_keys(file, {})
     assert said in str(caught.value)
     assert ALICE not in str(caught.value)
@@ -73,13 +73,13 @@ def test_a_wrong_file_is_refused_without_quoting_a_key(tmp_path: Path, text: str
 
 def test_a_file_that_everyone_can_read_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "k.toml", entry("alice", ALICE), mode=0o644)
-    with pytest.raises(ValueError, match="mode 0644.*chmod 600"):
+    with pytest.raises(ValueError, match=r"mode 0644.*chmod 600"):
         read_keys(file, {})
 
 
 @pytest.mark.parametrize("value", ["short", f"a:{ALICE},", f"{ALICE} x,{BOB}", f"ä{ALICE}", f"a:{ALICE},a:{BOB}"])
 def test_wrong_keys_in_the_environment_are_refused_without_quoting_them(value: str) -> None:
-    with pytest.raises(ValueError, match="PREFORCH_API_KEYS|same name") as caught:
+    with pytest.raises(ValueError, match=r"PREFORCH_API_KEYS|same name") as caught:
         read_keys(None, {"PREFORCH_API_KEYS": value})
     assert ALICE not in str(caught.value)
     with pytest.raises(ValueError, match="PREFORCH_ADMIN_KEY"):
