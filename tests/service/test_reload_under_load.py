@@ -99,7 +99,8 @@ def link_for(folder: Path, link: Path, first: Path) -> Switched:
 async def weights(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
     response = await client.post("/weights", json={"messages": [{"role": "user", "content": prompt}]})
     assert response.status_code == 200, response.text
-    return response.json() | {"prompt": prompt}
+    answer: dict[str, Any] = response.json()
+    return answer | {"prompt": prompt}
 
 
 async def chat(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
@@ -126,8 +127,9 @@ async def stream(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     *events, done, _ = response.text.split("\n\n")
     assert done == "data: [DONE]"
-    (preference,) = [data["preference"] for event in events if "preference" in (data := json.loads(event[6:]))]
-    return preference | {"prompt": prompt}
+    found = [data["preference"] for event in events if "preference" in (data := json.loads(event[6:]))]
+    assert len(found) == 1
+    return {**found[0], "prompt": prompt}
 
 
 async def reload_all(client: httpx.AsyncClient, process: subprocess.Popen[str], switched: Switched) -> None:
