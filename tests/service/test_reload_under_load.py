@@ -86,7 +86,10 @@ class Switched:
 
 
 def link_for(folder: Path, link: Path, first: Path) -> Switched:
-    other = tiny.write_bundle(folder / "other", seed=1)
+    *others, humor = tiny.OBJECTIVES
+    # Another orchestrator and a tighter bound: the weights of all prompts move far.
+    bounded = (*others, humor.model_copy(update={"high": 0.5}))
+    other = tiny.write_bundle(folder / "other", objectives=bounded, seed=1)
     broken = shutil.copytree(other, folder / "broken")
     (broken / ONNX_FILE).write_bytes((broken / ONNX_FILE).read_bytes()[:-7])
     link.symlink_to(first)
