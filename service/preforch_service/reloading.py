@@ -10,7 +10,7 @@ from its own reading of the path, so that the last one asked for always sees the
 import asyncio
 import logging
 
-from preforch_models.bundle import Bundle
+from preforch_models.bundle import Bundle, read_bundle
 from preforch_models.manifest import ArtifactError
 
 from preforch_service.errors import BundleRefused, Unavailable
@@ -30,6 +30,12 @@ def check_same_context(new: Bundle, old: Bundle) -> None:
             f"bundle {new.path} does not fit: it writes {new.info.context.model_dump()}, served is "
             f"{old.info.context.model_dump()}; other objectives or another context need a restart"
         )
+
+
+def check_unchanged(bundle: Bundle) -> None:
+    """Raise ArtifactError when the folder was written while it was loaded: hashes are read first, the graph later."""
+    if read_bundle(bundle.path).revision != bundle.revision:
+        raise ArtifactError(f"{bundle.path}: changed while it was being read; reload again")
 
 
 class Reloader:
@@ -87,16 +93,11 @@ class Reloader:
         check_same_context(bundle, old)
         loaded = load_bundle(self._settings, bundle, self._metrics)
         try:
-            self._check_unchanged(bundle)
+            check_unchanged(bundle)
         except BaseException:
             loaded.recommender.close()
             raise
         return loaded
-
-    def _check_unchanged(self, bundle: Bundle) -> None:
-        """Files are read after they were verified: a folder that is written meanwhile must not get through."""
-        if read_configured(self._settings).revision != bundle.revision:
-            raise ArtifactError(f"{bundle.path}: changed while it was being read; reload again")
 
     def _refuse(self, error: Exception, old: Bundle) -> BundleRefused:
         said = " ".join(f"{error}".split()) or type(error).__name__

@@ -86,7 +86,10 @@ class Switched:
 
 
 def link_for(folder: Path, link: Path, first: Path) -> Switched:
-    other = tiny.write_bundle(folder / "other", seed=1)
+    *others, humor = tiny.OBJECTIVES
+    # Another orchestrator and a tighter bound: the weights of all prompts move far.
+    bounded = (*others, humor.model_copy(update={"high": 0.5}))
+    other = tiny.write_bundle(folder / "other", objectives=bounded, seed=1)
     broken = shutil.copytree(other, folder / "broken")
     (broken / ONNX_FILE).write_bytes((broken / ONNX_FILE).read_bytes()[:-7])
     link.symlink_to(first)
@@ -99,7 +102,8 @@ def link_for(folder: Path, link: Path, first: Path) -> Switched:
 async def weights(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
     response = await client.post("/weights", json={"messages": [{"role": "user", "content": prompt}]})
     assert response.status_code == 200, response.text
-    return response.json() | {"prompt": prompt}
+    answer: dict[str, Any] = response.json()
+    return answer | {"prompt": prompt}
 
 
 async def chat(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
@@ -126,8 +130,9 @@ async def stream(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     *events, done, _ = response.text.split("\n\n")
     assert done == "data: [DONE]"
-    (preference,) = [data["preference"] for event in events if "preference" in (data := json.loads(event[6:]))]
-    return preference | {"prompt": prompt}
+    found = [data["preference"] for event in events if "preference" in (data := json.loads(event[6:]))]
+    assert len(found) == 1
+    return {**found[0], "prompt": prompt}
 
 
 async def reload_all(client: httpx.AsyncClient, process: subprocess.Popen[str], switched: Switched) -> None:

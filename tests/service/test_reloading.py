@@ -15,11 +15,13 @@ import pytest
 import tiny
 from fakes import FakeUpstream, make_gateway, running
 from preforch_models.bundle import GOLDEN_FILE, ONNX_FILE, read_bundle
-from preforch_models.manifest import MANIFEST, Manifest, write_manifest
+from preforch_models.manifest import MANIFEST, ArtifactError, Manifest, write_manifest
 from preforch_models.objectives import Objective
 from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway
+from preforch_service.locate import find_bundle
 from preforch_service.recommender import OnnxRecommender
+from preforch_service.reloading import check_unchanged
 from preforch_service.serving import LoadedBundle
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -47,7 +49,7 @@ def link(bundle_folder: Path, tmp_path: Path) -> Path:
 
 
 def gateway_at(path: Path, **options: Any) -> Gateway:
-    bundle = read_bundle(path)
+    bundle = read_bundle(find_bundle(path))
     recommender = OnnxRecommender(bundle, threads=1)
     return make_gateway(bundle, recommender=recommender, path=path, orchestrator_threads=1, **options)
 
@@ -110,7 +112,7 @@ def test_the_same_bundle_is_not_loaded_again(served: Served) -> None:
 
 def test_the_bundle_of_a_run_folder_is_reloaded(bundle_folder: Path, other_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_folder, tmp_path / "run" / "bundle")
-    gateway = gateway_at(tmp_path / "run" / "bundle")
+    gateway = gateway_at(tmp_path / "run")
     with running(gateway) as url:
         shutil.rmtree(tmp_path / "run" / "bundle")
         shutil.copytree(other_folder, tmp_path / "run" / "bundle")
@@ -188,6 +190,17 @@ def test_a_bad_bundle_is_refused_and_changes_nothing(
     assert served.count("refused") == 1
     switch(served.link, other_folder)
     assert served.reload().json()["reloaded"] is True
+
+
+def test_a_folder_that_is_written_while_it_is_loaded_is_noticed(
+    bundle_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    bundle = read_bundle(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+    check_unchanged(bundle)
+    shutil.rmtree(bundle.path)
+    shutil.copytree(other_folder, bundle.path)
+    with pytest.raises(ArtifactError, match="changed while it was being read"):
+        check_unchanged(bundle)
 
 
 async def two_at_once(gateway: Gateway) -> list[bool]:
