@@ -20,7 +20,6 @@ from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.metrics import Metrics
 from preforch_service.recommender import Recommendation, Recommender
 from preforch_service.settings import ServeSettings
-from preforch_service.tracing import Tracing
 from preforch_service.upstream import UpstreamDown
 
 RECOMMENDED: Weights = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
@@ -129,7 +128,6 @@ def make_gateway(
     *,
     recommender: Recommender | None = None,
     upstream: FakeUpstream | None = None,
-    tracing: Tracing | None = None,
     **settings: object,
 ) -> Gateway:
     """A gateway whose engine, if there is one, has been checked once."""
@@ -147,7 +145,6 @@ def make_gateway(
         metrics=Metrics(),
         card=card if upstream else None,
         upstream=upstream,
-        tracing=tracing,
     )
     asyncio.run(gateway.readiness.check())
     return gateway
