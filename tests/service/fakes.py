@@ -23,7 +23,6 @@ from preforch_service.readiness import PROBE
 from preforch_service.recommender import Recommendation, Recommender
 from preforch_service.serving import InForce, assemble
 from preforch_service.settings import ServeSettings
-from preforch_service.tracing import Tracing
 from preforch_service.upstream import UpstreamDown
 
 RECOMMENDED: Weights = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
@@ -142,7 +141,6 @@ def make_gateway(
     *,
     recommender: Recommender | None = None,
     upstream: FakeUpstream | None = None,
-    tracing: Tracing | None = None,
     **settings: object,
 ) -> Gateway:
     """A gateway whose engine, if there is one, has been checked once."""
@@ -161,7 +159,6 @@ def make_gateway(
         metrics=metrics,
         card=card if upstream else None,
         upstreams={"engine": upstream} if upstream else None,
-        tracing=tracing,
     )
     asyncio.run(gateway.readiness.check())
     return gateway

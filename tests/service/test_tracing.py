@@ -6,13 +6,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
-from fakes import FakeRecommender, FakeUpstream, chunk, make_gateway, running, stream_answer
+from fakes import FakeUpstream, chunk, make_gateway, running, stream_answer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from preforch_models.bundle import Bundle
@@ -42,7 +42,7 @@ class Collector:
     def service(self) -> str:
         """The service's name."""
         resource = ExportTraceServiceRequest.FromString(self.bodies[0]).resource_spans[0].resource
-        return next(a.value.string_value for a in resource.attributes if a.key == "service.name")
+        return str(next(a.value.string_value for a in resource.attributes if a.key == "service.name"))
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def traced(
     """One request, and what the collector got of it."""
     with collecting() as (collector, endpoint):
         with traced_to(endpoint) as tracing:
-            gateway = make_gateway(bundle, recommender=FakeRecommender(), upstream=upstream, tracing=tracing)
+            gateway = replace(make_gateway(bundle, upstream=upstream), tracing=tracing)
             with running(gateway) as url:
                 answer = httpx.post(f"{url}{path}", json=body, headers=headers, timeout=30)
         return collector, answer
