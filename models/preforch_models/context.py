@@ -92,8 +92,9 @@ class ControlStrings:
             raise ValueError(f"control string {joined[0]!r} holds U+2060, which escaping adds")
         pattern = _any_of(long) if long else r"(?!)"
         self._found = re.compile(pattern)
-        # A look-ahead finds also those that begin inside another one: `abab` is in `ababab` twice.
-        self._starts = re.compile(rf"(?={pattern})(.)", re.DOTALL)
+        # The empty place behind the first character. Looking around finds also those that begin inside another one:
+        # `abab` is in `ababab` twice.
+        self._places = re.compile(rf"(?<=(?={pattern}).)", re.DOTALL)
 
     def find(self, text: str) -> str | None:
         """The first control string in the text (the longest that starts there), or None."""
@@ -102,7 +103,7 @@ class ControlStrings:
 
     def escape(self, text: str) -> str:
         """The text with every control string defused. Escaping twice changes nothing more."""
-        return self._starts.sub(rf"\1{JOINER}", text)
+        return self._places.sub(JOINER, text)
 
 
 def _any_of(strings: set[str]) -> str:
