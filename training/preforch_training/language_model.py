@@ -130,7 +130,9 @@ def add_context(
 def _match_as_written(tokenizer: PreTrainedTokenizerFast) -> None:
     """Special tokens that are looked for in normalised text have look-alikes that nobody can escape (`＜s＞` with NFKC)."""
     strict = [
-        AddedToken(t.content, single_word=t.single_word, lstrip=t.lstrip, rstrip=t.rstrip, normalized=False, special=True)
+        AddedToken(
+            t.content, single_word=t.single_word, lstrip=t.lstrip, rstrip=t.rstrip, normalized=False, special=True
+        )
         for t in tokenizer.added_tokens_decoder.values()
         if t.special and t.normalized
     ]
