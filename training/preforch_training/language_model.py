@@ -128,7 +128,7 @@ def add_context(
 
 
 def _match_as_written(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Special tokens that are looked for in normalised text have look-alikes that nobody can escape (`＜s＞` with NFKC)."""
+    """A token that is looked for in normalised text has look-alikes that nobody can escape: `＜s＞` with NFKC."""
     strict = [
         AddedToken(
             t.content, single_word=t.single_word, lstrip=t.lstrip, rstrip=t.rstrip, normalized=False, special=True
