@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from preforch_service.app import create_app
 from preforch_service.engine import LAUNCHER, EngineCommand, private_folder
 from preforch_service.gateway import build_gateway
 from preforch_service.metrics import Metrics
+from preforch_service.serving import InForce, assemble
 from preforch_service.settings import ControlMode, ServeSettings
 from preforch_service.upstream import AiohttpUpstream, Answer, read_all
 from tokenizers import Tokenizer
@@ -41,7 +42,9 @@ class Watched:
     bodies: dict[str, Body] = field(default_factory=dict)
     prompts: dict[str, list[int]] = field(default_factory=dict)
 
-    async def request(self, method: str, path: str, body: bytes | None = None) -> Answer:
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         if body is None or not path.startswith("/v1/"):
             return await self.engine.request(method, path, body)
         sent = json.loads(body)
@@ -54,6 +57,9 @@ class Watched:
             self.bodies[name] = sent
             self.prompts[name] = (read if "prompt_token_ids" in read else read["choices"][0])["prompt_token_ids"]
         return FakeAnswer([content], answer.status)
+
+    async def close(self) -> None:
+        await self.engine.close()
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,9 @@ async def client(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The gateway's application, when its engine is ready."""
     settings = ServeSettings(path=Path("run"), control_tokens=mode, template_kwargs=("style",))
-    gateway = build_gateway(settings, bundle, FakeRecommender(), metrics=Metrics(), card=card, upstream=watched)
+    metrics = Metrics()
+    bundles = InForce(assemble(settings, bundle, FakeRecommender(), metrics))
+    gateway = build_gateway(settings, bundles, metrics=metrics, card=card, upstreams={"engine": watched})
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     while not await gateway.readiness.check():
         assert asyncio.get_running_loop().time() < deadline, gateway.readiness.blocked

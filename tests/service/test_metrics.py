@@ -126,7 +126,7 @@ def test_names_units_and_help_are_as_prometheus_wants_them(gateway: Gateway) -> 
 def test_the_exposition_can_be_read(gateway: Gateway) -> None:
     text = generate_latest(gateway.metrics.registry).decode()
     assert "# HELP preforch_gateway_seconds " in text
-    assert f'preforch_bundle_info{{preset="{gateway.bundle.info.preset}",' in text
+    assert f'preforch_bundle_info{{preset="{gateway.bundles.current.bundle.info.preset}",' in text
 
 
 def test_every_histogram_has_rising_buckets(gateway: Gateway) -> None:
