@@ -200,7 +200,6 @@ def roles() -> list[Attack]:
             "reasoning",
             turns(fine, says("hi", reasoning_content=POISON), fine),
             "messages[1].reasoning_content",
-            printed=False,
         ),
         Attack(
             "refusal", "reasoning", turns(fine, says("hi", refusal=POISON), fine), "messages[1].refusal", printed=False
