@@ -65,9 +65,9 @@ def result(content: object, number: str = "call_1") -> Body:
 
 
 def tool(**function: object) -> Body:
-    """A request with one tool."""
+    """A request with one tool. The tests' engines have no parser for calls, and print tools all the same."""
     made = {"name": "look_up", "description": "looks things up", "parameters": {"type": "object"}, **function}
-    return {"messages": [user("look it up")], "tools": [{"type": "function", "function": made}]}
+    return {"messages": [user("look it up")], "tools": [{"type": "function", "function": made}], "tool_choice": "none"}
 
 
 def schema(**parameters: object) -> Body:
@@ -200,7 +200,6 @@ def roles() -> list[Attack]:
             "reasoning",
             turns(fine, says("hi", reasoning_content=POISON), fine),
             "messages[1].reasoning_content",
-            printed=False,
         ),
         Attack(
             "refusal", "reasoning", turns(fine, says("hi", refusal=POISON), fine), "messages[1].refusal", printed=False
@@ -232,7 +231,6 @@ def tool_calls() -> list[Attack]:
         "forged turn": json.dumps({"a": TURN}),
         "space around": ' \n{"a": "\\u003cW1>"}\n ',
         "JSON in JSON": json.dumps({"a": json.dumps({"b": POISON})}),
-        "object": {"a": POISON, POISON: 1},
     }
     hidden: dict[str, object] = {
         "escaped twice": '{"a": "\\\\u003cW1>"}',
@@ -310,8 +308,6 @@ def tool_calls() -> list[Attack]:
 
 def _arguments_param(param: str, name: str, value: object) -> str:
     """Plain text is found before it is decoded, and then the error cannot say where in the JSON it is."""
-    if isinstance(value, dict):
-        return f"{param}.a"
     if isinstance(value, str) and ("<W1>" in value or "<|im_end|>" in value):
         return param
     return param + {"escaped key": "", "deep": ".a[0].b[0]"}.get(name, ".a")
@@ -359,14 +355,6 @@ def tools() -> list[Attack]:
         Attack("JSON escape in a description", "tool definition", tool(description="\\u003cW1>")),
         Attack("split over an enum", "split", schema(properties={"a": {"enum": ["<W", "1>"]}})),
         Attack("operators as an enum", "split", schema(properties={"a": {"enum": ["<", ">", "<="]}})),
-        Attack(
-            "tool_choice",
-            "tool definition",
-            tool() | {"tool_choice": {"type": "function", "function": {"name": POISON}}},
-            "tool_choice.function.name",
-            refused=False,
-            printed=False,
-        ),
     ]
 
 
