@@ -21,6 +21,9 @@ async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise WrongContentType(f"Content-Type must be application/json, got {media_type or 'none'!r}")
+    if "upgrade" in ",".join(request.headers.getlist("connection")).lower():
+        # uvicorn reads no body after such a head, so that waiting for one would never end.
+        raise BadRequest("the connection cannot be upgraded", param="Connection", code="upgrade_not_supported")
     raw = bytearray()
     try:
         async for chunk in request.stream():
