@@ -232,7 +232,7 @@ class Clients:
 
     async def bad(self) -> None:
         """A request that is wrong."""
-        wrong = (
+        wrong: tuple[dict[str, Any], ...] = (
             {"preference_weights": {"nonsense": 1}},
             {"messages": []},
             {"request_id": "x"},

@@ -108,7 +108,7 @@ def json_types(schema: Schema, defs: Schema) -> set[str]:
     """The JSON types that a schema lets pass."""
     schema = defs[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     if "anyOf" in schema or "oneOf" in schema:
-        return {kind for part in schema.get("anyOf", schema.get("oneOf")) for kind in json_types(part, defs)}
+        return {kind for part in schema.get("anyOf", schema.get("oneOf", [])) for kind in json_types(part, defs)}
     return {schema["type"]} if "type" in schema else {"string"}
 
 
