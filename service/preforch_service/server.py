@@ -171,7 +171,7 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
     """Serve, watch and supervise until one of them ends."""
     loop = asyncio.get_running_loop()
     config = uvicorn.Config(
-        create_app(gateway), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        create_app(gateway), log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
     )
     stopping = asyncio.Event()
 
