@@ -33,6 +33,7 @@ from tokenizers import Tokenizer
 
 SAMPLE_SECONDS = 5.0
 WARM_UP = 0.2
+RECOVERY_SECONDS = 300.0
 RSS_TOLERANCE = 0.05
 FD_TOLERANCE = 5
 PROMPTS = ("How do I fix a tyre?", "Tell me a joke about a penguin.", "I feel sad today.", "Plan a week in the Alps.")
@@ -377,7 +378,10 @@ async def _watch(gateway: Gateway, http: httpx.AsyncClient, story: Story, option
     length = options.minutes * 60
     started = time.monotonic()
     reloaded = reported = 0.0
-    while (now := time.monotonic() - started) < length:
+    while (now := time.monotonic() - started) < length or (
+        # A slow machine needs longer than half of a short run to load the engine again.
+        story.engine_killed is not None and story.engine_back is None and now < length + RECOVERY_SECONDS
+    ):
         story.samples.append(gateway.sample(now))
         if now - reported >= 60:
             reported = now
