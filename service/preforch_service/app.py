@@ -1,7 +1,10 @@
 """The ASGI application: routes, and the one handler that turns exceptions into HTTP."""
 
+from importlib import metadata
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -11,6 +14,7 @@ from preforch_service.errors import ApiError, error_response, from_status
 from preforch_service.gateway import Gateway
 from preforch_service.logs import AccessLog
 from preforch_service.observer import Observer
+from preforch_service.openapi import complete
 from preforch_service.routes_admin import admin_router
 from preforch_service.routes_generate import generate_router
 from preforch_service.routes_health import health_router
@@ -46,13 +50,21 @@ async def on_invalid(_request: Request, error: Exception) -> Response:
     return error_response(from_status(422, f"{where}: {first['msg']}", param=where))
 
 
+def operation_id(route: APIRoute) -> str:
+    """The name of the route's function: these differ."""
+    return route.name
+
+
 def create_app(gateway: Gateway) -> FastAPI:
     """The application over the given parts."""
     app = FastAPI(
         title="Preference Orchestrator",
         description="Recommends weights for objectives, and lets a language model answer accordingly.",
+        version=metadata.version("preference-orchestrator"),
+        generate_unique_id_function=operation_id,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
     )
     app.include_router(health_router(gateway))
     app.include_router(weights_router(gateway))
@@ -60,6 +72,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     if gateway.engine is not None:
         app.include_router(generate_router(gateway, gateway.engine))
         app.include_router(openai_router(gateway, gateway.engine))
+    # FastAPI gives out the document that it finds here.
+    app.openapi_schema = complete(app.openapi(), gateway.bundles.current.bundle.names)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)

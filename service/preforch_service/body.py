@@ -28,6 +28,9 @@ async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise WrongContentType(f"Content-Type must be application/json, got {media_type or 'none'!r}")
+    if "upgrade" in ",".join(request.headers.getlist("connection")).lower():
+        # uvicorn reads no body after such a head, so that waiting for one would never end.
+        raise BadRequest("the connection cannot be upgraded", param="Connection", code="upgrade_not_supported")
     raw = await _read_bytes(request, limits)
     check_depth(raw, limits.max_depth)
     try:

@@ -9,9 +9,10 @@ from fastapi.responses import JSONResponse
 
 from preforch_service.body import validate
 from preforch_service.gateway import EngineSide, Gateway, Generation, event, start_generation, weights_header
+from preforch_service.openapi import ENGINE_ERRORS, SEND_ERRORS, described, generation_answer
 from preforch_service.relay import DONE, event_data, events
 from preforch_service.weighing import Decision
-from preforch_service.wire import Generated, GenerateRequest, request_schema
+from preforch_service.wire import Generated, GenerateRequest
 
 
 def generated(content: bytes, decision: Decision) -> dict[str, Any]:
@@ -67,8 +68,11 @@ async def answer(generation: Generation) -> Response:
 def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     """The route."""
     router = APIRouter()
+    about = described(
+        {200: generation_answer("Generated")}, errors=(*SEND_ERRORS, *ENGINE_ERRORS), body="GenerateRequest"
+    )
 
-    @router.post("/generate", openapi_extra=request_schema(GenerateRequest))
+    @router.post("/generate", **about)
     async def generate(request: Request) -> Response:
         """Answer a prompt or messages, with the given weights or recommended ones."""
         body = validate(GenerateRequest, await gateway.read(request)).chat_body()

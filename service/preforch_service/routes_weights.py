@@ -8,8 +8,9 @@ from preforch_service.body import until_disconnect, validate
 from preforch_service.gateway import Gateway, weights_header
 from preforch_service.messages import orchestrator_text, read_messages
 from preforch_service.observer import observation_of
+from preforch_service.openapi import READ_ERRORS, SEND_ERRORS, described, json_answer
 from preforch_service.weighing import HEADER, Decision, combine_carriers
-from preforch_service.wire import Messages, Recommended, WeightsRequest, request_schema
+from preforch_service.wire import Messages, Recommended, WeightsRequest
 
 
 def text_of_input(given: str | Messages) -> str:
@@ -26,8 +27,9 @@ def recommended(decision: Decision) -> dict[str, Any]:
 def weights_router(gateway: Gateway) -> APIRouter:
     """The routes."""
     router = APIRouter()
+    answer = json_answer("Recommended", "ManyRecommended")
 
-    @router.post("/weights", openapi_extra=request_schema(WeightsRequest))
+    @router.post("/weights", **described({200: answer}, errors=SEND_ERRORS, body="WeightsRequest"))
     async def weights(request: Request) -> dict[str, Any]:
         """Weights for a prompt, a conversation, or up to 256 inputs."""
         asked_for = validate(WeightsRequest, await gateway.read(request))
@@ -41,7 +43,7 @@ def weights_router(gateway: Gateway) -> APIRouter:
         results = [recommended(decision) for decision in decisions]
         return results[0] if asked_for.inputs is None else {"results": results, "bundle": loaded.bundle.revision}
 
-    @router.get("/objectives")
+    @router.get("/objectives", **described({200: json_answer("Objectives")}, errors=READ_ERRORS))
     async def objectives() -> dict[str, Any]:
         """What can be weighed, in order, and the weights that are used when the orchestrator does not answer."""
         bundle = gateway.bundles.current.bundle

@@ -112,9 +112,3 @@ class Generated(BaseModel):
     model: str
     id: str
     texts: list[str] | None = None
-
-
-def request_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI entry for a body that the route reads itself."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -24,6 +24,9 @@ from preforch_service.recommender import Recommendation, Recommender
 from preforch_service.serving import InForce, assemble
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import UpstreamDown
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 RECOMMENDED: Weights = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
 CHAT = {
@@ -87,6 +90,16 @@ def json_answer(value: object, status: int = 200) -> FakeAnswer:
 def stream_answer(*pieces: bytes | Exception | threading.Event) -> FakeAnswer:
     """Events."""
     return FakeAnswer(pieces, content_type="text/event-stream")
+
+
+COMPLETION = CHAT | {"choices": [{"index": 0, "text": "hello", "finish_reason": "stop"}]}
+
+
+def any_answer(body: dict[str, Any]) -> FakeAnswer:
+    """The answer of an engine that takes everything."""
+    if body.get("stream") is True:
+        return stream_answer(chunk("a"), b"data: [DONE]\n\n")
+    return json_answer(COMPLETION if "prompt" in body else CHAT)
 
 
 def chunk(content: str, **more: object) -> bytes:
@@ -164,10 +177,35 @@ def make_gateway(
     return gateway
 
 
+def engine_app(upstream: FakeUpstream) -> ASGIApp:
+    """The fake engine as an HTTP server, for a gateway in a process of its own."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        answer = await upstream.request(request.method, request.url.path, await request.body() or None)
+        response = StreamingResponse(answer.chunks(), answer.status, media_type=answer.content_type)
+        await response(scope, receive, send)
+
+    return app
+
+
 @contextmanager
 def running(gateway: Gateway) -> Iterator[str]:
+    """Serve a gateway on a free port; gives the URL."""
+    with running_config(listener_config(create_app(gateway), gateway.settings)) as url:
+        yield url
+
+
+@contextmanager
+def running_app(app: ASGIApp) -> Iterator[str]:
     """Serve on a free port; gives the URL."""
-    server = uvicorn.Server(listener_config(create_app(gateway), gateway.settings))
+    with running_config(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)) as url:
+        yield url
+
+
+@contextmanager
+def running_config(config: uvicorn.Config) -> Iterator[str]:
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
