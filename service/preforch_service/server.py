@@ -18,6 +18,7 @@ import uvicorn
 from preforch_models.bundle import Bundle, read_bundle
 from preforch_models.manifest import verify
 from preforch_models.policy_card import PolicyCard, check_control_strings, check_match, read_policy_card
+from uvicorn.loops.auto import auto_loop_factory
 
 from preforch_service.app import create_app
 from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
@@ -135,7 +136,9 @@ def serve(settings: ServeSettings) -> int:
     ):
         card, policy = loaded or (None, None)
         engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
-        return asyncio.run(_serve(settings, bundle, recommender, card, engine, sock, metrics))
+        # uvicorn's choice, as if it ran by itself: uvloop where that is installed (vLLM brings it).
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            return runner.run(_serve(settings, bundle, recommender, card, engine, sock, metrics))
 
 
 async def _serve(
