@@ -137,10 +137,10 @@ def read(reader: Reader, run: Runner, path: str, options: argparse.Namespace) ->
     begun = time.process_time()
     received = run(reader(path, options.streams))
     spent = time.process_time() - begun
-    expected = options.streams * options.chunks * len(CHUNK)
-    if received < expected:
-        raise RuntimeError(f"received {received} bytes of {expected}")
-    return spent / (options.streams * options.chunks) * 1000
+    chunks: int = options.streams * options.chunks
+    if received < chunks * len(CHUNK):
+        raise RuntimeError(f"received {received} bytes of {chunks * len(CHUNK)}")
+    return spent / chunks * 1000
 
 
 def measure(options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
