@@ -167,7 +167,7 @@ class AiohttpUpstream:
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 return await self._send(method, path, body)
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamDown(f"the engine cannot be reached: {error!r}") from error
+            raise UpstreamDown(f"the engine cannot be reached: {str(error) or repr(error)}") from error
 
     async def _send(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         headers = {"Accept-Encoding": "identity"}
