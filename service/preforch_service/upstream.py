@@ -4,6 +4,7 @@ In:  method, path, JSON bytes. Out: an `Answer`, once its first bytes are there;
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
@@ -128,6 +129,7 @@ class AiohttpUpstream:
         self._idle_timeout = idle_timeout
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._answers: weakref.WeakSet[AiohttpAnswer] = weakref.WeakSet()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -148,6 +150,7 @@ class AiohttpUpstream:
         try:
             async with asyncio.timeout(self._first_byte_timeout):
                 answer = AiohttpAnswer(await self._head(method, path, body), idle_timeout=self._idle_timeout)
+                self._answers.add(answer)
                 try:
                     await answer.start()
                 except BaseException:
@@ -178,5 +181,8 @@ class AiohttpUpstream:
     async def close(self) -> None:
         """Close all connections: what is being read breaks off."""
         self._closed = True
+        # Closing the session alone would leave who is reading waiting.
+        for answer in list(self._answers):
+            answer.close()
         if self._session is not None:
             await self._session.close()
