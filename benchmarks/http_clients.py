@@ -135,12 +135,12 @@ READERS: dict[str, Reader] = {
 def read(reader: Reader, run: Runner, path: str, options: argparse.Namespace) -> float:
     """CPU seconds per 1,000 chunks. Fails when bytes are missing."""
     begun = time.process_time()
-    received: int = run(reader(path, options.streams))
+    received = run(reader(path, options.streams))
     spent = time.process_time() - begun
-    expected = options.streams * options.chunks * len(CHUNK)
-    if received < expected:
-        raise RuntimeError(f"received {received} bytes of {expected}")
-    return float(spent / (options.streams * options.chunks) * 1000)
+    chunks: int = options.streams * options.chunks
+    if received < chunks * len(CHUNK):
+        raise RuntimeError(f"received {received} bytes of {chunks * len(CHUNK)}")
+    return spent / chunks * 1000
 
 
 def measure(options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:

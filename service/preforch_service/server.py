@@ -20,6 +20,7 @@ import uvicorn
 from preforch_models.bundle import Bundle
 from preforch_models.manifest import verify
 from preforch_models.policy_card import PolicyCard, check_control_strings, check_match, read_policy_card
+from uvicorn.loops.auto import auto_loop_factory
 
 from preforch_service.app import create_app
 from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
@@ -148,7 +149,9 @@ def serve(settings: ServeSettings) -> int:
     ):
         card, policy = loaded or (None, None)
         engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
-        return asyncio.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
+        # uvicorn's choice, as if it ran by itself: uvloop where that is installed (vLLM brings it).
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            return runner.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
 
 
 async def _serve(

@@ -4,6 +4,7 @@ In:  method, path, JSON bytes. Out: an `Answer`, once its first bytes are there;
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -130,6 +131,7 @@ class AiohttpUpstream:
         self._idle_timeout = idle_timeout
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._answers: weakref.WeakSet[AiohttpAnswer] = weakref.WeakSet()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -151,9 +153,9 @@ class AiohttpUpstream:
         """Send a request and wait for the first bytes of the answer. Raises UpstreamDown or UpstreamLate."""
         try:
             async with asyncio.timeout(self._first_byte_timeout):
-                answer = AiohttpAnswer(
-                    await self._head(method, path, body, headers or {}), idle_timeout=self._idle_timeout
-                )
+                response = await self._head(method, path, body, headers or {})
+                answer = AiohttpAnswer(response, idle_timeout=self._idle_timeout)
+                self._answers.add(answer)
                 try:
                     await answer.start()
                 except BaseException:
@@ -175,7 +177,7 @@ class AiohttpUpstream:
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 return await self._send(method, path, body, headers)
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamDown(f"the engine cannot be reached: {error!r}") from error
+            raise UpstreamDown(f"the engine cannot be reached: {str(error) or repr(error)}") from error
 
     async def _send(
         self, method: str, path: str, body: bytes | None, more: Mapping[str, str]
@@ -188,5 +190,8 @@ class AiohttpUpstream:
     async def close(self) -> None:
         """Close all connections: what is being read breaks off."""
         self._closed = True
+        # Closing the session alone would leave who is reading waiting.
+        for answer in list(self._answers):
+            answer.close()
         if self._session is not None:
             await self._session.close()

@@ -350,10 +350,14 @@ def test_a_client_that_leaves_before_its_weights_are_there_never_reaches_the_eng
     assert served.upstream.bodies == []
 
 
+def paused_stream(go_on: threading.Event, _body: dict[str, Any]) -> FakeAnswer:
+    return stream_answer(chunk("a"), go_on, chunk("b"), DONE)
+
+
 def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(bundle: Bundle) -> None:
     for served in serve(bundle, max_running=1, max_waiting=1):
         go_on = threading.Event()
-        served.upstream.answer = partial(lambda wait, _: stream_answer(chunk("a"), wait, chunk("b"), DONE), go_on)
+        served.upstream.answer = partial(paused_stream, go_on)
         with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
             pieces = response.iter_bytes()
             assert b'"a"' in next(pieces)

@@ -114,3 +114,23 @@ def test_headers_of_a_request_reach_the_engine(tmp_path: Path) -> None:
         assert b"traceparent: 00-a-b-01\r\n" in engine.heads[0]
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("answer", [ANSWER.replace(b"Length: 2", b"Length: 9"), b""])
+def test_closing_the_client_breaks_off_what_is_being_read(tmp_path: Path, answer: bytes) -> None:
+    async def check() -> None:
+        engine = Engine(per_connection=5, answer=answer)
+        async with connected(engine, tmp_path / "s") as upstream:
+
+            async def read() -> bytes:
+                return await read_all(await upstream.request("POST", "/", b"{}"))
+
+            reading = asyncio.create_task(read())
+            while not engine.requests:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            await upstream.close()
+            with pytest.raises(UpstreamDown):
+                await asyncio.wait_for(reading, 5)
+
+    asyncio.run(check())
