@@ -73,7 +73,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         app.include_router(generate_router(gateway, gateway.engine))
         app.include_router(openai_router(gateway, gateway.engine))
     # FastAPI gives out the document that it finds here.
-    app.openapi_schema = complete(app.openapi(), gateway.bundles.current.bundle.names)
+    app.openapi_schema = complete(app.openapi(), gateway.bundles.current.bundle.names, gateway.settings)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)

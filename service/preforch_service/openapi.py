@@ -1,6 +1,6 @@
 """The OpenAPI document.
 
-In:  what each route declares in its decorator (`described`), and the objectives of the bundle.
+In:  what each route declares in its decorator (`described`), the objectives of the bundle, and the limits of a request.
 Out: keyword arguments for the decorator; and the document with what all operations share (`complete`).
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preforch_service.openapi_schemas import Schema, ref, schemas
+from preforch_service.request_limits import RequestLimits
 from preforch_service.weighing import HEADER
 
 READ_ERRORS = (400, 401, 429, 500, 503)
@@ -106,7 +107,7 @@ def described(answers: Mapping[int, Schema], *, errors: Sequence[int] = (), body
     return {"openapi_extra": operation, "response_model": None}
 
 
-def complete(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def complete(document: Mapping[str, Any], names: Sequence[str], limits: RequestLimits) -> dict[str, Any]:
     """The document with its components, and with the header that every answer has."""
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -117,7 +118,7 @@ def complete(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     }
     headers["Retry-After"] = {"description": "seconds", "required": True, "schema": {"type": "integer", "minimum": 0}}
     components = {
-        "schemas": schemas(names),
+        "schemas": schemas(names, limits),
         "headers": headers,
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}},
     }

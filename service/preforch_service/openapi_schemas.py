@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from preforch_service.fields import CHAT_FORWARDED, COMPLETION_FORWARDED, ROLES, TEXT_PARTS, WEIGHTS_FIELD
-from preforch_service.wire import MAX_INPUTS, Generated, GenerateRequest, Recommended, Reloaded, WeightsRequest
+from preforch_service.request_limits import RequestLimits
+from preforch_service.wire import Generated, GenerateRequest, Recommended, Reloaded, WeightsRequest
 
 Schema = dict[str, Any]
 
@@ -183,11 +184,11 @@ def _objectives() -> Schema:
     }
 
 
-def schemas(names: Sequence[str]) -> dict[str, Schema]:
-    """All components, for the objectives of a bundle."""
+def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
+    """All components, for the objectives of a bundle and the limits of a request."""
     prompted = {"messages": nullable(ref("Messages")), "weights": ref("GivenWeights")}
     one = {"anyOf": [{"type": "string"}, ref("Messages")]}
-    inputs = nullable({"type": "array", "items": one, "minItems": 1, "maxItems": MAX_INPUTS})
+    inputs = nullable({"type": "array", "items": one, "minItems": 1, "maxItems": limits.max_inputs})
     weights_request = _wire(WeightsRequest, **prompted, inputs=inputs)
     results = {
         "type": "object",

@@ -13,6 +13,7 @@ from preforch_service import fields
 from preforch_service.app import create_app
 from preforch_service.errors import ApiError
 from preforch_service.openapi_schemas import Schema, schemas
+from preforch_service.request_limits import RequestLimits
 
 DATA_ROUTES = {"/weights", "/objectives", "/generate", "/v1/chat/completions", "/v1/completions", "/v1/models"}
 ADMIN_ROUTES = {"/admin/reload"}
@@ -120,7 +121,7 @@ def test_types_of_fields_are_those_of_the_engine(api: dict[str, Any]) -> None:
         warnings.simplefilter("ignore")
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     engine = ChatCompletionRequest.model_json_schema()
-    for name, ours in schemas(("a", "b"))["ChatRequest"]["properties"].items():
+    for name, ours in schemas(("a", "b"), RequestLimits())["ChatRequest"]["properties"].items():
         if "type" in ours and name in engine["properties"]:
             theirs = json_types(engine["properties"][name], engine["$defs"])
             assert set(ours["type"]) - {"null"} <= theirs, name
