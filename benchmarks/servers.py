@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-START_SECONDS = 300.0
+START_SECONDS = 900.0
 STOP_SECONDS = 20.0
 LAUNCHER = "preforch_service.engine_main"
 """Ends a command and all processes below it when its parent, this benchmark, ends in whatever way."""

@@ -168,7 +168,8 @@ def describe(raw: RawLoop, bundle: Bundle, texts: Sequence[str], options: argpar
     source = "demo world, strung together" if options.texts is None else f"{options.texts.name}, field {options.field}"
     return [
         f"Texts: {len(texts)} distinct ({source}), seed {options.seed}; tokens at 5, 25, 50, 75, 95%: {quantiles}; "
-        f"at most {bundle.info.max_tokens}, longer ones cut beforehand. {options.rounds} rounds, {options.threads} threads."
+        f"at most {bundle.info.max_tokens}, longer ones cut beforehand. "
+        f"{options.rounds} rounds, {options.threads} threads."
     ]
 
 
