@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="HTTP client, and uvloop instead of asyncio")
     options = parser.parse_args(argv)
     client, _, uvloop = options.kind.partition("-")
-    app = Proxy(options.upstream.rstrip("/"), {"aiohttp": Aiohttp, "httpx": Httpx}[client])
+    app = Proxy(options.upstream.rstrip("/"), Aiohttp if client == "aiohttp" else Httpx)
     loop: Literal["uvloop", "asyncio"] = "uvloop" if uvloop else "asyncio"
     uvicorn.run(app, port=options.port, loop=loop, access_log=False, lifespan="off", log_config=None)
 

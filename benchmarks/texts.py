@@ -15,9 +15,11 @@ from preforch_training.demo import world
 def read_texts(file: Path | None, *, field: str, limit: int, seed: int, median_words: float = 50) -> list[str]:
     """Distinct texts in random order; without a file, made ones of about `median_words` words."""
     rng = np.random.default_rng(seed)
-    texts = made_texts(rng, limit, median_words=median_words) if file is None else file_texts(file, field)
-    distinct = list(dict.fromkeys(texts))
-    return [distinct[i] for i in rng.permutation(len(distinct))[:limit]]
+    distinct = dict.fromkeys(file_texts(file, field) if file is not None else ())
+    while file is None and len(distinct) < limit:
+        distinct |= dict.fromkeys(made_texts(rng, limit, median_words=median_words))
+    texts = list(distinct)
+    return [texts[i] for i in rng.permutation(len(texts))[:limit]]
 
 
 def file_texts(file: Path, name: str) -> list[str]:

@@ -59,7 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("run", type=Path, help="folder of a run with a bundle and the stage `orchestrator`")
     add("--texts", type=Path, help="JSON Lines file (default: made from the demo world)")
     add("--field", default="text", help="field of a line that holds the text (default: text)")
-    add("--median-words", type=float, default=20, help="of made texts")
+    add("--median-words", type=float, default=10, help="of made texts")
     add("--limit", type=int, default=512, help="number of distinct texts, all of them per arm and round")
     add("--rounds", type=int, default=5, help="of all arms, in turns; at least 2")
     add("--clients", type=int, nargs="+", default=[1, 16, 64], help="concurrent clients with single prompts")
