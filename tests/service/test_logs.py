@@ -1,5 +1,6 @@
 """Log lines are one format, and never hold what users write, whatever fails."""
 
+import asyncio
 import io
 import json
 import logging
@@ -118,6 +119,8 @@ def test_errors_of_handlers_are_logged_without_their_messages(bundle: Bundle) ->
         assert client.post("/generate", json={"prompt": MARKER}).status_code == 500
         upstream.answer = lambda body: stream_answer(chunk(MARKER), failing(UpstreamDown))
         assert client.post("/generate", json={"prompt": MARKER, "stream": True}).status_code == 200
+        # The broken stream has marked the engine down.
+        assert asyncio.run(gateway.readiness.check())
         upstream.answer = lambda body: stream_answer(chunk(MARKER), failing(RuntimeError))
         with pytest.raises(httpx.RemoteProtocolError):
             client.post("/generate", json={"prompt": MARKER, "stream": True})

@@ -31,12 +31,15 @@ LAST_USER = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", flags=re.DOTALL
 Ask = Callable[[httpx.AsyncClient, str], Awaitable[dict[str, Any]]]
 
 
+ADMIN = "admin-0123456789"
+
+
 @contextmanager
 def serving(path: Path, log: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A gateway process that is ready, and its URL. A late orchestrator is a slow machine here, not a failure."""
     patient = ("--orchestrator-deadline", "120", "--port", "0", "--metrics-port", "0")
     command = [sys.executable, "-m", "preforch_service", str(path), *patient, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PREFORCH_ADMIN_KEY": ADMIN}
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
@@ -141,7 +144,7 @@ async def reload_all(client: httpx.AsyncClient, process: subprocess.Popen[str], 
         switched.point(switched.good[number % 2])
         wanted = switched.revisions[number % 2]
         if number % 3:
-            answer = await client.post("/admin/reload")
+            answer = await client.post("/admin/reload", headers={"Authorization": f"Bearer {ADMIN}"})
             assert answer.json() == {"reloaded": True, "bundle": wanted}
         else:
             process.send_signal(signal.SIGHUP)
@@ -150,7 +153,7 @@ async def reload_all(client: httpx.AsyncClient, process: subprocess.Popen[str], 
             await asyncio.sleep(0.02)
         if number == SWITCHES // 2:
             switched.point(switched.broken)
-            refused = await client.post("/admin/reload")
+            refused = await client.post("/admin/reload", headers={"Authorization": f"Bearer {ADMIN}"})
             assert (refused.status_code, refused.json()["error"]["code"]) == (422, "bundle_refused")
             assert (await client.get("/readyz")).json()["bundle"] == wanted
         await asyncio.sleep(0.1)

@@ -19,12 +19,17 @@ from preforch_models.manifest import MANIFEST, ArtifactError, Manifest, write_ma
 from preforch_models.objectives import Objective
 from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway
+from preforch_service.keys import Keys, digest_of
 from preforch_service.locate import find_bundle
 from preforch_service.recommender import OnnxRecommender
 from preforch_service.reloading import check_unchanged
 from preforch_service.serving import LoadedBundle
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+ADMIN = "admin-0123456789"
+BEARER = {"Authorization": f"Bearer {ADMIN}"}
 
 
 def switch(link: Path, target: Path) -> None:
@@ -51,7 +56,8 @@ def link(bundle_folder: Path, tmp_path: Path) -> Path:
 def gateway_at(path: Path, **options: Any) -> Gateway:
     bundle = read_bundle(find_bundle(path))
     recommender = OnnxRecommender(bundle, threads=1)
-    return make_gateway(bundle, recommender=recommender, path=path, orchestrator_threads=1, **options)
+    keys = Keys.model_validate({"admin": {"sha256": digest_of(ADMIN)}})
+    return make_gateway(bundle, recommender=recommender, path=path, orchestrator_threads=1, keys=keys, **options)
 
 
 class Served:
@@ -64,7 +70,7 @@ class Served:
         self.client = httpx.Client(timeout=20)
 
     def reload(self) -> httpx.Response:
-        return self.client.post("/admin/reload")
+        return self.client.post("/admin/reload", headers=BEARER)
 
     def revisions(self) -> set[str]:
         """The revision that each route announces."""
@@ -116,7 +122,7 @@ def test_the_bundle_of_a_run_folder_is_reloaded(bundle_folder: Path, other_folde
     with running(gateway) as url:
         shutil.rmtree(tmp_path / "run" / "bundle")
         shutil.copytree(other_folder, tmp_path / "run" / "bundle")
-        assert httpx.post(f"{url}/admin/reload").json()["bundle"] == read_bundle(other_folder).revision
+        assert httpx.post(f"{url}/admin/reload", headers=BEARER).json()["bundle"] == read_bundle(other_folder).revision
     gateway.bundles.close()
 
 
