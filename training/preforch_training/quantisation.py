@@ -37,7 +37,9 @@ def quantise(source: Path, target: Path) -> None:
     # Shapes that the exporter noted contradict those of the new operators.
     model.graph.ClearField("value_info")
     named = {initializer.name for initializer in model.graph.initializer}
-    behind = [node.name for node in model.graph.node if node.op_type == "MatMul" and _is_behind_encoder(node, named)]
+    behind = [node.name for node in model.graph.node if _is_behind_encoder(node, named)]
+    # A Gemm is first split into a MatMul of this name and an Add.
+    behind += [f"{name}_MatMul" for name in behind]
     quantize_dynamic(
         model,
         str(target),
