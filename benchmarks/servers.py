@@ -68,6 +68,10 @@ def running(
         wait_until_healthy(server.url + health, process, log)
         print(f"{name} is ready", file=sys.stderr, flush=True)
         yield server
+    except Exception:
+        # The folder may be gone by the time somebody wants to know why.
+        print(f"the end of {log.name}:\n{tail(log)}", file=sys.stderr)
+        raise
     finally:
         process.terminate()
         try:
@@ -84,9 +88,13 @@ def wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path) 
             if answer.status == 200:
                 return
         time.sleep(0.2)
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
     said = "ended" if process.poll() is not None else f"was not ready after {START_SECONDS:.0f} s"
-    raise ServerFailed(f"{log.stem} {said}; the end of its log:\n{tail}")
+    raise ServerFailed(f"{log.stem} {said}; the end of its log:\n{tail(log)}")
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
 
 
 def family(pid: int) -> list[int]:

@@ -48,11 +48,11 @@ def encoder_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def orchestrator(names: tuple[str, ...], vocabulary: int, *, seed: int = 0) -> OrchestratorModel:
+def orchestrator(names: tuple[str, ...], vocabulary: int, *, seed: int = 0, width: int = 16) -> OrchestratorModel:
     """A random orchestrator whose weights differ visibly from prompt to prompt."""
     encoder = BertConfig(
         vocab_size=vocabulary,
-        hidden_size=16,
+        hidden_size=width,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
@@ -80,12 +80,17 @@ def golden_answer(model: OrchestratorModel, tokenizer: Tokenizer, text: str, nam
 
 
 def write_bundle(
-    target: Path, *, objectives: tuple[Objective, ...] = OBJECTIVES, encoding: Encoding = "digits", seed: int = 0
+    target: Path,
+    *,
+    objectives: tuple[Objective, ...] = OBJECTIVES,
+    encoding: Encoding = "digits",
+    seed: int = 0,
+    width: int = 16,
 ) -> Path:
     """A valid bundle."""
     names = names_of(objectives)
     tokenizer = encoder_tokenizer()
-    model = orchestrator(names, tokenizer.get_vocab_size(), seed=seed)
+    model = orchestrator(names, tokenizer.get_vocab_size(), seed=seed, width=width)
     fallback = normalise(dict(zip(names, range(len(names), 0, -1), strict=True)), names)
     info = BundleInfo(
         objectives=objectives,

@@ -9,6 +9,8 @@ In:  the application and its limits. Out: a `uvicorn.Config` whose connections
 
 import asyncio
 import json
+import logging
+import uuid
 from asyncio.events import TimerHandle
 from http import HTTPStatus
 
@@ -18,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from preforch_service.errors import error_body, from_status
 from preforch_service.request_limits import RequestLimits
+
+logger = logging.getLogger(__name__)
 
 
 class HeadTooLarge(ValueError):
@@ -105,10 +109,13 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
             """Answer without the application, and hang up. While another answer is being sent, only hang up."""
             if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
                 body = json.dumps(error_body(from_status(status, message))).encode()
+                request_id = uuid.uuid4().hex
                 head = (
                     f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
-                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                    f"X-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
                 )
+                facts = {"status": status.value, "request_id": request_id}
+                logger.info("refused before it was a request", extra={"facts": facts})
                 self.transport.write(head.encode() + body)
             self.transport.close()
 

@@ -12,7 +12,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from load import Plan, load_generator
-from processes import alive
+from processes import alive, wait_until
 from rounds import mean, ratio
 from servers import Server, ServerFailed, family, free_port, running
 from texts import NewPrompts
@@ -79,7 +79,8 @@ def test_a_server_is_measured_with_the_processes_below_it_and_nothing_is_left(tm
         before = server.cpu()
         time.sleep(0.3)
         assert server.cpu() > before
-    assert not any(map(alive, below))
+    # The kernel takes a moment after SIGKILL.
+    assert wait_until(lambda: not any(map(alive, below)))
 
 
 def test_a_server_of_somebody_else_has_no_cpu_time() -> None:

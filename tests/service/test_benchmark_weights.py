@@ -11,6 +11,8 @@ import pytest
 import tiny
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "weights.py"
+# Two heads of 32, as small as those of the policies that vLLM serves in other tests.
+WIDTH = 64
 TEXTS = [f"Tell me joke number {number} about a penguin" + " and a bicycle" * number for number in range(6)]
 
 
@@ -20,13 +22,13 @@ def started(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose stage `orchestrator` belongs to its bundle."""
     folder = tmp_path_factory.mktemp("weights") / "run"
-    shutil.copytree(run_folder / "bundle", folder / "bundle")
+    tiny.write_bundle(folder / "bundle", width=WIDTH)
     tokenizer = tiny.encoder_tokenizer()
     names = tuple(objective.name for objective in tiny.OBJECTIVES)
-    tiny.orchestrator(names, tokenizer.get_vocab_size()).save_pretrained(folder / "orchestrator")
+    tiny.orchestrator(names, tokenizer.get_vocab_size(), width=WIDTH).save_pretrained(folder / "orchestrator")
     tokenizer.save(str(folder / "orchestrator" / "tokenizer.json"))
     return folder
 
@@ -58,7 +60,7 @@ def test_every_server_is_measured_in_every_way_it_knows(run: Path, tmp_path: Pat
 def test_a_server_with_other_weights_stops_the_benchmark(run: Path, tmp_path: Path) -> None:
     other = shutil.copytree(run, tmp_path / "run")
     names = tuple(objective.name for objective in tiny.OBJECTIVES)
-    model = tiny.orchestrator(names, tiny.encoder_tokenizer().get_vocab_size())
+    model = tiny.orchestrator(names, tiny.encoder_tokenizer().get_vocab_size(), width=WIDTH)
     model.head.bias.data[0] += 1
     model.save_pretrained(other / "orchestrator")
     done = measured(other, tmp_path / "texts.jsonl", "--peers", "plain")
