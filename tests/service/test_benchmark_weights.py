@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import tiny
+from preforch_models.orchestrator_model import OrchestratorModel
+from tokenizers import Tokenizer
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "weights.py"
 # Two heads of 32, as small as those of the policies that vLLM serves in other tests.
@@ -21,15 +23,20 @@ def started(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
 
 
+def orchestrator(tokenizer: Path) -> OrchestratorModel:
+    """The model in the bundle."""
+    names = tuple(objective.name for objective in tiny.OBJECTIVES)
+    return tiny.orchestrator(names, Tokenizer.from_file(str(tokenizer)).get_vocab_size(), width=WIDTH)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose stage `orchestrator` belongs to its bundle."""
     folder = tmp_path_factory.mktemp("weights") / "run"
     tiny.write_bundle(folder / "bundle", width=WIDTH)
-    tokenizer = tiny.encoder_tokenizer()
-    names = tuple(objective.name for objective in tiny.OBJECTIVES)
-    tiny.orchestrator(names, tokenizer.get_vocab_size(), width=WIDTH).save_pretrained(folder / "orchestrator")
-    tokenizer.save(str(folder / "orchestrator" / "tokenizer.json"))
+    # Copied, because training one anew may number its tokens differently.
+    orchestrator(folder / "bundle" / "tokenizer.json").save_pretrained(folder / "orchestrator")
+    shutil.copy(folder / "bundle" / "tokenizer.json", folder / "orchestrator")
     return folder
 
 
@@ -59,8 +66,7 @@ def test_every_server_is_measured_in_every_way_it_knows(run: Path, tmp_path: Pat
 
 def test_a_server_with_other_weights_stops_the_benchmark(run: Path, tmp_path: Path) -> None:
     other = shutil.copytree(run, tmp_path / "run")
-    names = tuple(objective.name for objective in tiny.OBJECTIVES)
-    model = tiny.orchestrator(names, tiny.encoder_tokenizer().get_vocab_size(), width=WIDTH)
+    model = orchestrator(other / "orchestrator" / "tokenizer.json")
     model.head.bias.data[0] += 1
     model.save_pretrained(other / "orchestrator")
     done = measured(other, tmp_path / "texts.jsonl", "--peers", "plain")
