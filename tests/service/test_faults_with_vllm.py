@@ -138,11 +138,12 @@ def test_the_line_is_bounded_and_a_client_that_leaves_it_frees_its_place(served:
             response = stack.enter_context(served.http.stream("POST", "/v1/chat/completions", json=body))
             next(response.iter_bytes())
         with ThreadPoolExecutor(1) as threads:
-            waiting = threads.submit(outcome, served, seconds=30)
-            time.sleep(3)
-            assert wait_until(lambda: waiting.done() or outcome(served, seconds=2) == "429 overloaded", PATIENCE)
+            # Far shorter than the streams take.
+            waiting = threads.submit(outcome, served, seconds=4)
+            time.sleep(1)
+            assert wait_until(lambda: waiting.done() or outcome(served, seconds=1) == "429 overloaded", PATIENCE)
             assert waiting.result() == "left"
-        assert outcome(served, seconds=3) == "left", "the place in the line was free again"
+        assert outcome(served, seconds=1) == "left", "the place in the line was free again"
         assert served.running() == 2
     assert wait_until(lambda: served.running() == 0, PATIENCE)
 
