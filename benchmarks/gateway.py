@@ -25,7 +25,6 @@ from preforch_models.policy_card import CARD_FILE, PolicyCard, read_policy_card
 from preforch_models.weights import Weights
 from preforch_service.engine import EngineCommand
 from preforch_service.locate import find_bundle, find_policy
-from preforch_service.settings import ServeSettings
 from preforch_service.weighing import announced
 from proxy import KINDS
 from servers import Server, free_port, machine, running
@@ -147,15 +146,10 @@ def start_gateway(
         *(sys.executable, "-m", "preforch_service", str(bundle.path)),
         *("--upstream", engine.url, "--policy-card", str(policy / CARD_FILE)),
         *("--port", str(port), "--metrics-port", "0", "--orchestrator-deadline", "60"),
-        *(("--cache-entries", "65536") if caches() else ()),
+        *("--cache-entries", "65536"),
         *extra,
     ]
     return running("gateway", command, port=port, folder=folder, health="/readyz")
-
-
-def caches() -> bool:
-    """Whether this version of the gateway remembers recommendations."""
-    return "cache_entries" in ServeSettings.model_fields
 
 
 # Measuring.
@@ -225,14 +219,11 @@ def one(bench: Bench, load: Load, arm: Arm, prompts: Sequence[str], cell: Cell, 
 def describe(options: argparse.Namespace) -> list[str]:
     """The load, and what the last arm is in this version."""
     cells = ", ".join(f"{r} at {c}" for c, r in zip(options.clients, options.requests, strict=True))
-    lines = [
+    return [
         f"Load: {options.rounds} rounds; requests per arm and round: {cells} clients; {options.max_tokens} tokens "
         f"each, greedy; prompts of the demo world, all different, seed {options.seed}. "
         "One engine for all, prefix cache off.",
     ]
-    if not caches():
-        lines.append("This version has no cache of recommendations: seen prompts cost what new ones do.")
-    return lines
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Any
 
 from preforch_models.bundle import Bundle
 from preforch_service.engine import SERVER
-from preforch_service.settings import ServeSettings
 from servers import Server, free_port, running
 
 HERE = Path(__file__).parent
@@ -77,7 +76,7 @@ def ours(bundle: Bundle, threads: int, folder: Path) -> Iterator[Peer]:
         *(sys.executable, "-m", "preforch_service", str(bundle.path), "--weights-only", "--device", "cpu"),
         *("--port", str(port), "--metrics-port", "0", "--orchestrator-threads", str(threads)),
         *("--orchestrator-deadline", "60"),
-        *(("--cache-entries", "0") if "cache_entries" in ServeSettings.model_fields else ()),
+        *("--cache-entries", "0"),
     ]
     with running("ours", command, port=port, folder=folder, health="/readyz") as server:
         yield Peer(

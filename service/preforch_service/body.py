@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ from preforch_service.request_limits import RequestLimits
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and a string may lack its end: no text makes it try anything twice.
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _OPENING, _CLOSING = b"[{", b"]}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
 
@@ -100,8 +101,13 @@ def validate(model: type[Model], body: dict[str, Any]) -> Model:
         raise BadRequest(explain(error), param=param) from error
 
 
-async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work; the work is cancelled and ClientGone raised when the client leaves first."""
+async def until_disconnect(
+    request: Request, work: Coroutine[Any, Any, T], *, discard: Callable[[T], None] = lambda _: None
+) -> T:
+    """The result of the work; the work is cancelled and ClientGone raised when the client leaves first.
+
+    `discard` gets a result that comes all the same.
+    """
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_disconnected(request))
     try:
@@ -110,11 +116,14 @@ async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise ClientGone
         return task.result()
     finally:
-        for pending in (task, watcher):
-            if not pending.done():
-                pending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await pending
+        if not watcher.done():
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                discard(await task)
 
 
 async def _disconnected(request: Request) -> None:

@@ -26,7 +26,7 @@ def text_key(revision: str, precision: str) -> Callable[[str], Key]:
 
 
 class Cache(Generic[Answer]):
-    """Up to `entries` answers; 0 keeps none. Several bundles may share one. Belongs to one thread."""
+    """Up to `entries` answers; 0 keeps none. Belongs to one thread."""
 
     def __init__(self, entries: int) -> None:
         self._entries = entries

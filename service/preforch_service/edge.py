@@ -29,7 +29,7 @@ def host_name(header: str) -> str:
 
 
 class Edge:
-    """The outermost layer of the application."""
+    """Checks who may pass before any route is reached."""
 
     def __init__(
         self,

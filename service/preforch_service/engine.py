@@ -20,6 +20,7 @@ from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 
 from preforch_service.engine_main import GRACE_SECONDS
+from preforch_service.keys import ADMIN_VARIABLE, KEYS_VARIABLE
 from preforch_service.metrics import Metrics
 
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
@@ -74,9 +75,13 @@ class EngineCommand:
         ]
 
     def environment(self) -> dict[str, str]:
-        """The environment: no telemetry, no model hub for a local folder."""
-        ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-        return ours | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {}) | dict(os.environ)
+        """The environment: no telemetry, no keys, no model hub for a local folder, and pooled connections stay open."""
+        ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60"}
+        return (
+            ours
+            | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {})
+            | {name: value for name, value in os.environ.items() if name not in (KEYS_VARIABLE, ADMIN_VARIABLE)}
+        )
 
 
 @dataclass

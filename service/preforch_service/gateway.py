@@ -202,7 +202,7 @@ async def start_generation(
     ours |= {} if caller is None else {"cache_salt": caller.salt}
     asking = _ask(gateway, engine, observation_of(request), prepared, path, ours)
     try:
-        decision, answer = await until_disconnect(request, asking)
+        decision, answer = await until_disconnect(request, asking, discard=lambda found: found[1].close())
     except UpstreamDown as error:
         raise failure(gateway, error) from error
     return Generation(gateway, engine, request, decision, answer)

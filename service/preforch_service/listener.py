@@ -48,6 +48,7 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
         _head_bytes: int | None = 0  # None outside of a head
         _heads = 0
         _too_large = False
+        _body_bytes = _other_bytes = 0
         _timer: TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,8 +60,13 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            in_head, heads = self._head_bytes is not None, self._heads
+            in_head, heads, body_bytes = self._head_bytes is not None, self._heads, self._body_bytes
             super().data_received(data)
+            if not in_head and self._head_bytes is None and self._heads == heads:
+                self._bound_the_rest(len(data) - (self._body_bytes - body_bytes))
+            # Bytes behind an answer stop uvicorn's own timer of idle connections.
+            if self._timer is None and (self.cycle is None or self.cycle.response_complete) and not self.pipeline:
+                self._timer = self.loop.call_later(limits.receive_timeout, self._too_slow)
             # A piece that began and ended within one head; a head that ends is measured when it does.
             if in_head and self._head_bytes is not None and self._heads == heads:
                 self._head_bytes += len(data)
@@ -68,9 +74,27 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
                     self._too_large = True
                     self.send_400_response("")
 
+        def _bound_the_rest(self, size: int) -> None:
+            """Bytes that are neither head nor body: the frames of chunks, trailers, blank lines between requests."""
+            self._other_bytes += size
+            # A chunk of one byte has five of frame.
+            if self._other_bytes > limits.max_header_bytes + 8 * self._body_bytes and not self.transport.is_closing():
+                self._too_large = True
+                self.send_400_response("")
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            # Trailers come when the head has been checked already, and nobody here reads them.
+            if self._head_bytes is not None:
+                super().on_header(name, value)
+
+        def on_body(self, body: bytes) -> None:
+            self._body_bytes += len(body)
+            super().on_body(body)
+
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._head_bytes = 0
+            self._body_bytes = self._other_bytes = 0
             if self._timer is None:
                 self._timer = self.loop.call_later(limits.receive_timeout, self._too_slow)
 

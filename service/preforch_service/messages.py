@@ -34,6 +34,9 @@ def _read_message(given: object, param: str) -> dict[str, Any]:
     if unknown is not None:
         reason = MESSAGE_REFUSED.get(unknown, "unknown field")
         raise BadRequest(f"message field {unknown!r} is not allowed: {reason}", param=f"{param}.{unknown}")
+    calls = message.get("tool_calls")
+    if calls is not None and not isinstance(calls, list):
+        raise BadRequest(f"tool_calls must be a list, got {type(calls).__name__}", param=f"{param}.tool_calls")
     content = join_parts(given.get("content"), f"{param}.content")
     if content is None and given["role"] != "assistant":
         raise BadRequest("content is missing", param=f"{param}.content")

@@ -182,7 +182,7 @@ class Observer:
             "request_id": seen.request_id,
             "source": seen.source,
             "bundle": seen.bundle,
-            "key": scope["state"].get("key_name"),
+            "key": getattr(scope["state"].get("caller"), "name", None),
             "first_byte_seconds": seen.first_byte_seconds and round(seen.first_byte_seconds, 6),
             "bytes": seen.bytes,
             "client_left": seen.phase if seen.client_left else None,

@@ -31,6 +31,8 @@ class Member:
     in_flight: int = 0
     # Something is wrong that its health check may not see; asks for a closer look.
     suspect: bool = False
+    # Read and made by the engine when it was last asked, which is when it is late.
+    tokens: float | None = None
     last_byte: float = field(default_factory=monotonic)
 
     def silent(self, seconds: float) -> bool:

@@ -8,6 +8,7 @@ Out: `replay_golden` raises when the recommender does not give the golden answer
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from time import monotonic
 
@@ -22,9 +23,12 @@ from preforch_service.pool import DOWN, Member, Pool
 from preforch_service.recommender import OnnxRecommender
 from preforch_service.upstream import Answer, Upstream, UpstreamDown, read_all
 
+TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 POLL = 1.0
 HUNG = "the engine does not answer"
 PROBE = "Which weights do you read?"
+
+logger = logging.getLogger(__name__)
 
 
 class TemplateError(ValueError):
@@ -81,11 +85,13 @@ async def check_template(upstream: Upstream, *, model: str, form: ContextFormat)
 async def _tokenize(upstream: Upstream, model: str, weights: Weights) -> list[str]:
     answer, content = await _ask(upstream, "/tokenize", model, weights, {"return_token_strs": True})
     if answer.status != 200:
-        raise TemplateError(f"/tokenize of the engine answers {answer.status}: {content[:300]!r}")
+        logger.warning("/tokenize of the engine answers %d: %r", answer.status, content[:300])
+        raise TemplateError(f"/tokenize of the engine answers {answer.status}")
     try:
         return [str(token) for token in json.loads(content)["token_strs"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise TemplateError(f"/tokenize of the engine answers without token_strs: {content[:300]!r}") from error
+        logger.warning("/tokenize of the engine answers without token_strs: %r", content[:300])
+        raise TemplateError("/tokenize of the engine answers without token_strs") from error
 
 
 async def generation_fault(upstream: Upstream, *, model: str, form: ContextFormat) -> str | None:
@@ -93,7 +99,8 @@ async def generation_fault(upstream: Upstream, *, model: str, form: ContextForma
     answer, content = await _ask(upstream, "/v1/chat/completions", model, _corner(form, 0), {"max_tokens": 1})
     if answer.status in (200, 503):
         return None
-    return f"the engine generates nothing, it answers {answer.status}: {content[:300]!r}"
+    logger.warning("the engine answers a request for one token with %d: %r", answer.status, content[:300])
+    return f"the engine generates nothing, it answers {answer.status}"
 
 
 async def _ask(
@@ -109,6 +116,18 @@ async def _healthy(upstream: Upstream) -> bool:
     answer = await upstream.request("GET", "/health")
     await read_all(answer)
     return answer.status == 200
+
+
+async def tokens_so_far(upstream: Upstream) -> float | None:
+    """All tokens that vLLM has read and made, by its metrics; None where it does not say. Raises UpstreamDown."""
+    answer = await upstream.request("GET", "/metrics")
+    content = await read_all(answer)
+    if answer.status != 200:
+        return None
+    lines = [
+        line.split() for line in content.decode("utf-8", "replace").splitlines() if line.startswith(TOKEN_COUNTERS)
+    ]
+    return sum(float(line[-1]) for line in lines) if lines else None
 
 
 class Readiness:
@@ -129,7 +148,7 @@ class Readiness:
         self._form = form
         self._timeout = timeout
         self._on_ready = on_ready
-        self._checking = asyncio.Lock()
+        self._running: asyncio.Future[None] | None = None
         self.draining = False
         metrics.ready.set_function(lambda: float(self.blocked is None))
 
@@ -144,27 +163,42 @@ class Readiness:
         return "the gateway is shutting down" if self.draining else self.engine_blocked
 
     async def check(self) -> bool:
-        """Ask every engine once."""
+        """Ask every engine once; who comes while they are asked gets the same answer."""
         if self._pool is None:
             return True
-        async with self._checking:
-            blocked = self._pool.blocked
-            await asyncio.gather(*(self._check(self._pool, member) for member in self._pool.members))
-            if blocked is not None and self._pool.blocked is None:
-                self._on_ready()
+        if self._running is None or self._running.done():
+            self._running = asyncio.ensure_future(self._check_all(self._pool))
+        await asyncio.shield(self._running)
         return self._pool.blocked is None
+
+    async def _check_all(self, pool: Pool) -> None:
+        blocked = pool.blocked
+        await asyncio.gather(*(self._check(pool, member) for member in pool.members))
+        if blocked is not None and pool.blocked is None:
+            self._on_ready()
 
     async def _check(self, pool: Pool, member: Member) -> None:
         try:
-            blocked = await asyncio.wait_for(self._fault(member), self._timeout)
+            async with asyncio.timeout(self._timeout):
+                blocked = await self._fault(member)
         except UpstreamDown:
             blocked = member.blocked or DOWN
         except TimeoutError:
             # Until it has been up for the first time, it is loading.
-            blocked = member.blocked or HUNG
+            blocked = member.blocked or (None if await self._works(member) else HUNG)
         except TemplateError as error:
             blocked = str(error)
         pool.mark(member, blocked)
+
+    async def _works(self, member: Member) -> bool:
+        """Whether the engine has read or made tokens since the last look: then it is busy, and the probe waits."""
+        before = member.tokens
+        try:
+            async with asyncio.timeout(self._timeout):
+                member.tokens = await tokens_so_far(member.upstream)
+        except (UpstreamDown, TimeoutError):
+            return False
+        return member.tokens is not None and member.tokens != before
 
     async def _fault(self, member: Member) -> str | None:
         """What is wrong with an engine, or None. Raises UpstreamDown or TemplateError."""

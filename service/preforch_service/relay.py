@@ -4,6 +4,7 @@ In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the 
      first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,12 +15,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from preforch_service.body import until_disconnect
-from preforch_service.errors import ApiError, error_body
+from preforch_service.errors import ApiError, ClientGone, error_body
 from preforch_service.upstream import Answer, UpstreamDown
 
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 DONE = b"data: [DONE]\n\n"
+SEND_SECONDS = 120.0
+"""For a client to take a piece."""
 
 
 def splice(document: bytes, name: str, value: object) -> bytes:
@@ -131,7 +134,11 @@ class RelayResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             async for piece in self._body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError as error:
+            # A client that does not read must not keep its place in the engine.
+            raise ClientGone from error
         except UpstreamDown as error:
             await send({"type": "http.response.body", "body": error_event(self._on_failure(error)), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

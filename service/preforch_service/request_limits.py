@@ -3,7 +3,7 @@
 In:  a parsed JSON body of any route, and the operator's limits.
 Out: nothing, or BadRequest naming field, value and limit.
 
-Only the sizes are looked at here: a field of a wrong type is left to whoever checks types.
+Only sizes are looked at here, and the types of numbers that have a limit; other types are left to whoever checks them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,9 @@ from preforch_models.objectives import Record
 from pydantic import Field
 
 from preforch_service.errors import BadRequest, TooLarge
+from preforch_service.fields import TEMPLATE_SEES
 
-PROMPT_FIELDS = ("messages", "prompt", "inputs", "tools", "documents")
+PROMPT_FIELDS = ("messages", "prompt", "inputs", *TEMPLATE_SEES)
 """Fields whose text is read by the orchestrator or printed into the prompt."""
 LIST_FIELDS = ("stop", "stop_token_ids", "bad_words")
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
@@ -52,7 +53,10 @@ class RequestLimits(Record):
         limits = {"n": self.max_n} | ({} if self.max_tokens is None else dict.fromkeys(TOKEN_FIELDS, self.max_tokens))
         for name, limit in limits.items():
             given = body.get(name)
-            if isinstance(given, int | float) and given > limit:
+            if given is not None and not isinstance(given, int | float):
+                # The engine would read "16" as a number.
+                raise BadRequest(f"{name} must be a number, got {type(given).__name__}", param=name)
+            if given is not None and given > limit:
                 raise _too_much(f"{name} is {given}, at most {limit} is allowed", name)
 
     def _check_characters(self, body: Mapping[str, Any]) -> None:

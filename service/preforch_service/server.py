@@ -33,7 +33,7 @@ from preforch_service.readiness import Readiness
 from preforch_service.reloading import Reloader
 from preforch_service.serving import InForce, load_bundle, read_configured
 from preforch_service.session import check_distributions, installed_distributions
-from preforch_service.settings import ServeSettings
+from preforch_service.settings import ServeSettings, upstream_name
 from preforch_service.upstream import AiohttpUpstream
 from preforch_service.weighing import announced
 
@@ -66,7 +66,8 @@ class GatewayServer(uvicorn.Server):
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family)
+    # asyncio sends small packets at once (TCP_NODELAY) only on sockets that say that they are TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -143,7 +144,7 @@ def serve(settings: ServeSettings) -> int:
     with (
         contextlib.closing(bundles),
         listening(settings) as sock,
-        exposed(metrics, host=settings.host, port=settings.metrics_at),
+        exposed(metrics, host=settings.metrics_host, port=settings.metrics_at),
         traced(settings) as tracing,
         private_folder() as folder,
     ):
@@ -166,7 +167,9 @@ async def _serve(
     def announce() -> None:
         if engine is not None:
             engine.mark_ready()
-        print(f"ready at {address(settings.host, sock)}", flush=True)
+        # Whoever started this may have stopped reading; that must not end a gateway that has come up again.
+        with contextlib.suppress(OSError):
+            print(f"ready at {address(settings.host, sock)}", flush=True)
 
     async with _upstreams(settings, engine) as upstreams:
         gateway = build_gateway(
@@ -175,11 +178,6 @@ async def _serve(
         if engine is not None and gateway.engine is not None:
             engine.on_end = gateway.engine.upstream.mark_all_down
         return await _run(gateway, engine, sock)
-
-
-def upstream_name(url: str) -> str:
-    """A URL as a label: without scheme and password."""
-    return url.partition("://")[2].rpartition("@")[2].rstrip("/")
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def upstream_name(url: str) -> str:
+    """A URL as a label: without scheme and password."""
+    return url.partition("://")[2].rpartition("@")[2].rstrip("/")
+
+
 class ServeSettings(RequestLimits):
     """All settings of a gateway, the limits of a request among them. Times are in seconds."""
 
@@ -41,6 +46,7 @@ class ServeSettings(RequestLimits):
     port: int = Field(default=8000, ge=0, le=65535)
     metrics_port: int | None = Field(default=None, ge=0, le=65535, description="0 is off; default: port + 1")
     keys: Keys = Field(default=Keys(), description="without data keys, only loopback is served")
+    metrics_host: str = Field(default="127.0.0.1", description="metrics want no key: open them to Prometheus alone")
     no_auth: bool = Field(default=False, description="serve other machines without API keys")
     cors_origins: tuple[str, ...] = Field(default=(), description="origins whose pages may call; '*' allows all")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="Host headers besides loopback; '*' allows all")
@@ -62,11 +68,11 @@ class ServeSettings(RequestLimits):
     otlp_endpoint: str | None = Field(default=None, description="collector of traces; spans go to its /v1/traces")
     max_running: int = Field(default=256, ge=1, description="generations in the engines at once")
     max_waiting: int = Field(default=512, ge=0, description="generations in line for a slot; more are a 429")
-    max_weights: int = Field(default=256, ge=1, description="requests to /weights at once; more are a 429")
+    max_weights: int = Field(default=64, ge=1, description="requests to /weights at once; more are a 429")
     first_byte_timeout: float = Field(default=600.0, gt=0, description="an answer that is not streamed comes whole")
     idle_timeout: float = Field(default=120.0, gt=0, description="between two pieces of an answer")
     health_timeout: float = Field(default=10.0, gt=0, description="for a health check; also: silence that asks for one")
-    hang_timeout: float = Field(default=120.0, gt=0, description="a supervised engine that hangs longer is restarted")
+    hang_timeout: float = Field(default=600.0, gt=0, description="a supervised engine that hangs longer is restarted")
     drain_timeout: float = Field(default=30.0, ge=0)
     engine_args: tuple[str, ...] = ()
     engine_log: Path | None = Field(default=None, description="default: a file in the private temporary folder")
@@ -80,8 +86,8 @@ class ServeSettings(RequestLimits):
         for url in self.upstreams:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"upstream must be an http:// or https:// URL, got {url!r}")
-        if len(set(self.upstreams)) < len(self.upstreams):
-            raise ValueError(f"upstream is given twice: {list(self.upstreams)}")
+        if len(set(map(upstream_name, self.upstreams))) < len(self.upstreams):
+            raise ValueError(f"upstream is given twice: {[upstream_name(url) for url in self.upstreams]}")
         if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
             raise ValueError(f"otlp_endpoint must be an http:// or https:// URL, got {self.otlp_endpoint!r}")
         if "weights" in self.template_kwargs:
@@ -108,4 +114,5 @@ class ServeSettings(RequestLimits):
     @property
     def hosts(self) -> frozenset[str]:
         """Values of the Host header (without port) that are answered."""
-        return frozenset({*LOOPBACK_NAMES, self.host, *self.allowed_hosts})
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return frozenset(name.lower() for name in (*LOOPBACK_NAMES, host, *self.allowed_hosts))

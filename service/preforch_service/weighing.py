@@ -154,8 +154,9 @@ class Weigher:
         """An answer for each text, or none for any and the reason. The deadline counts from here, waiting included."""
         try:
             with self._metrics.orchestrator_seconds.time():
-                answer = self._recommender.recommend(texts)
-                return list(await asyncio.wait_for(answer, self._deadline * len(texts))), None
+                # Not wait_for, which forgets a cancellation that comes with the answer.
+                async with asyncio.timeout(self._deadline * len(texts)):
+                    return list(await self._recommender.recommend(texts)), None
         except TimeoutError:
             reason = "late"
         except Overloaded:

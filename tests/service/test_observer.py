@@ -9,6 +9,7 @@ import pytest
 from fakes import FakeUpstream, make_gateway, running
 from preforch_models.bundle import Bundle
 from preforch_service.gateway import Gateway
+from preforch_service.keys import ApiKey
 from preforch_service.logs import AccessLog
 from preforch_service.metrics import Metrics
 from preforch_service.observer import Observer
@@ -70,7 +71,7 @@ def test_a_client_may_name_its_request_within_an_alphabet(client: httpx.Client) 
 
 def test_the_name_of_the_key_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["key_name"] = "team"
+        scope["state"]["caller"] = ApiKey(name="team", sha256="0" * 64)
 
     async def nothing(*_: object) -> Message:
         return {}
