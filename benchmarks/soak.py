@@ -4,17 +4,19 @@ In:  a run folder (bundle and policy; read only). Out: a Markdown table on stdou
 
     python benchmarks/soak.py runs/demo --minutes 10
 
-Clients of all kinds run side by side; the bundle is reloaded (SIGHUP) every `--reload-every` seconds where the gateway
-knows how; the engine is killed once, half-way; at the end the gateway is drained (SIGTERM) while streams run.
+Clients of all kinds run side by side; the bundle is replaced by another one (SIGHUP) every `--reload-every` seconds;
+the engine is killed once, half-way; at the end the gateway is drained (SIGTERM) while streams run.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -26,12 +28,15 @@ from typing import Any
 
 import httpx
 import psutil
+from preforch_models.bundle import BUNDLE_FILE, read_bundle
 from preforch_models.context import objective_tokens, render_context
+from preforch_models.manifest import read_manifest, write_manifest
 from preforch_models.policy_card import PolicyCard, read_policy_card
 from preforch_service.locate import find_policy
 from tokenizers import Tokenizer
 
 SAMPLE_SECONDS = 5.0
+BUNDLES = ("bundle-a", "bundle-b")
 WARM_UP = 0.2
 RECOVERY_SECONDS = 300.0
 RSS_TOLERANCE = 0.05
@@ -289,6 +294,7 @@ class Gateway:
 
     process: subprocess.Popen[str]
     url: str
+    run: Path
 
     def sample(self, seconds: float) -> Sample:
         """Its memory, descriptors, sockets and threads now."""
@@ -304,14 +310,15 @@ class Gateway:
                 return
         raise RuntimeError("no EngineCore below the gateway")
 
-    def reload(self) -> bool:
-        """SIGHUP, where the gateway handles it: to others it would be the end."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        caught = int(status.split("SigCgt:")[1].split()[0], 16)
-        if not caught & 1 << (signal.SIGHUP - 1):
-            return False
+    def reload(self) -> None:
+        """Point the run to its other bundle, as an operator does, and send SIGHUP."""
+        link = self.run / "bundle"
+        now = link.readlink().name
+        (other,) = {*BUNDLES} - {now}
+        new = self.run / "bundle.new"
+        new.symlink_to(self.run / other)
+        new.replace(link)
         self.process.send_signal(signal.SIGHUP)
-        return True
 
 
 def _is_socket(entry: Path) -> bool:
@@ -319,6 +326,24 @@ def _is_socket(entry: Path) -> bool:
         return str(entry.readlink()).startswith("socket:")
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def two_bundles(run: Path) -> Iterator[Path]:
+    """A run with the policies of another one, and a link to one of two bundles with different fallback weights."""
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name)
+        (folder / "policy").symlink_to((run / "policy").resolve())
+        for bundle in BUNDLES:
+            shutil.copytree(run / "bundle", folder / bundle)
+        second = folder / BUNDLES[1]
+        info = read_bundle(second).info
+        even = dict.fromkeys(info.fallback, 1 / len(info.fallback))
+        changed = info.model_copy(update={"fallback": even})
+        (second / BUNDLE_FILE).write_text(changed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_manifest(second, read_manifest(second))
+        (folder / "bundle").symlink_to(folder / BUNDLES[0])
+        yield folder
 
 
 @contextmanager
@@ -334,7 +359,7 @@ def serving(run: Path, options: Sequence[str], *, log: Path) -> Iterator[Gateway
             line = process.stdout.readline()
             if not line.startswith("ready at "):
                 raise RuntimeError(f"the gateway did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
-            yield Gateway(process, line.split()[-1])
+            yield Gateway(process, line.split()[-1], run)
         finally:
             process.kill()
 
@@ -344,6 +369,7 @@ class Story:
     """What happened to the gateway besides the load."""
 
     reloads: int = 0
+    bundles: set[str] = field(default_factory=set)
     engine_killed: float | None = None
     engine_back: float | None = None
     exit_code: int | None = None
@@ -383,12 +409,14 @@ async def _watch(gateway: Gateway, http: httpx.AsyncClient, story: Story, option
         story.engine_killed is not None and story.engine_back is None and now < length + RECOVERY_SECONDS
     ):
         story.samples.append(gateway.sample(now))
+        story.bundles.add((await http.get("/objectives")).json()["bundle"])
         if now - reported >= 60:
             reported = now
             print(_line(story.samples[-1]), file=sys.stderr, flush=True)
         if now - reloaded >= options.reload_every:
             reloaded = now
-            story.reloads += gateway.reload()
+            gateway.reload()
+            story.reloads += 1
         if story.engine_killed is None and now > length / 2:
             gateway.kill_engine()
             story.engine_killed = now
@@ -419,7 +447,8 @@ def report(tally: Tally, story: Story, found: Sequence[str]) -> str:
         f"{len(tally.causeless)}. Weights checked: {tally.weights_checked}, wrong: {len(tally.wrong_weights)}.",
         f"Memory, median of the first and the last third after warm-up: {first:.1f}, {last:.1f} MiB "
         f"({100 * (last / first - 1):+.1f}%).",
-        f"Reloads: {story.reloads}. Engine killed after {story.engine_killed or 0:.0f} s, ready again after "
+        f"Reloads: {story.reloads}, bundles seen: {len(story.bundles)}. "
+        f"Engine killed after {story.engine_killed or 0:.0f} s, ready again after "
         f"{story.engine_back or 0:.0f} s. Exit code after the drain: {story.exit_code}.",
         "",
         "\n".join(["FAILED", *found[:30]]) if found else "PASSED",
@@ -435,11 +464,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_policy_card(policy / "preference.json"), Tokenizer.from_file(str(policy / "tokenizer.json"))
     )
     tally = Tally()
-    with serving(options.run, options.serve_option, log=options.log) as gateway:
+    with two_bundles(options.run) as run, serving(run, options.serve_option, log=options.log) as gateway:
         story = asyncio.run(soak(gateway, rendered, tally, options))
     found = faults(tally, story.samples, exit_code=story.exit_code)
     if story.engine_killed is not None and story.engine_back is None:
         found.append("the engine did not come back")
+    if story.reloads and len(story.bundles) < len(BUNDLES):
+        found.append(f"{story.reloads} reloads, but no other bundle was seen")
     print(report(tally, story, found))
     return 1 if found else 0
 

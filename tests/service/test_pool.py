@@ -33,16 +33,29 @@ class FakeServer:
         self.healthy = True
         self.generations = 0
         self.running = 0
+        # Whether the probe gets no answer, and how many tokens it makes between two looks at its counters.
+        self.late = False
+        self.checks = 0
+        self.works = 0
+        self.tokens = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         body = json.loads(await request.body() or b"{}")
         if scope["path"] == "/health":
+            self.checks += 1
             await self._send(send, 200 if self.healthy else 503, b"")
         elif scope["path"] == "/tokenize":
             weights = body["chat_template_kwargs"]["weights"].values()
             strings = [s for pair in zip(objective_tokens(3), map(str, weights), strict=True) for s in pair]
             await self._send(send, 200, json.dumps({"token_strs": strings}).encode())
+        elif scope["path"] == "/metrics":
+            self.tokens += self.works
+            text = f'# HELP\nvllm:prompt_tokens_total{{engine="0"}} {self.tokens}.0\nvllm:generation_tokens_total 7\n'
+            await self._send(send, 200, text.encode())
+        elif body["messages"][0]["content"] == PROBE and self.late:
+            while (await receive())["type"] != "http.disconnect":
+                pass
         elif body["messages"][0]["content"] == PROBE:
             await self._send(send, 200, json.dumps(CHAT).encode())
         else:
@@ -238,6 +251,34 @@ def test_an_engine_that_says_nothing_is_late_and_is_looked_at_more_closely(one: 
             assert engines.member("one").suspect
             assert await engines.readiness.check(), "it does generate"
             assert not engines.member("one").suspect
+
+    with serving(one) as address:
+        asyncio.run(check(address))
+
+
+def test_an_engine_that_is_late_is_busy_while_its_counters_move_and_hangs_when_they_do_not(one: FakeServer) -> None:
+    async def check(address: str) -> None:
+        async with connected({"one": address}, timeout=0.3) as engines:
+            engines.member("one").suspect = one.late = True
+            one.works = 5
+            for _ in range(3):
+                assert await engines.readiness.check()
+            one.works = 0
+            assert not await engines.readiness.check()
+            assert engines.readiness.blocked == "the engine does not answer"
+            one.late = False
+            assert await engines.readiness.check()
+
+    with serving(one) as address:
+        asyncio.run(check(address))
+
+
+def test_checks_that_are_asked_for_at_once_are_one(one: FakeServer) -> None:
+    async def check(address: str) -> None:
+        async with connected({"one": address}, timeout=2) as engines:
+            before = one.checks
+            await asyncio.gather(*(engines.readiness.check() for _ in range(20)))
+            assert one.checks == before + 1
 
     with serving(one) as address:
         asyncio.run(check(address))

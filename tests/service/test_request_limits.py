@@ -246,3 +246,43 @@ def test_a_limit_of_tokens_is_also_the_default(bundle: Bundle) -> None:
         httpx.post(url + "/generate", json={"prompt": "x", "max_tokens": None})
     sent = [(body.get("max_tokens"), body.get("max_completion_tokens")) for body in upstream.bodies]
     assert sent == [(100, None), (None, 7), (100, None)]
+
+
+@pytest.mark.parametrize(("name", "path"), [("n", CHAT), ("max_tokens", COMPLETION), ("max_tokens", CHAT)])
+@pytest.mark.parametrize("given", ["4000", [5], {}])
+def test_a_limit_is_not_passed_by_another_type(url: str, name: str, path: str, given: object) -> None:
+    text: dict[str, object] = {"prompt": "x"} if path == COMPLETION else {"messages": turns(1)}
+    error = error_of(httpx.post(url + path, json=text | {name: given}), 400)
+    assert error["param"] == name
+
+
+def test_strings_that_do_not_end_are_read_once() -> None:
+    with pytest.raises(BadRequest, match="65 levels"):
+        check_depth(b"[" * 65 + b'"' + b'\\"' * 2_000_000, 64)
+
+
+def send_for_ever(sock: socket.socket, piece: bytes) -> None:
+    for _ in range(10_000):
+        sock.sendall(piece)
+
+
+def test_trailers_have_an_end(url: str) -> None:
+    with connection(url) as sock:
+        sock.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        trailer = b"a: " + b"b" * 1000 + b"\r\n"
+        with pytest.raises(ConnectionError):
+            send_for_ever(sock, trailer)
+
+
+def test_small_chunks_are_no_trailers(url: str) -> None:
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"prompt": "x"' + b" " * 2000 + b"}")
+    assert raw_answer(url, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")[0] == 200
+
+
+@pytest.mark.parametrize("stray", [b"\r\n", b"\n"])
+def test_a_byte_behind_an_answer_does_not_keep_the_connection_open(url: str, stray: bytes) -> None:
+    with connection(url) as sock:
+        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_answer(sock)[0] == 200
+        sock.sendall(stray)
+        assert sock.recv(1) == b""
