@@ -2,17 +2,17 @@
 // In: a key and conversations. Out: parsed answers and events, or a GatewayError that can be shown as it is.
 
 const WORDS = {
-  400: "The gateway cannot work with this request.",
-  401: "The gateway wants an API key that it knows.",
-  403: "This API key may not do that.",
-  404: "The gateway does not have that.",
-  408: "The request came too slowly.",
-  413: "This is more text than the gateway takes.",
-  429: "Too much is asked at the moment.",
-  500: "Something went wrong in the gateway or in the language model.",
-  502: "The language model gave no proper answer.",
-  503: "The gateway cannot answer now.",
-  504: "The language model took too long.",
+  400: "The gateway cannot work with this request",
+  401: "The gateway does not know this key",
+  403: "This key may not do that",
+  404: "The gateway does not have that",
+  408: "The request came too slowly",
+  413: "This is more text than the gateway takes",
+  429: "Too much is asked at the moment",
+  500: "Something went wrong in the gateway or in the language model",
+  502: "The language model gave no proper answer",
+  503: "The gateway cannot answer now",
+  504: "The language model took too long",
 };
 
 /** An error in plain words. `status` is 0 where no answer came. */
@@ -23,20 +23,19 @@ export class GatewayError extends Error {
   }
 }
 
-function sentence(text) {
-  const trimmed = text.trim();
-  return trimmed === "" || /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+/** What happened and, where it is known, why. */
+function sentence(what, why) {
+  const text = why ? `${what}: ${why.trim()}` : what;
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 async function refusal(response) {
-  const said = await response.json().catch(() => null);
+  const { status } = response;
+  // Proxies answer in other forms; and how a key is sent is the page's business.
+  const said = status === 401 ? null : await response.json().catch(() => null);
   const retry = response.headers.get("Retry-After");
-  const parts = [
-    WORDS[response.status] ?? `The answer was an error (${response.status}).`,
-    sentence(String(said?.error?.message ?? "")),
-    retry === null ? "" : `Try again in ${retry} s.`,
-  ];
-  return new GatewayError(parts.filter(Boolean).join(" "), about(response));
+  const words = sentence(WORDS[status] ?? `The answer was an error (${status})`, said?.error?.message);
+  return new GatewayError(retry === null ? words : `${words} Try again in ${retry} s.`, about(response));
 }
 
 function about(response) {
@@ -121,7 +120,7 @@ export class Gateway {
         if (data === "[DONE]") return;
         const event = JSON.parse(data);
         if (event.error) {
-          throw new GatewayError(`The answer broke off. ${sentence(String(event.error.message))}`, about(response));
+          throw new GatewayError(sentence("The answer broke off", event.error.message), about(response));
         }
         yield event;
       }

@@ -69,9 +69,9 @@ export class Row {
     this.#slider = this.element.querySelector(".slider");
     this.#output = this.element.querySelector(".own .value");
     this.#onChange = onChange;
-    const allowed = low > 0 || high < 1 ? `kept between ${low.toFixed(2)} and ${high.toFixed(2)}` : "";
+    const allowed = [low > 0 && `at least ${low.toFixed(2)}`, high < 1 && `at most ${high.toFixed(2)}`];
     this.element.querySelector(".name").textContent = name;
-    this.element.querySelector(".description").textContent = [description, allowed].filter(Boolean).join("; ");
+    this.element.querySelector(".description").textContent = [description, ...allowed].filter(Boolean).join("; ");
     this.#pin.setAttribute("aria-label", `Set ${name} myself`);
     this.#slider.setAttribute("aria-label", `Weight of ${name}`);
     this.#pin.addEventListener("change", () => this.#update());

@@ -148,6 +148,12 @@ function showAbilities(models) {
   else page.about.textContent = "This key may use no model here, only ask for weights.";
 }
 
+function leaveKeyForm() {
+  page.key.value = "";
+  if (page.keyForm.contains(document.activeElement)) page.prompt.focus();
+  page.keyForm.hidden = true;
+}
+
 async function connect() {
   showError(page.error, null);
   try {
@@ -155,7 +161,7 @@ async function connect() {
     rows = objectives.map((objective) => new Row(objective, noteSum));
     find("objectives").replaceChildren(...rows.map((row) => row.element));
     page.askForm.hidden = false;
-    page.key.value = "";
+    leaveKeyForm();
     showAbilities(await gateway.models());
   } catch (error) {
     showError(page.error, error);
