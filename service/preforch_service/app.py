@@ -19,6 +19,7 @@ from preforch_service.routes_admin import admin_router
 from preforch_service.routes_generate import generate_router
 from preforch_service.routes_health import health_router
 from preforch_service.routes_openai import openai_router
+from preforch_service.routes_playground import playground_router
 from preforch_service.routes_weights import weights_router
 
 EXPOSED = (
@@ -67,6 +68,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(health_router(gateway))
+    app.include_router(playground_router())
     app.include_router(weights_router(gateway))
     app.include_router(admin_router(gateway))
     if gateway.engine is not None:

@@ -184,7 +184,10 @@ def engine_app(upstream: FakeUpstream) -> ASGIApp:
         request = Request(scope, receive)
         answer = await upstream.request(request.method, request.url.path, await request.body() or None)
         response = StreamingResponse(answer.chunks(), answer.status, media_type=answer.content_type)
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        finally:
+            answer.close()
 
     return app
 
