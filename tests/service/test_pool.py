@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
-from fakes import CHAT, chunk
+from fakes import CHAT, chunk, running_app
 from preforch_models.context import ContextFormat, objective_tokens
 from preforch_service.metrics import Metrics
 from preforch_service.pool import Member, Pool
@@ -85,20 +82,6 @@ class FakeServer:
             pass
 
 
-@contextmanager
-def serving(app: FakeServer) -> Iterator[str]:
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 class Engines:
     """A pool of real clients; `servers` by the names of the members, in order. No server is a dead address."""
 
@@ -144,7 +127,7 @@ def two() -> FakeServer:
 
 @pytest.fixture
 def addresses(one: FakeServer, two: FakeServer) -> Iterator[dict[str, str]]:
-    with serving(one) as first, serving(two) as second:
+    with running_app(one) as first, running_app(two) as second:
         yield {"one": first, "two": second}
 
 
@@ -252,7 +235,7 @@ def test_an_engine_that_says_nothing_is_late_and_is_looked_at_more_closely(one: 
             assert await engines.readiness.check(), "it does generate"
             assert not engines.member("one").suspect
 
-    with serving(one) as address:
+    with running_app(one) as address:
         asyncio.run(check(address))
 
 
@@ -269,7 +252,7 @@ def test_an_engine_that_is_late_is_busy_while_its_counters_move_and_hangs_when_t
             one.late = False
             assert await engines.readiness.check()
 
-    with serving(one) as address:
+    with running_app(one) as address:
         asyncio.run(check(address))
 
 
@@ -280,7 +263,7 @@ def test_checks_that_are_asked_for_at_once_are_one(one: FakeServer) -> None:
             await asyncio.gather(*(engines.readiness.check() for _ in range(20)))
             assert one.checks == before + 1
 
-    with serving(one) as address:
+    with running_app(one) as address:
         asyncio.run(check(address))
 
 
@@ -296,5 +279,5 @@ def test_a_dead_address_takes_nothing_and_the_gateway_is_ready_with_the_other(on
             with pytest.raises(UpstreamDown, match="the engine is loading; the engine is down"):
                 await engines.ask()
 
-    with serving(one) as address:
+    with running_app(one) as address:
         asyncio.run(check(address))
