@@ -257,7 +257,7 @@ def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, form
     assert INNER not in "\n".join(lines).lower()
     if form == "json":
         loggers = {json.loads(line)["logger"] for line in lines}
-        assert loggers == {"preforch_service.access", "uvicorn.error"}
+        assert loggers == {"preforch_service.access", "preforch_service.listener", "uvicorn.error"}
     else:
         assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z (INFO|WARNING) \S+: ", line) for line in lines)
     assert len(lines) > 50
