@@ -14,11 +14,14 @@ from preforch_models.bundle import Bundle, read_bundle
 from preforch_models.manifest import ArtifactError
 
 from preforch_service.errors import BundleRefused, Unavailable
+from preforch_service.memory import release_freed_memory
 from preforch_service.metrics import Metrics
 from preforch_service.readiness import Readiness
 from preforch_service.serving import InForce, LoadedBundle, load_bundle, read_configured
 from preforch_service.settings import ServeSettings
 from preforch_service.wire import Reloaded
+
+RELEASE_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,8 @@ class Reloader:
             if new is not None:
                 self._bundles.replace(new)
                 self._metrics.use_bundle(new.bundle)
+                # By then its last request has its weights, and the old bundle is gone.
+                asyncio.get_running_loop().call_later(RELEASE_SECONDS, release_freed_memory)
             revision = self._bundles.current.bundle.revision
             logger.info("bundle %s is in force, before it was %s", revision, old.revision)
             self._metrics.bundle_reloads.labels("unchanged" if new is None else "reloaded").inc()
