@@ -7,8 +7,6 @@ Out: a Markdown table on stdout. Fails when the vectors differ by more than 1e-4
 """
 
 import argparse
-import json
-import math
 import os
 import platform
 import tempfile
@@ -19,12 +17,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import scipy.stats
 import torch
 import transformers
 from preforch_training.batching import batch_tokens, length_batches
-from preforch_training.demo import world
 from preforch_training.encoders import MINILM, EncoderSettings, TextVectors, encoder_path
+from rounds import ratio
+from texts import read_texts
 from transformers import AutoModel, AutoTokenizer
 
 TOLERANCE = 1e-4
@@ -36,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     torch.set_num_threads(options.threads)
     settings = EncoderSettings(name=options.encoder, pooling="mean", max_tokens=options.max_tokens)
-    texts = read_texts(options)
+    texts = read_texts(options.texts, field=options.field, limit=options.limit, seed=options.seed)
     timings = measure(settings, texts, repeats=options.repeats)
     print("\n".join([*describe(settings, texts, options), "", *table(timings, options)]))
 
@@ -58,43 +56,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.repeats < 2:
         parser.error(f"--repeats is {options.repeats}; an interval needs at least 2")
     return options
-
-
-# Texts.
-
-
-def read_texts(options: argparse.Namespace) -> list[str]:
-    """Distinct texts in random order."""
-    rng = np.random.default_rng(options.seed)
-    texts = made_texts(rng, options.limit) if options.texts is None else file_texts(options.texts, options.field)
-    distinct = list(dict.fromkeys(texts))
-    return [distinct[i] for i in rng.permutation(len(distinct))[: options.limit]]
-
-
-def file_texts(file: Path, name: str) -> list[str]:
-    """One field of every line. Raises ValueError naming the line that lacks it."""
-    texts = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            value = json.loads(line).get(name)
-            if not isinstance(value, str):
-                raise ValueError(f"{file}:{number}: field {name!r} is {value!r}, it must be a string; see --field")
-            texts.append(value)
-    return texts
-
-
-def made_texts(rng: np.random.Generator, count: int) -> list[str]:
-    """Demo prompts and responses, strung together to lengths that vary as in chats (log-normal, median 50 words)."""
-    data = world.generate(seed=0, train_prompts=60, validation_prompts=10, test_prompts=10)
-    pieces = [text for pair in data.pairs for text in (pair.chosen, pair.rejected)]
-    pieces += [prompt.text for prompt in data.prompts]
-    texts = []
-    for words in rng.lognormal(math.log(50), 0.9, size=count):
-        text = pieces[rng.integers(len(pieces))]
-        while len(text.split()) < words:
-            text += " " + pieces[rng.integers(len(pieces))]
-        texts.append(text)
-    return texts
 
 
 # The ways.
@@ -161,14 +122,6 @@ def timed(seconds: list[float], way: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 # The table.
-
-
-def ratio(slow: np.ndarray, fast: np.ndarray) -> str:
-    """Geometric mean of slow/fast over rounds, with the 95% t interval of its logarithm."""
-    logs = np.log(slow / fast)
-    half = scipy.stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    middle, low, high = (math.exp(value) for value in (logs.mean(), logs.mean() - half, logs.mean() + half))
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def table(timings: Timings, options: argparse.Namespace) -> list[str]:

@@ -48,18 +48,18 @@ def encoder_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def orchestrator(names: tuple[str, ...], vocabulary: int) -> OrchestratorModel:
+def orchestrator(names: tuple[str, ...], vocabulary: int, *, seed: int = 0, width: int = 16) -> OrchestratorModel:
     """A random orchestrator whose weights differ visibly from prompt to prompt."""
     encoder = BertConfig(
         vocab_size=vocabulary,
-        hidden_size=16,
+        hidden_size=width,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=MAX_TOKENS,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = OrchestratorModel(
             OrchestratorConfig(
                 encoder=encoder.to_diff_dict() | {"model_type": "bert"}, objectives=list(names), max_tokens=MAX_TOKENS
@@ -80,12 +80,17 @@ def golden_answer(model: OrchestratorModel, tokenizer: Tokenizer, text: str, nam
 
 
 def write_bundle(
-    target: Path, *, objectives: tuple[Objective, ...] = OBJECTIVES, encoding: Encoding = "digits"
+    target: Path,
+    *,
+    objectives: tuple[Objective, ...] = OBJECTIVES,
+    encoding: Encoding = "digits",
+    seed: int = 0,
+    width: int = 16,
 ) -> Path:
     """A valid bundle."""
     names = names_of(objectives)
     tokenizer = encoder_tokenizer()
-    model = orchestrator(names, tokenizer.get_vocab_size())
+    model = orchestrator(names, tokenizer.get_vocab_size(), seed=seed, width=width)
     fallback = normalise(dict(zip(names, range(len(names), 0, -1), strict=True)), names)
     info = BundleInfo(
         objectives=objectives,
@@ -107,15 +112,15 @@ def write_bundle(
     return target
 
 
-def write_policy(target: Path, form: ContextFormat, *, name: str = "tiny") -> Path:
+def write_policy(target: Path, form: ContextFormat, *, name: str = "tiny", max_model_len: int = MAX_MODEL_LEN) -> Path:
     """A random policy that vLLM serves."""
     tokenizer = train_tokenizer(TEXTS, vocabulary=300)
     # vLLM on CPU wants heads of 32 or more.
     size = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
-    model = new_model(len(tokenizer), size, max_model_len=MAX_MODEL_LEN, seed=0)
+    model = new_model(len(tokenizer), size, max_model_len=max_model_len, seed=0)
     add_context(model, tokenizer, form, seed=0)
     with writing(target) as folder:
-        save_policy(folder, model, tokenizer, form, max_model_len=MAX_MODEL_LEN, name=name)
+        save_policy(folder, model, tokenizer, form, max_model_len=max_model_len, name=name)
         write_manifest(folder, Manifest(kind="policy"))
     return target
 

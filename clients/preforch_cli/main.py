@@ -40,6 +40,7 @@ COMMANDS = {
         "training",
     ),
     "serve": Command("serve weights and answers over HTTP", "preforch_service.cli", extras="service"),
+    "keygen": Command("make an API key for a gateway", "preforch_service.keygen", extras="service"),
     "demo": Command(
         "train everything on the built-in demo world and serve it",
         "preforch_training.cli",

@@ -45,16 +45,21 @@ class AddedToken(BaseModel):
 
     content: str
     special: bool
+    normalized: bool = False
 
 
 class TokenizerFile(BaseModel):
     """What is read of a tokenizer's file; the rest is the tokenizer's business."""
 
     added_tokens: tuple[AddedToken, ...]
+    normalizer: dict[str, object] | None = None
 
 
 def check_control_strings(folder: Path, card: PolicyCard) -> None:
-    """Raise ArtifactError unless the card names every special token of the policy's tokenizer."""
+    """Raise ArtifactError unless the card names every special token of the policy's tokenizer, as it stands in a text.
+
+    A token that is looked for in normalised text has look-alikes without number: with NFKC, `＜W1＞` is `<W1>`.
+    """
     file = folder / TOKENIZER_FILE
     try:
         tokenizer = TokenizerFile.model_validate_json(file.read_bytes())
@@ -66,6 +71,12 @@ def check_control_strings(folder: Path, card: PolicyCard) -> None:
     missing = [token.content for token in tokenizer.added_tokens if token.special and token.content not in known]
     if missing:
         raise ArtifactError(f"{folder / CARD_FILE}: control_strings lack {missing[0]!r}, a special token of {file}")
+    loose = [token.content for token in tokenizer.added_tokens if token.special and token.normalized]
+    if loose and tokenizer.normalizer is not None:
+        raise ArtifactError(
+            f"{file}: the special token {loose[0]!r} is matched in normalised text, where look-alikes become it; "
+            'it needs "normalized": false'
+        )
 
 
 def check_match(bundle: Bundle, card: PolicyCard) -> None:

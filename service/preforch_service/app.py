@@ -1,15 +1,32 @@
 """The ASGI application: routes, and the one handler that turns exceptions into HTTP."""
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from importlib import metadata
 
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from preforch_service.access import Access
 from preforch_service.edge import Edge
 from preforch_service.errors import ApiError, error_response, from_status
 from preforch_service.gateway import Gateway
+from preforch_service.logs import AccessLog
+from preforch_service.observer import Observer
+from preforch_service.openapi import complete
+from preforch_service.routes_admin import admin_router
 from preforch_service.routes_generate import generate_router
 from preforch_service.routes_health import health_router
 from preforch_service.routes_openai import openai_router
+from preforch_service.routes_playground import playground_router
 from preforch_service.routes_weights import weights_router
+
+EXPOSED = (
+    *("X-Preference-Weights", "X-Preference-Source", "X-Preference-Bundle"),
+    *("X-Request-Id", "Retry-After", "WWW-Authenticate"),
+)
+"""Response headers that pages of other origins may read."""
 
 
 async def on_api_error(_request: Request, error: Exception) -> Response:
@@ -26,25 +43,64 @@ async def on_http_error(_request: Request, error: Exception) -> Response:
     return response
 
 
+async def on_invalid(_request: Request, error: Exception) -> Response:
+    """Parameters that FastAPI checks by itself. The routes read bodies themselves, so this is rare."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or None
+    return error_response(from_status(422, f"{where}: {first['msg']}", param=where))
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the route's function: these differ."""
+    return route.name
+
+
 def create_app(gateway: Gateway) -> FastAPI:
     """The application over the given parts."""
     app = FastAPI(
         title="Preference Orchestrator",
         description="Recommends weights for objectives, and lets a language model answer accordingly.",
+        version=metadata.version("preference-orchestrator"),
+        generate_unique_id_function=operation_id,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
     )
     app.include_router(health_router(gateway))
+    app.include_router(playground_router())
     app.include_router(weights_router(gateway))
+    app.include_router(admin_router(gateway))
     if gateway.engine is not None:
         app.include_router(generate_router(gateway, gateway.engine))
         app.include_router(openai_router(gateway, gateway.engine))
+    # FastAPI gives out the document that it finds here.
+    app.openapi_schema = complete(app.openapi(), gateway.bundles.current.bundle.names, gateway.settings)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_middleware(
         Edge,
         hosts=gateway.settings.hosts,
+        access=Access(gateway.settings.keys),
         readiness=gateway.readiness,
         metrics=gateway.metrics,
         in_flight=gateway.in_flight,
+    )
+    if gateway.settings.cors_origins:
+        # Outermost: a browser asks without a key whether it may send one, and must be able to read every error.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=gateway.settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
+    # The last one added is the outermost.
+    app.add_middleware(
+        Observer,
+        metrics=gateway.metrics,
+        access_log=AccessLog() if gateway.settings.access_log else None,
+        tracing=gateway.tracing,
     )
     return app

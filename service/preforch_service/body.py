@@ -1,36 +1,42 @@
-"""Reads JSON bodies: announced as JSON, within the size limit, one object. Watches for clients that leave."""
+"""Reads JSON bodies: announced as JSON, within the limits, one object. Watches for clients that leave."""
 
 import asyncio
 import json
-from collections.abc import Coroutine
+import re
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import numpy as np
 from preforch_models.objectives import explain
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from preforch_service.errors import BadRequest, ClientGone, TooLarge, WrongContentType
+from preforch_service.errors import BadRequest, ClientGone, TooSlow, WrongContentType
+from preforch_service.request_limits import RequestLimits
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
+# Possessive, and a string may lack its end: no text makes it try anything twice.
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
+_OPENING, _CLOSING = b"[{", b"]}"
+_NO_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
 
-async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
-    """The body as a JSON object. Raises BadRequest, TooLarge, WrongContentType or ClientGone."""
+
+async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
+    """The body as a JSON object. Raises BadRequest, TooLarge, TooSlow, WrongContentType or ClientGone."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise WrongContentType(f"Content-Type must be application/json, got {media_type or 'none'!r}")
-    raw = bytearray()
+    if "upgrade" in ",".join(request.headers.getlist("connection")).lower():
+        # uvicorn reads no body after such a head, so that waiting for one would never end.
+        raise BadRequest("the connection cannot be upgraded", param="Connection", code="upgrade_not_supported")
+    raw = await _read_bytes(request, limits)
+    check_depth(raw, limits.max_depth)
     try:
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > limit:
-                raise TooLarge(f"the body is larger than {limit} bytes")
-    except ClientDisconnect as error:
-        raise ClientGone from error
-    try:
-        body = json.loads(bytes(raw))
+        # UTF-8 only: json.loads would guess other encodings, whose brackets were not counted.
+        body = json.loads(raw.decode("utf-8-sig", "surrogatepass"))
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:
@@ -38,7 +44,37 @@ async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest(f"the body must be a JSON object, got {type(body).__name__}", code="invalid_json")
     check_encodable(body)
+    limits.check(body)
     return body
+
+
+async def _read_bytes(request: Request, limits: RequestLimits) -> bytes:
+    limits.check_length(request.headers.get("content-length"))
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(limits.receive_timeout):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > limits.max_body_bytes:
+                    raise limits.too_large("more")
+    except ClientDisconnect as error:
+        raise ClientGone from error
+    except TimeoutError as error:
+        message = f"the body did not come within {limits.receive_timeout:g} s"
+        raise TooSlow(message, code="request_timeout") from error
+    return bytes(raw)
+
+
+def check_depth(raw: bytes, limit: int) -> None:
+    """Raise BadRequest for JSON that is nested deeper than the limit, without parsing it."""
+    if sum(map(raw.count, (b"[", b"{"))) <= limit:
+        return
+    brackets = _STRINGS.sub(b"", raw).translate(None, _NO_BRACKETS)
+    steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), list(_OPENING)), 1, -1)
+    depth = int(np.cumsum(steps).max(initial=0))
+    if depth > limit:
+        message = f"the JSON is nested too deeply: {depth} levels, at most {limit} are allowed"
+        raise BadRequest(message, code="invalid_json")
 
 
 def check_encodable(value: object) -> None:
@@ -65,8 +101,13 @@ def validate(model: type[Model], body: dict[str, Any]) -> Model:
         raise BadRequest(explain(error), param=param) from error
 
 
-async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work; the work is cancelled and ClientGone raised when the client leaves first."""
+async def until_disconnect(
+    request: Request, work: Coroutine[Any, Any, T], *, discard: Callable[[T], None] = lambda _: None
+) -> T:
+    """The result of the work; the work is cancelled and ClientGone raised when the client leaves first.
+
+    `discard` gets a result that comes all the same.
+    """
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_disconnected(request))
     try:
@@ -75,11 +116,14 @@ async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise ClientGone
         return task.result()
     finally:
-        for pending in (task, watcher):
-            if not pending.done():
-                pending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await pending
+        if not watcher.done():
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                discard(await task)
 
 
 async def _disconnected(request: Request) -> None:

@@ -14,6 +14,7 @@ from preforch_service.metrics import Metrics
 from preforch_service.settings import ControlMode
 
 MAX_DEPTH = 64
+LONGEST_PARAM = 200
 
 
 class ControlGuard:
@@ -37,6 +38,8 @@ class ControlGuard:
 
     def value(self, value: object, param: str, depth: int = 0) -> object:
         """A JSON value: all strings in it and all keys of its mappings."""
+        # A key may be a megabyte long, and everything below it has it in its name.
+        param = param[:LONGEST_PARAM]
         if depth > MAX_DEPTH:
             raise BadRequest(f"nested deeper than {MAX_DEPTH}", param=param)
         if isinstance(value, str):

@@ -1,19 +1,16 @@
-"""Pure ASGI middleware around everything: Host check, draining, request id, metrics, and the last word on errors."""
+"""Pure ASGI middleware around the routes: Host, draining, keys, and the last word on errors."""
 
 import logging
-import re
-import time
-import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preforch_service.access import Access
 from preforch_service.errors import ApiError, BadRequest, ClientGone, Unavailable, error_response, from_status
 from preforch_service.metrics import Metrics
 from preforch_service.readiness import Readiness
 
 HEALTH = ("/livez", "/readyz")
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 logger = logging.getLogger(__name__)
 
@@ -32,19 +29,30 @@ def host_name(header: str) -> str:
 
 
 class Edge:
-    """The outermost layer of the application."""
+    """Checks who may pass before any route is reached."""
 
     def __init__(
-        self, app: ASGIApp, *, hosts: frozenset[str], readiness: Readiness, metrics: Metrics, in_flight: InFlight
+        self,
+        app: ASGIApp,
+        *,
+        hosts: frozenset[str],
+        access: Access,
+        readiness: Readiness,
+        metrics: Metrics,
+        in_flight: InFlight,
     ) -> None:
         self._app = app
         self._hosts = hosts
+        self._access = access
         self._readiness = readiness
         self._metrics = metrics
         self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            # No route speaks it, and none shall without passing the checks below.
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["path"] in HEALTH:
             await self._guarded(scope, receive, send, None)
@@ -52,27 +60,13 @@ class Edge:
             await self._counted(scope, receive, send)
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        status = 499
-        sending = send
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await sending(message)
-
         self._in_flight.count += 1
         self._metrics.in_flight.inc()
         try:
-            await self._guarded(scope, receive, noting, self._refusal(scope))
+            await self._guarded(scope, receive, send, self._refusal(scope) or await self._access.refusal(scope))
         finally:
             self._in_flight.count -= 1
             self._metrics.in_flight.dec()
-            # The template of the route: a path that a client makes up must not become a label.
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         host = Headers(scope=scope).get("host", "")
@@ -83,16 +77,12 @@ class Edge:
         return None
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, refusal: ApiError | None) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.match(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
         async def marking(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
         try:
@@ -101,8 +91,9 @@ class Edge:
             else:
                 await self._app(scope, receive, marking)
         except ClientGone:
-            logger.info("client left, request %s", request_id)
+            # The observer has seen it too, and counts it.
+            return
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request failed", extra={"facts": {"request_id": scope["state"]["request_id"]}})
             if not started:
                 await error_response(from_status(500))(scope, receive, marking)

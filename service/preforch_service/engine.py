@@ -1,4 +1,4 @@
-"""Supervises a vLLM child: started, watched, restarted with backoff, terminated.
+"""Supervises a vLLM child: started, watched, restarted with backoff (killed first where it hangs), terminated.
 
 In:  a policy folder with its card. Out: an OpenAI server on a Unix socket in a private folder, as long as this runs.
 """
@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 
 from preforch_service.engine_main import GRACE_SECONDS
+from preforch_service.keys import ADMIN_VARIABLE, KEYS_VARIABLE
 from preforch_service.metrics import Metrics
 
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
@@ -74,14 +75,21 @@ class EngineCommand:
         ]
 
     def environment(self) -> dict[str, str]:
-        """The environment: no telemetry, no model hub for a local folder."""
-        ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-        return ours | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {}) | dict(os.environ)
+        """The environment: no telemetry, no keys, no model hub for a local folder, and pooled connections stay open."""
+        ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60"}
+        return (
+            ours
+            | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {})
+            | {name: value for name, value in os.environ.items() if name not in (KEYS_VARIABLE, ADMIN_VARIABLE)}
+        )
 
 
 @dataclass
 class Engine:
-    """One supervised engine. `mark_ready` is called when it serves; before that, its end is final."""
+    """One supervised engine. `mark_ready` is called when it serves; before that, its end is final.
+
+    `on_end` is called when it has ended.
+    """
 
     command: list[str]
     environment: dict[str, str]
@@ -89,11 +97,14 @@ class Engine:
     log: Path
     metrics: Metrics
     was_ready: bool = False
+    on_end: Callable[[], None] = lambda: None
+    # Whether it has served since it was started last; an engine that loads does not hang.
+    serving: bool = field(default=False, init=False)
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     def mark_ready(self) -> None:
         """The engine answers."""
-        self.was_ready = True
+        self.was_ready = self.serving = True
 
     async def supervise(self) -> None:
         """Start the engine and restart it when it ends. Raises EngineFailed when it was never ready."""
@@ -110,6 +121,7 @@ class Engine:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run_once(self) -> None:
+        self.serving = False
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -122,6 +134,20 @@ class Engine:
         self.metrics.engine_starts.inc()
         await self._process.wait()
         self._kill_group()
+        self.on_end()
+
+    async def watch_hang(self, ready: Callable[[], bool], *, limit: float) -> None:
+        """Kill an engine that has served and then was not ready for `limit` seconds; `supervise` starts it again."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            await asyncio.sleep(min(1.0, limit / 4))
+            if ready() or not self.serving:
+                since = loop.time()
+            elif loop.time() - since > limit:
+                logger.warning("the engine has not answered for %.0f s and is killed", limit)
+                self.serving = False
+                self._kill_group()
 
     async def stop(self) -> None:
         """Terminate the engine, and kill what does not end in time. One that still loads has nothing to finish."""

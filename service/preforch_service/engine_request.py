@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from preforch_models.bundle import Bundle
-from preforch_models.context import render_context
+from preforch_models.context import ContextFormat, render_context
 from preforch_models.weights import Weights
 
 from preforch_service.control import ControlGuard
@@ -49,8 +48,10 @@ def encode_json(body: Mapping[str, object]) -> bytes:
 class Preparer:
     """Checks requests and rewrites them for one policy."""
 
-    def __init__(self, bundle: Bundle, guard: ControlGuard, *, model: str, template_kwargs: tuple[str, ...]) -> None:
-        self._bundle = bundle
+    def __init__(
+        self, form: ContextFormat, guard: ControlGuard, *, model: str, template_kwargs: tuple[str, ...]
+    ) -> None:
+        self._form = form
         self._guard = guard
         self._model = model
         self._template_kwargs = template_kwargs
@@ -80,7 +81,7 @@ class Preparer:
         clean = self._clean(body) | {"prompt": self._guard.text(prompt, "prompt")}
 
         def finish(weights: Weights) -> dict[str, Any]:
-            return clean | {"prompt": clean["prompt"] + render_context(weights, self._bundle.info.context)}
+            return clean | {"prompt": clean["prompt"] + render_context(weights, self._form)}
 
         return Prepared(prompt, self._asked(body, header), finish)
 
@@ -89,7 +90,7 @@ class Preparer:
 
     def _asked(self, body: Mapping[str, Any], header: str | None, param: str = WEIGHTS_FIELD) -> Asked | None:
         carriers = {param: body.get(WEIGHTS_FIELD), HEADER: header, "model": self._alias(body.get("model"))}
-        return combine_carriers(carriers, self._bundle.names)
+        return combine_carriers(carriers, self._form.objectives)
 
     def _alias(self, model: object) -> str | None:
         """The weights in `NAME@helpful=0.7,harmless=0.3`. Raises NotFound for any other model than the served one."""

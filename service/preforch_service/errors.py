@@ -2,16 +2,27 @@
 
 ApiError
   BadRequest         400  `param` names the field
+  Unauthorized       401  with WWW-Authenticate
+  Forbidden          403
   NotFound           404
+  TooSlow            408
   TooLarge           413
   WrongContentType   415
+  RateLimited        429  with Retry-After
+  BundleRefused      422  the bundle of a reload; the old one keeps serving
   Unavailable        503  with Retry-After
+    Overloaded       429  with Retry-After
+  EngineLate         504
 ClientGone           nobody is left to answer
 """
 
+import json
 from http import HTTPStatus
 
 from fastapi.responses import JSONResponse
+
+SHAPE = frozenset({"message", "type", "param", "code"})
+MAX_ENGINE_MESSAGE = 2000
 
 
 class ApiError(Exception):
@@ -39,10 +50,41 @@ class BadRequest(ApiError):
     type = "invalid_request_error"
 
 
+class Unauthorized(BadRequest):
+    """No API key, or a wrong one."""
+
+    status = 401
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="invalid_api_key")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How to say who one is."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(BadRequest):
+    """The API key does not allow it."""
+
+    status = 403
+
+
 class NotFound(BadRequest):
     """No such model."""
 
     status = 404
+
+
+class TooSlow(BadRequest):
+    """The body did not come in time."""
+
+    status = 408
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is left of the body is not waited for."""
+        return {"Connection": "close"}
 
 
 class TooLarge(BadRequest):
@@ -57,6 +99,28 @@ class WrongContentType(BadRequest):
     status = 415
 
 
+class RateLimited(ApiError):
+    """Too many requests of one API key."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come back."""
+        return {"Retry-After": str(self.retry_after)}
+
+
+class BundleRefused(BadRequest):
+    """The bundle to reload is not usable."""
+
+    status = 422
+
+
 class Unavailable(ApiError):
     """Not now: loading, draining, or the engine is down."""
 
@@ -68,6 +132,20 @@ class Unavailable(ApiError):
     def headers(self) -> dict[str, str]:
         """When to come back."""
         return {"Retry-After": str(self.retry_after)}
+
+
+class Overloaded(Unavailable):
+    """More than is allowed at once: here, or in the engine."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
+class EngineLate(ApiError):
+    """The engine holds the connection and sends nothing."""
+
+    status = 504
+    type = "timeout_error"
 
 
 class ClientGone(Exception):
@@ -84,8 +162,27 @@ def error_response(error: ApiError) -> JSONResponse:
     return JSONResponse(error_body(error), status_code=error.status, headers=error.headers)
 
 
-def from_status(status: int, detail: str | None = None) -> ApiError:
+def engine_error(status: int, content: bytes) -> bytes:
+    """An error answer of the engine in OpenAI's shape; one that has it already stays as it is, byte for byte."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        body = None
+    given = body.get("error") if isinstance(body, dict) else None
+    if isinstance(given, dict) and isinstance(given.get("message"), str) and given.keys() >= SHAPE:
+        return content
+    fields = given if isinstance(given, dict) else body if isinstance(body, dict) else {}
+    text = next((fields[key] for key in ("message", "detail") if fields.get(key)), given or body)
+    text = text or content.decode("utf-8", "replace").strip() or f"the engine answered {status}"
+    message = text if isinstance(text, str) else json.dumps(text)
+    shaped = error_body(from_status(status, message[:MAX_ENGINE_MESSAGE]))["error"]
+    known = {key: fields[key] for key in ("type", "param", "code") if isinstance(fields.get(key), str | int)}
+    return json.dumps({"error": shaped | known}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def from_status(status: int, detail: str | None = None, *, param: str | None = None) -> ApiError:
     """The error for a bare HTTP status, such as the router's 404 and 405."""
-    error = BadRequest(detail or HTTPStatus(status).phrase) if status < 500 else ApiError(detail or "internal error")
+    message = detail or (HTTPStatus(status).phrase if status < 500 else "internal error")
+    error = (BadRequest if status < 500 else ApiError)(message, param=param)
     error.status = status
     return error

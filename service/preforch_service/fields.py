@@ -4,7 +4,7 @@ FORWARDED fields pass; REFUSED fields are a 400 that says why; OURS are set by t
 A field in none of them is refused too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from preforch_service.errors import BadRequest
 
@@ -101,6 +101,34 @@ CHAT_REFUSED = _REFUSED | {
 }
 COMPLETION_REFUSED = _REFUSED | {"prompt_embeds": _PROMPT, "suffix": "the context must end the prompt"}
 
+NESTED: Mapping[str, frozenset[str]] = {
+    "stream_options": frozenset({"include_usage", "continuous_usage_stats"}),
+    "repetition_detection": frozenset({"max_pattern_size", "min_pattern_size", "min_count"}),
+    "response_format": frozenset({"type", "json_schema", "format", "structures", "triggers"}),
+    "response_format.json_schema": frozenset({"name", "description", "schema", "strict"}),
+    "response_format.structures": frozenset({"begin", "schema", "end"}),
+    "structured_outputs": frozenset(
+        {
+            "json",
+            "regex",
+            "choice",
+            "grammar",
+            "json_object",
+            "disable_any_whitespace",
+            "disable_additional_properties",
+            "whitespace_pattern",
+            "structural_tag",
+        }
+    ),
+    "tools": frozenset({"type", "function", "defer_loading"}),
+    "tools.function": frozenset({"name", "description", "parameters", "strict", "defer_loading"}),
+    "tool_choice": frozenset({"type", "function"}),
+    "tool_choice.function": frozenset({"name"}),
+}
+"""Fields of the objects inside a request; lists of objects are looked through."""
+NESTED_REFUSED = {"structured_outputs": frozenset({"_backend", "_backend_was_auto"})}
+"""Fields of vLLM's own that no user has to set."""
+
 TEMPLATE_SEES = ("tools", "tool_choice", "documents", "response_format", "reasoning_effort", "chat_template_kwargs")
 """Fields besides `messages` that vLLM hands to the chat template."""
 
@@ -108,6 +136,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 MESSAGE_FIELDS = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning", "reasoning_content", "refusal", "tools"}
 )
+MESSAGE_REFUSED = {"audio": _MEDIA, "function_call": "tool_calls replaced it", "task": "no template of ours knows it"}
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Types of content parts, and where each holds its text."""
 
@@ -119,6 +148,22 @@ def check_fields(body: Mapping[str, object], *, forwarded: frozenset[str], refus
             continue
         reason = refused.get(name, "unknown field")
         raise BadRequest(f"field {name!r} is not allowed: {reason}", param=name, code="field_not_allowed")
+    for path, allowed in NESTED.items():
+        _check_nested(body, path.split("."), allowed, "")
+
+
+def _check_nested(value: object, path: Sequence[str], allowed: frozenset[str], param: str) -> None:
+    """Go down the path, through lists, to the objects whose fields are limited."""
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            _check_nested(item, path, allowed, f"{param}[{i}]")
+    elif isinstance(value, Mapping) and path:
+        _check_nested(value.get(path[0]), path[1:], allowed, f"{param}.{path[0]}".lstrip("."))
+    elif isinstance(value, Mapping):
+        wrong = next((name for name in value if name not in allowed), None)
+        if wrong is not None:
+            message = f"field {wrong!r} of {param} is not allowed; allowed are {sorted(allowed)}"
+            raise BadRequest(message, param=f"{param}.{wrong}", code="field_not_allowed")
 
 
 def check_template_kwargs(given: object, *, allowed: tuple[str, ...]) -> dict[str, object]:

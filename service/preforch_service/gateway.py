@@ -2,28 +2,37 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from preforch_models.bundle import Bundle
 from preforch_models.context import ControlStrings
 from preforch_models.policy_card import PolicyCard
 from starlette.requests import Request
 from starlette.responses import Response
 
+from preforch_service.admission import Admission
 from preforch_service.body import read_json, until_disconnect
 from preforch_service.control import ControlGuard
 from preforch_service.edge import InFlight
 from preforch_service.engine_request import Prepared, Preparer, encode_json
-from preforch_service.errors import Unavailable
+from preforch_service.errors import ApiError, EngineLate, Forbidden, Overloaded, Unavailable, engine_error
+from preforch_service.keys import ApiKey
 from preforch_service.metrics import Metrics
+from preforch_service.observer import Observation, observation_of
+from preforch_service.pool import Pool, PooledAnswer
 from preforch_service.readiness import Readiness
-from preforch_service.recommender import Recommender
 from preforch_service.relay import RelayResponse, relay_events, splice
+from preforch_service.reloading import Reloader
+from preforch_service.serving import InForce
 from preforch_service.settings import ServeSettings
-from preforch_service.upstream import Answer, Upstream, UpstreamDown, read_all
-from preforch_service.weighing import HEADER, Decision, Weigher
+from preforch_service.upstream import Upstream, UpstreamDown, UpstreamLate, read_all
+from preforch_service.weighing import HEADER, Decision
+
+if TYPE_CHECKING:
+    # The SDK is loaded only where traces are wanted.
+    from preforch_service.tracing import Tracing
 
 EVENT_STREAM = "text/event-stream"
 
@@ -32,9 +41,10 @@ EVENT_STREAM = "text/event-stream"
 class EngineSide:
     """What is there only with a language model."""
 
-    upstream: Upstream
+    upstream: Pool
     preparer: Preparer
     model: str
+    admission: Admission
 
 
 @dataclass(frozen=True)
@@ -42,45 +52,73 @@ class Gateway:
     """Everything that a request needs. `engine` is None where only weights are served."""
 
     settings: ServeSettings
-    bundle: Bundle
-    weigher: Weigher
+    bundles: InForce
+    reloader: Reloader
     readiness: Readiness
     metrics: Metrics
     engine: EngineSide | None
+    weights_admission: Admission
+    tracing: "Tracing | None" = None
     in_flight: InFlight = field(default_factory=InFlight)
 
     async def read(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request."""
-        return await read_json(request, limit=self.settings.max_body_bytes)
+        return await read_json(request, self.settings)
 
 
 def build_gateway(
     settings: ServeSettings,
-    bundle: Bundle,
-    recommender: Recommender,
+    bundles: InForce,
     *,
     metrics: Metrics,
     card: PolicyCard | None = None,
-    upstream: Upstream | None = None,
+    upstreams: Mapping[str, Upstream] | None = None,
+    tracing: "Tracing | None" = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> Gateway:
-    """Put the parts together; card and upstream come together, or not at all for weights only."""
-    assert (card is None) == (upstream is None), "an engine comes with the card of its policy"
+    """Put the parts together; card and upstreams (by name) come together, or not at all for weights only."""
+    assert (card is None) == (upstreams is None), "an engine comes with the card of its policy"
     model = "" if card is None else settings.served_model_name or card.name
     side = None
-    if card is not None and upstream is not None:
+    pool = None
+    if card is not None and upstreams is not None:
         guard = ControlGuard(ControlStrings(card.control_strings), mode=settings.control_tokens, metrics=metrics)
-        preparer = Preparer(bundle, guard, model=model, template_kwargs=settings.template_kwargs)
-        side = EngineSide(upstream, preparer, model)
-    weigher = Weigher(bundle, recommender, deadline=settings.orchestrator_deadline, metrics=metrics)
-    readiness = Readiness(upstream, model=model, form=bundle.info.context, metrics=metrics, on_ready=on_ready)
-    return Gateway(settings, bundle, weigher, readiness, metrics, side)
+        preparer = Preparer(card.context, guard, model=model, template_kwargs=settings.template_kwargs)
+        pool = Pool(upstreams, metrics=metrics)
+        admission = Admission(
+            "generations", running=settings.max_running, waiting=settings.max_waiting, metrics=metrics
+        )
+        metrics.admission_waiting.set_function(lambda: admission.waiting)
+        side = EngineSide(pool, preparer, model, admission)
+    readiness = Readiness(
+        pool,
+        model=model,
+        form=bundles.current.bundle.info.context,
+        metrics=metrics,
+        timeout=settings.health_timeout,
+        on_ready=on_ready,
+    )
+    reloader = Reloader(settings, bundles, readiness, metrics)
+    weights = Admission("weights", running=settings.max_weights, waiting=0, metrics=metrics)
+    metrics.use_bundle(bundles.current.bundle)
+    return Gateway(settings, bundles, reloader, readiness, metrics, side, weights, tracing)
 
 
 def weights_header(request: Request) -> str | None:
     """The weights in the request's headers; several headers are one."""
     given = request.headers.getlist(HEADER)
     return ",".join(given) if given else None
+
+
+def failure(gateway: Gateway, error: UpstreamDown) -> ApiError:
+    """What a client is told about an engine that failed."""
+    if gateway.readiness.draining:
+        return Unavailable("the gateway shut down before the answer was complete", code="draining")
+    if isinstance(error, UpstreamLate):
+        return EngineLate(str(error), code="engine_timeout")
+    if error.reason == "broken":
+        return Unavailable("the engine died while it was answering", code="engine_down")
+    return Unavailable("the engine is down", code="engine_down")
 
 
 @dataclass(frozen=True)
@@ -91,71 +129,101 @@ class Generation:
     engine: EngineSide
     request: Request
     decision: Decision
-    answer: Answer
+    answer: PooledAnswer
 
     async def read(self) -> bytes:
-        """The whole answer. Raises Unavailable when it breaks off, ClientGone when nobody waits for it."""
+        """The whole answer. Raises ApiError when it breaks off, ClientGone when nobody waits for it."""
         try:
             return await until_disconnect(self.request, read_all(self.answer))
         except UpstreamDown as error:
-            self.gateway.readiness.report_down()
-            raise Unavailable("the engine died while it was answering", code="engine_down") from error
+            raise failure(self.gateway, error) from error
 
     @property
     def streams(self) -> bool:
         """Whether the answer comes as events."""
         return self.answer.status == 200 and self.answer.content_type == EVENT_STREAM
 
+    def stream(self, body: AsyncIterator[bytes]) -> Response:
+        """Events made of the answer's; one more tells of a failure."""
+        return RelayResponse(
+            self.answer,
+            body,
+            headers=self.decision.headers(),
+            on_failure=lambda error: failure(self.gateway, error),
+        )
+
     async def relay(self) -> Response:
         """The engine's answer with the preference object in it."""
         preference, headers = self.decision.preference(), self.decision.headers()
         if self.streams:
-            body = relay_events(self.answer.chunks(), preference)
-            return RelayResponse(self.answer, body, headers=headers)
+            return self.stream(relay_events(self.answer.chunks(), preference))
         content = await self.read()
         if self.answer.status == 200:
             content = splice(content, "preference", preference)
         elif self.answer.status >= 500 and not await self.gateway.readiness.check():
             raise Unavailable("the engine is down", code="engine_down")
-        return Response(content, self.answer.status, headers=headers, media_type=self.answer.content_type)
+        elif self.answer.status == 503:
+            # The engine is up: its queue is full. To a client that is the same as a full line in front of it.
+            self.gateway.metrics.rejections.labels("engine").inc()
+            raise Overloaded("too many requests: the engine's queue is full; try again later", code="overloaded")
+        else:
+            content = engine_error(self.answer.status, content)
+        return Response(content, self.answer.status, headers=headers, media_type="application/json")
+
+
+async def _ask(
+    gateway: Gateway, engine: EngineSide, seen: Observation, prepared: Prepared, path: str, ours: Mapping[str, str]
+) -> tuple[Decision, PooledAnswer]:
+    """A slot, the weights, the first bytes of the answer. The slot is held until the answer is closed."""
+    await engine.admission.enter()
+    with ExitStack() as stack:
+        stack.callback(engine.admission.leave)
+        with gateway.bundles.taken() as loaded:
+            (decision,) = await seen.weighs(loaded.weigher.decide([prepared.text], prepared.asked))
+        body = encode_json({**gateway.settings.within_tokens(prepared.finish(decision.weights)), **ours})
+        answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
+        seen.engine_answered(answer.status)
+        answer.closing.push(stack.pop_all())
+        return decision, answer
 
 
 async def start_generation(
     gateway: Gateway, engine: EngineSide, request: Request, prepared: Prepared, path: str
 ) -> Generation:
-    """Decide the weights and send the request. Raises Unavailable or ClientGone."""
+    """Decide the weights and send the request. Raises ApiError or ClientGone."""
+    caller: ApiKey | None = request.state.caller
+    if caller is not None and not caller.may_use(engine.model):
+        message = f"API key {caller.name!r} may not use model {engine.model!r}"
+        raise Forbidden(message, param="model", code="model_not_found")
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
-
-    async def ask() -> tuple[Decision, Answer]:
-        (decision,) = await gateway.weigher.decide([prepared.text], prepared.asked)
-        # Unique in the engine even when a client uses an id twice.
-        request_id = f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"
-        body = encode_json(prepared.finish(decision.weights) | {"request_id": request_id})
-        return decision, await engine.upstream.request("POST", path, body)
-
+    # Unique in the engine even when a client uses an id twice.
+    ours = {"request_id": f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"}
+    ours |= {} if caller is None else {"cache_salt": caller.salt}
+    asking = _ask(gateway, engine, observation_of(request), prepared, path, ours)
     try:
-        decision, answer = await until_disconnect(request, ask())
+        decision, answer = await until_disconnect(request, asking, discard=lambda found: found[1].close())
     except UpstreamDown as error:
-        gateway.readiness.report_down()
-        raise Unavailable("the engine is down", code="engine_down") from error
+        raise failure(gateway, error) from error
     return Generation(gateway, engine, request, decision, answer)
 
 
-async def served_models(gateway: Gateway, engine: EngineSide) -> Response:
-    """The engine's models, without the path of the policy. Raises Unavailable."""
+async def served_models(gateway: Gateway, engine: EngineSide, caller: ApiKey | None) -> Response:
+    """The engine's models that the caller may use, without the path of the policy. Raises Unavailable."""
     try:
         answer = await engine.upstream.request("GET", "/v1/models")
         content = await read_all(answer)
     except UpstreamDown as error:
-        gateway.readiness.report_down()
-        raise Unavailable("the engine is down", code="engine_down") from error
+        raise failure(gateway, error) from error
     if answer.status == 200:
         models = json.loads(content)
+        models["data"] = [model for model in models["data"] if caller is None or caller.may_use(model["id"])]
         for model in models["data"]:
             model["root"] = engine.model
         content = encode_json(models)
-    return Response(content, answer.status, media_type=answer.content_type)
+    else:
+        content = engine_error(answer.status, content)
+    return Response(content, answer.status, media_type="application/json")
 
 
 def event(value: dict[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from preforch_models.conversation import Message, conversation_text
 
 from preforch_service.control import ControlGuard
 from preforch_service.errors import BadRequest
-from preforch_service.fields import MESSAGE_FIELDS, ROLES, TEXT_PARTS
+from preforch_service.fields import MESSAGE_FIELDS, MESSAGE_REFUSED, ROLES, TEXT_PARTS
 
 
 def read_messages(given: object) -> list[dict[str, Any]]:
@@ -32,7 +32,11 @@ def _read_message(given: object, param: str) -> dict[str, Any]:
     message = {key: value for key, value in given.items() if key in MESSAGE_FIELDS or value not in (None, [])}
     unknown = next((key for key in message if key not in MESSAGE_FIELDS), None)
     if unknown is not None:
-        raise BadRequest(f"message field {unknown!r} is not allowed", param=f"{param}.{unknown}")
+        reason = MESSAGE_REFUSED.get(unknown, "unknown field")
+        raise BadRequest(f"message field {unknown!r} is not allowed: {reason}", param=f"{param}.{unknown}")
+    calls = message.get("tool_calls")
+    if calls is not None and not isinstance(calls, list):
+        raise BadRequest(f"tool_calls must be a list, got {type(calls).__name__}", param=f"{param}.tool_calls")
     content = join_parts(given.get("content"), f"{param}.content")
     if content is None and given["role"] != "assistant":
         raise BadRequest("content is missing", param=f"{param}.content")

@@ -1,31 +1,35 @@
-"""Recommends weights for texts with ONNX Runtime.
+"""Recommends weights for texts: from the cache, or in batches with ONNX Runtime.
 
 In:  texts as `conversation_text` makes them. Out: one `Recommendation` per text.
+
+One `OnnxRecommender` is everything that belongs to one bundle: session, threads, batches, its view of the cache. To
+swap bundles, make a new one, use it from then on, and close the old one when its last request is answered.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
-from preforch_models.bundle import ONNX_FILE, OUTPUTS, TOKENIZER_FILE, Bundle
-from preforch_models.manifest import ArtifactError
+from preforch_models.bundle import Bundle, Precision
 from preforch_models.weights import Weights, normalise
-from tokenizers import Tokenizer
 
+from preforch_service.batching import Batcher
+from preforch_service.cache import Cache, Key, text_key
+from preforch_service.metrics import Metrics
+from preforch_service.session import CUDA, OnnxSession
 from preforch_service.settings import Device
 
-BATCH = 32
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
+CPU_BATCH_TOKENS = 512
+CUDA_BATCH_TOKENS = 16_384
+MAX_REQUESTS = 256
 
 
-class DeviceError(ValueError):
-    """The device that was asked for is not there."""
+class Overloaded(Exception):
+    """Too many requests wait for the orchestrator already."""
 
 
 @dataclass(frozen=True)
@@ -43,87 +47,102 @@ class Recommender(Protocol):
         """An answer for each text. May raise anything; the gateway then uses fallback weights."""
         ...
 
-
-def installed_distributions() -> set[str]:
-    """Names of all installed distributions."""
-    return {dist.name.lower() for dist in metadata.distributions()}
-
-
-def check_distributions(installed: Collection[str]) -> None:
-    """Raise DeviceError when both builds of ONNX Runtime are there: they overwrite each other's files."""
-    both = {"onnxruntime", "onnxruntime-gpu"}
-    if both <= set(installed):
-        raise DeviceError(f"{sorted(both)} are both installed and overwrite each other; uninstall both, install one")
-
-
-def choose_providers(device: Device, available: Sequence[str]) -> list[str]:
-    """Execution providers for a device. Raises DeviceError when CUDA is asked for and absent."""
-    if device == "cuda" and CUDA not in available:
-        raise DeviceError(f"device 'cuda' needs {CUDA}, this ONNX Runtime offers {list(available)}; see --device")
-    return [CUDA, CPU] if device != "cpu" and CUDA in available else [CPU]
+    def close(self) -> None:
+        """Nothing is asked any more; free what answering takes."""
+        ...
 
 
 class OnnxRecommender:
-    """The orchestrator of a bundle. `run` may be called from several threads."""
+    """The orchestrator of a bundle. `recommend` belongs to one event loop, `run` may be called from any thread."""
 
-    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int = 2) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Spinning threads take the cores that the engine needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.path / ONNX_FILE),
-            options,
-            providers=choose_providers(device, onnxruntime.get_available_providers()),
-        )
-        # ONNX Runtime drops a provider that fails to load and only logs it.
-        if device == "cuda" and self._session.get_providers()[0] != CUDA:
-            raise DeviceError(
-                f"device 'cuda' failed to start, ONNX Runtime fell back to {self._session.get_providers()}"
-            )
-        outputs = [output.name for output in self._session.get_outputs()]
-        if outputs != list(OUTPUTS):
-            raise ArtifactError(
-                f"{bundle.path / ONNX_FILE}: outputs are {outputs}, needed are {list(OUTPUTS)}; make the bundle again"
-            )
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = "auto",
+        threads: int = 2,
+        precision: Precision = "fp32",
+        batch_tokens: int | None = None,
+        max_requests: int = MAX_REQUESTS,
+        cache: Cache[Recommendation] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`batch_tokens`: padded tokens of a batch, None for the device's default. At most `max_requests` wait."""
+        self.precision = precision
+        self._session = OnnxSession(bundle, device=device, threads=threads, precision=precision)
         self._names = bundle.names
-        self._pad = bundle.info.pad_token_id
-        self._tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER_FILE))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(bundle.info.max_tokens)
-        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="orchestrator")
+        self._key = text_key(bundle.revision, precision)
+        self._cache = cache if cache is not None else Cache(0)
+        self._metrics = metrics or Metrics()
+        self._max_requests = max_requests
+        self._waiting = 0
+        # Two, so that one very long text does not hold up all others.
+        self._tokenising = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokeniser")
+        self._computing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orchestrator")
+        self._batcher = Batcher(
+            self._compute,
+            self._computing,
+            tokens=batch_tokens or (CUDA_BATCH_TOKENS if self.device == CUDA else CPU_BATCH_TOKENS),
+            on_batch=self._metrics.orchestrator_batch_size.observe,
+            on_answer=self._cache.put,
+        )
 
     @property
     def device(self) -> str:
         """The execution provider in use."""
-        return str(self._session.get_providers()[0])
+        return self._session.device
 
     def run(self, texts: Sequence[str]) -> list[Recommendation]:
-        """An answer for each text, in batches of texts of similar length."""
-        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        found: dict[int, Recommendation] = {}
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
-            weights_BK, confidence_B = self._forward([encoded[i] for i in chosen])
-            for i, weights_K, confidence in zip(chosen, weights_BK.tolist(), confidence_B.tolist(), strict=True):
-                found[i] = Recommendation(normalise(weights_K, self._names), confidence)
-        return [found[i] for i in range(len(encoded))]
-
-    def _forward(self, batch: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids to (B, K) weights and (B,) confidence."""
-        ids_BL = np.full((len(batch), max(map(len, batch))), self._pad, dtype=np.int64)
-        mask_BL = np.zeros_like(ids_BL)
-        for row, ids in enumerate(batch):
-            ids_BL[row, : len(ids)] = ids
-            mask_BL[row, : len(ids)] = 1
-        weights_BK, confidence_B = self._session.run(OUTPUTS, {"input_ids": ids_BL, "attention_mask": mask_BL})
-        return weights_BK, confidence_B
+        """An answer for each text, computed here and now, one text at a time."""
+        return [self._compute([ids])[0] for ids in self._session.encode(texts)]
 
     async def recommend(self, texts: Sequence[str]) -> list[Recommendation]:
-        """`run` in a thread; ONNX Runtime and tokenizers release the GIL."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self.run, texts)
+        """Cached answers, and the missing ones from the next batches. Raises Overloaded when too many wait."""
+        keys = [self._key(text) for text in texts]
+        missing = dict(zip(keys, texts, strict=True))
+        found = self._cached(missing)
+        self._metrics.cache_requests.labels("hit").inc(len(found))
+        self._metrics.cache_requests.labels("miss").inc(len(missing))
+        if missing:
+            with self._place():
+                found |= await self._compute_missing(missing)
+        return [found[key] for key in keys]
+
+    def _cached(self, wanted: dict[Key, Any]) -> dict[Key, Recommendation]:
+        """What the cache has; the rest stays in `wanted`."""
+        found = {key: answer for key in wanted if (answer := self._cache.get(key)) is not None}
+        for key in found:
+            del wanted[key]
+        return found
+
+    async def _compute_missing(self, missing: dict[Key, str]) -> dict[Key, Recommendation]:
+        loop = asyncio.get_running_loop()
+        encoded = await loop.run_in_executor(self._tokenising, self._session.encode, list(missing.values()))
+        rows = dict(zip(missing, encoded, strict=True))
+        # Another request may have brought the same text meanwhile.
+        found = self._cached(rows)
+        return found | await self._batcher.answers(rows) if rows else found
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places for requests that wait. Raises Overloaded when all are taken."""
+        if self._waiting >= self._max_requests:
+            raise Overloaded(f"{self._waiting} requests wait for the orchestrator already")
+        self._waiting += 1
+        self._metrics.orchestrator_queue.inc()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._metrics.orchestrator_queue.dec()
+
+    def _compute(self, rows: Sequence[np.ndarray]) -> list[Recommendation]:
+        """One batch."""
+        weights_BK, confidence_B = self._session.forward(rows)
+        answers = zip(weights_BK.tolist(), confidence_B.tolist(), strict=True)
+        return [Recommendation(normalise(weights_K, self._names), confidence) for weights_K, confidence in answers]
 
     def close(self) -> None:
         """Stop the threads, without waiting for texts that nobody waits for any more."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._tokenising, self._computing):
+            executor.shutdown(wait=False, cancel_futures=True)

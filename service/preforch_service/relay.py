@@ -4,19 +4,25 @@ In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the 
      first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from starlette.responses import StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from preforch_service.errors import ApiError, Unavailable, error_body
+from preforch_service.body import until_disconnect
+from preforch_service.errors import ApiError, ClientGone, error_body
 from preforch_service.upstream import Answer, UpstreamDown
 
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 DONE = b"data: [DONE]\n\n"
+SEND_SECONDS = 120.0
+"""For a client to take a piece."""
 
 
 def splice(document: bytes, name: str, value: object) -> bytes:
@@ -54,30 +60,85 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield buffer
 
 
+async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, cut only behind a blank line, so that an error event can follow; a last piece as it is."""
+    held = b""
+    async for chunk in chunks:
+        piece = held + chunk if held else chunk
+        if piece.endswith(_BLANK_LINES):
+            held = b""
+            yield piece
+            continue
+        cut = max(found + len(blank) if (found := piece.rfind(blank)) >= 0 else 0 for blank in _BLANK_LINES)
+        held = piece[cut:]
+        if cut:
+            yield piece[:cut]
+    if held:
+        yield held
+
+
 async def relay_events(chunks: AsyncIterator[bytes], preference: Mapping[str, Any]) -> AsyncIterator[bytes]:
-    """The engine's events; the first one with choices gets the preference object."""
+    """The engine's bytes; the first event with choices gets the preference object."""
     pending = True
-    try:
-        async for event in events(chunks):
-            data = event_data(event) if pending else None
-            if data is not None and data.get("choices"):
-                pending = False
-                yield splice(event, "preference", preference)
-            else:
-                yield event
-    except UpstreamDown:
-        yield error_event(Unavailable("the engine died while it was answering", code="engine_down"))
+    async for piece in whole_events(chunks):
+        if pending:
+            spliced = _splice_first(piece, preference)
+            pending = spliced is None
+            yield piece if spliced is None else spliced
+        else:
+            yield piece
 
 
-class RelayResponse(StreamingResponse):
-    """Closes the engine's answer however it ends, also when the client leaves before the first byte."""
+def _splice_first(piece: bytes, preference: Mapping[str, Any]) -> bytes | None:
+    """The events with the preference object in the first one that has choices, or None where none has."""
+    begin = 0
+    for match in _EVENT_END.finditer(piece):
+        event = piece[begin : match.end()]
+        data = event_data(event)
+        if data is not None and data.get("choices"):
+            return piece[:begin] + splice(event, "preference", preference) + piece[match.end() :]
+        begin = match.end()
+    return None
 
-    def __init__(self, answer: Answer, body: AsyncIterator[bytes], *, headers: Mapping[str, str]) -> None:
-        super().__init__(body, status_code=answer.status, headers=headers, media_type="text/event-stream")
+
+class RelayResponse(Response):
+    """Sends events as they come, and ends with an error event when they break off.
+
+    Starlette's StreamingResponse starts a task group for each answer. Here one task watches for a client that leaves;
+    the engine's answer is closed however this ends.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        body: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str],
+        on_failure: Callable[[UpstreamDown], ApiError],
+    ) -> None:
+        self.status_code = answer.status
+        self.media_type = "text/event-stream"
+        self.background = None
+        self.init_headers(headers)
         self._answer = answer
+        self._body = body
+        self._on_failure = on_failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            await until_disconnect(Request(scope, receive), self._send(send))
         finally:
             self._answer.close()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for piece in self._body:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError as error:
+            # A client that does not read must not keep its place in the engine.
+            raise ClientGone from error
+        except UpstreamDown as error:
+            await send({"type": "http.response.body", "body": error_event(self._on_failure(error)), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -8,12 +8,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from preforch_service.body import validate
-from preforch_service.errors import Unavailable
 from preforch_service.gateway import EngineSide, Gateway, Generation, event, start_generation, weights_header
-from preforch_service.relay import DONE, RelayResponse, error_event, event_data, events
-from preforch_service.upstream import UpstreamDown
+from preforch_service.openapi import ENGINE_ERRORS, SEND_ERRORS, described, generation_answer
+from preforch_service.relay import DONE, event_data, events
 from preforch_service.weighing import Decision
-from preforch_service.wire import Generated, GenerateRequest, request_schema
+from preforch_service.wire import Generated, GenerateRequest
 
 
 def generated(content: bytes, decision: Decision) -> dict[str, Any]:
@@ -37,34 +36,30 @@ async def generated_events(chunks: AsyncIterator[bytes], decision: Decision) -> 
     """`{"text"}` events; the first names the weights, the last has `finish_reason` and `usage`."""
     about: dict[str, Any] = {"weights": decision.weights, "source": decision.source}
     finish: str | None = None
-    try:
-        async for raw in events(chunks):
-            data = event_data(raw)
-            if data is None:
-                continue
-            if "error" in data:
-                yield event(data)
-                break
-            for choice in data["choices"]:
-                text = choice["delta"].get("content") or ""
-                finish = choice.get("finish_reason") or finish
-                if text or about:
-                    first = about | ({"model": data["model"], "id": data["id"]} if about else {})
-                    yield event({"text": text, "index": choice["index"], **first})
-                    about = {}
-            if data.get("usage") is not None:
-                yield event({"text": "", "finish_reason": finish, "usage": data["usage"]})
-        yield DONE
-    except UpstreamDown:
-        yield error_event(Unavailable("the engine died while it was answering", code="engine_down"))
+    async for raw in events(chunks):
+        data = event_data(raw)
+        if data is None:
+            continue
+        if "error" in data:
+            yield event(data)
+            break
+        for choice in data["choices"]:
+            text = choice["delta"].get("content") or ""
+            finish = choice.get("finish_reason") or finish
+            if text or about:
+                first = about | ({"model": data["model"], "id": data["id"]} if about else {})
+                yield event({"text": text, "index": choice["index"], **first})
+                about = {}
+        if data.get("usage") is not None:
+            yield event({"text": "", "finish_reason": finish, "usage": data["usage"]})
+    yield DONE
 
 
 async def answer(generation: Generation) -> Response:
     """The engine's answer in our own format; its errors as they are."""
     decision = generation.decision
     if generation.streams:
-        body = generated_events(generation.answer.chunks(), decision)
-        return RelayResponse(generation.answer, body, headers=decision.headers())
+        return generation.stream(generated_events(generation.answer.chunks(), decision))
     if generation.answer.status != 200:
         return await generation.relay()
     return JSONResponse(generated(await generation.read(), decision), headers=decision.headers())
@@ -73,8 +68,11 @@ async def answer(generation: Generation) -> Response:
 def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     """The route."""
     router = APIRouter()
+    about = described(
+        {200: generation_answer("Generated")}, errors=(*SEND_ERRORS, *ENGINE_ERRORS), body="GenerateRequest"
+    )
 
-    @router.post("/generate", openapi_extra=request_schema(GenerateRequest))
+    @router.post("/generate", **about)
     async def generate(request: Request) -> Response:
         """Answer a prompt or messages, with the given weights or recommended ones."""
         body = validate(GenerateRequest, await gateway.read(request)).chat_body()

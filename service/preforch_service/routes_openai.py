@@ -3,28 +3,34 @@
 from fastapi import APIRouter, Request, Response
 
 from preforch_service.gateway import EngineSide, Gateway, served_models, start_generation, weights_header
+from preforch_service.openapi import ENGINE_ERRORS, READ_ERRORS, SEND_ERRORS, described, generation_answer, json_answer
 
 
 def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1")
-    body_is_json = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+    errors = (*SEND_ERRORS, *ENGINE_ERRORS)
 
-    @router.post("/chat/completions", openapi_extra=body_is_json)
+    @router.post(
+        "/chat/completions", **described({200: generation_answer("ChatAnswer")}, errors=errors, body="ChatRequest")
+    )
     async def chat(request: Request) -> Response:
         """OpenAI's chat completions, and `preference_weights`."""
         prepared = engine.preparer.chat(await gateway.read(request), weights_header(request))
         return await (await start_generation(gateway, engine, request, prepared, "/v1/chat/completions")).relay()
 
-    @router.post("/completions", openapi_extra=body_is_json)
+    @router.post(
+        "/completions",
+        **described({200: generation_answer("CompletionAnswer")}, errors=errors, body="CompletionRequest"),
+    )
     async def completions(request: Request) -> Response:
         """OpenAI's completions of one string prompt, and `preference_weights`; the context is appended."""
         prepared = engine.preparer.completion(await gateway.read(request), weights_header(request))
         return await (await start_generation(gateway, engine, request, prepared, "/v1/completions")).relay()
 
-    @router.get("/models")
-    async def models() -> Response:
-        """The engine's models."""
-        return await served_models(gateway, engine)
+    @router.get("/models", **described({200: json_answer("Models")}, errors=(*READ_ERRORS, 502, 504)))
+    async def models(request: Request) -> Response:
+        """The engine's models that the API key may use."""
+        return await served_models(gateway, engine, request.state.caller)
 
     return router

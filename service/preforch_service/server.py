@@ -7,28 +7,41 @@ In:  settings. Out: an exit code: 0 after SIGTERM or SIGINT, 1 when the engine c
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
-from preforch_models.bundle import Bundle, read_bundle
+from preforch_models.bundle import Bundle
 from preforch_models.manifest import verify
 from preforch_models.policy_card import PolicyCard, check_control_strings, check_match, read_policy_card
+from uvicorn.loops.auto import auto_loop_factory
 
 from preforch_service.app import create_app
 from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway, build_gateway
-from preforch_service.locate import find_bundle, find_policy
+from preforch_service.listener import listener_config
+from preforch_service.locate import find_policy
 from preforch_service.metrics import Metrics, exposed
-from preforch_service.readiness import Readiness, replay_golden
-from preforch_service.recommender import OnnxRecommender, check_distributions, installed_distributions
-from preforch_service.settings import ServeSettings
+from preforch_service.readiness import Readiness
+from preforch_service.reloading import Reloader
+from preforch_service.serving import InForce, load_bundle, read_configured
+from preforch_service.session import check_distributions, installed_distributions
+from preforch_service.settings import ServeSettings, upstream_name
 from preforch_service.upstream import AiohttpUpstream
 from preforch_service.weighing import announced
+
+if TYPE_CHECKING:
+    from preforch_service.tracing import Tracing
+
+# Seconds for error events to go out.
+LAST_WORDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +66,8 @@ class GatewayServer(uvicorn.Server):
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family)
+    # asyncio sends small packets at once (TCP_NODELAY) only on sockets that say that they are TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -83,15 +97,6 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
     return card, policy
 
 
-def load_recommender(settings: ServeSettings, bundle: Bundle) -> OnnxRecommender:
-    """The bundle's orchestrator, after it has given the golden answers."""
-    check_distributions(installed_distributions())
-    recommender = OnnxRecommender(bundle, device=settings.device, threads=settings.orchestrator_threads)
-    difference = replay_golden(bundle, recommender)
-    logger.info("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
-    return recommender
-
-
 def new_engine(
     settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, folder: Path, metrics: Metrics
 ) -> Engine:
@@ -117,62 +122,91 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
         yield sock
 
 
+@contextlib.contextmanager
+def traced(settings: ServeSettings) -> "Iterator[Tracing | None]":
+    """Traces, where they are wanted; only then is OpenTelemetry imported."""
+    if settings.otlp_endpoint is None:
+        yield None
+        return
+    from preforch_service.tracing import traced_to
+
+    with traced_to(settings.otlp_endpoint) as tracing:
+        yield tracing
+
+
 def serve(settings: ServeSettings) -> int:
     """Serve until a signal comes. Returns the exit code."""
-    bundle = read_bundle(find_bundle(settings.path))
+    bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
-    recommender = load_recommender(settings, bundle)
+    check_distributions(installed_distributions())
     metrics = Metrics()
+    bundles = InForce(load_bundle(settings, bundle, metrics))
     with (
-        contextlib.closing(recommender),
+        contextlib.closing(bundles),
         listening(settings) as sock,
-        exposed(metrics, host=settings.host, port=settings.metrics_at),
+        exposed(metrics, host=settings.metrics_host, port=settings.metrics_at),
+        traced(settings) as tracing,
         private_folder() as folder,
     ):
         card, policy = loaded or (None, None)
         engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
-        return asyncio.run(_serve(settings, bundle, recommender, card, engine, sock, metrics))
+        # uvicorn's choice, as if it ran by itself: uvloop where that is installed (vLLM brings it).
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            return runner.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
 
 
 async def _serve(
     settings: ServeSettings,
-    bundle: Bundle,
-    recommender: OnnxRecommender,
+    bundles: InForce,
     card: PolicyCard | None,
     engine: Engine | None,
     sock: socket.socket,
     metrics: Metrics,
+    tracing: "Tracing | None",
 ) -> int:
     def announce() -> None:
         if engine is not None:
             engine.mark_ready()
-        print(f"ready at {address(settings.host, sock)}", flush=True)
+        # Whoever started this may have stopped reading; that must not end a gateway that has come up again.
+        with contextlib.suppress(OSError):
+            print(f"ready at {address(settings.host, sock)}", flush=True)
 
-    async with _upstream(settings, engine) as upstream:
+    async with _upstreams(settings, engine) as upstreams:
         gateway = build_gateway(
-            settings, bundle, recommender, metrics=metrics, card=card, upstream=upstream, on_ready=announce
+            settings, bundles, metrics=metrics, card=card, upstreams=upstreams, tracing=tracing, on_ready=announce
         )
+        if engine is not None and gateway.engine is not None:
+            engine.on_end = gateway.engine.upstream.mark_all_down
         return await _run(gateway, engine, sock)
 
 
 @contextlib.asynccontextmanager
-async def _upstream(settings: ServeSettings, engine: Engine | None) -> AsyncIterator[AiohttpUpstream | None]:
+async def _upstreams(
+    settings: ServeSettings, engine: Engine | None
+) -> AsyncIterator[dict[str, AiohttpUpstream] | None]:
     if settings.weights_only:
         yield None
         return
-    upstream = AiohttpUpstream(settings.upstream or "http://engine", socket=engine.socket if engine else None)
+
+    def upstream(url: str, socket: Path | None = None) -> AiohttpUpstream:
+        first_byte, idle = settings.first_byte_timeout, settings.idle_timeout
+        return AiohttpUpstream(url, socket=socket, first_byte_timeout=first_byte, idle_timeout=idle)
+
+    if engine is not None:
+        upstreams = {"engine": upstream("http://engine", engine.socket)}
+    else:
+        upstreams = {upstream_name(url): upstream(url) for url in settings.upstreams}
     try:
-        yield upstream
+        yield upstreams
     finally:
-        await upstream.close()
+        for each in upstreams.values():
+            await each.close()
 
 
 async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> int:
     """Serve, watch and supervise until one of them ends."""
     loop = asyncio.get_running_loop()
-    config = uvicorn.Config(
-        create_app(gateway), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-    )
+    config = listener_config(create_app(gateway), gateway.settings)
     stopping = asyncio.Event()
 
     def on_signal() -> None:
@@ -180,6 +214,7 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
         loop.call_soon_threadsafe(stopping.set)
 
     server = GatewayServer(config, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, reload_on_signal, gateway.reloader)
     background = [
         asyncio.create_task(_progress(gateway.readiness)),
         asyncio.create_task(_drain(gateway, server, stopping)),
@@ -187,7 +222,10 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     # Neither of these ever ends by itself, except by failing.
     watching = [asyncio.create_task(gateway.readiness.watch())]
-    watching += [asyncio.create_task(engine.supervise())] if engine else []
+    if engine is not None:
+        limit = gateway.settings.hang_timeout
+        hanging = engine.watch_hang(lambda: gateway.readiness.engine_blocked is None, limit=limit)
+        watching += [asyncio.create_task(engine.supervise()), asyncio.create_task(hanging)]
     try:
         await asyncio.wait([serving, *watching], return_when=asyncio.FIRST_COMPLETED)
         for task in watching:
@@ -203,23 +241,41 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
             task.cancel()
         if engine is not None:
             await engine.stop()
+        await gateway.reloader.finish()
     return 0
 
 
+def reload_on_signal(reloader: Reloader) -> None:
+    """SIGHUP: as `POST /admin/reload`, with the outcome in the log alone."""
+    try:
+        reloader.start()
+    except Unavailable as error:
+        logger.warning("bundle not reloaded: %s", error)
+
+
 async def _drain(gateway: Gateway, server: GatewayServer, stopping: asyncio.Event) -> None:
-    """After a signal: not ready at once, refuse new requests, let running ones finish, then close."""
+    """After a signal: not ready at once, refuse new requests, let running ones finish or break them off, then close."""
     await stopping.wait()
     gateway.readiness.draining = True
-    gateway.metrics.ready.set(0)
-    deadline = time.monotonic() + gateway.settings.drain_timeout
+    if gateway.engine is not None:
+        gateway.engine.admission.close(Unavailable("the gateway is shutting down", code="draining"))
+    await _finished(gateway, gateway.settings.drain_timeout)
+    if gateway.engine is not None and gateway.in_flight.count:
+        logger.warning("%d requests did not finish in the drain time", gateway.in_flight.count)
+        await gateway.engine.upstream.close()
+        await _finished(gateway, LAST_WORDS)
+    server.should_exit = True
+
+
+async def _finished(gateway: Gateway, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while gateway.in_flight.count and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-    server.should_exit = True
 
 
 async def _progress(readiness: Readiness) -> None:
     """Say that the engine is loading, until it has loaded."""
     started = time.monotonic()
     while readiness.engine_blocked is not None:
-        print(f"{readiness.engine_blocked} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
+        logger.info("%s (%.0f s)", readiness.engine_blocked, time.monotonic() - started)
         await asyncio.sleep(4)

@@ -1,11 +1,16 @@
 """What one gateway process is told. In: command line arguments. Out: a validated, frozen `ServeSettings`."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Literal
 
-from preforch_models.objectives import Record
+from preforch_models.bundle import Precision
 from pydantic import Field, model_validator
+
+from preforch_service.keys import Keys
+from preforch_service.logs import LogFormat
+from preforch_service.request_limits import RequestLimits
 
 Device = Literal["auto", "cpu", "cuda"]
 ControlMode = Literal["escape", "reject"]
@@ -23,42 +28,78 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class ServeSettings(Record):
-    """All settings of a gateway. Times are in seconds."""
+def upstream_name(url: str) -> str:
+    """A URL as a label: without scheme and password."""
+    return url.partition("://")[2].rpartition("@")[2].rstrip("/")
 
-    path: Path = Field(description="a run folder, or a bundle folder with upstream or weights_only")
-    upstream: str | None = Field(default=None, description="URL of a vLLM server that runs already")
-    policy_card: Path | None = Field(default=None, description="preference.json of the policy behind `upstream`")
+
+class ServeSettings(RequestLimits):
+    """All settings of a gateway, the limits of a request among them. Times are in seconds."""
+
+    path: Path = Field(description="a run folder, or a bundle folder with upstreams or weights_only")
+    upstreams: tuple[str, ...] = Field(default=(), description="URLs of vLLM servers that run already")
+    policy_card: Path | None = Field(default=None, description="preference.json of the policy behind `upstreams`")
     weights_only: bool = False
     policy: Path | None = Field(default=None, description="policy folder, where the run holds several")
     served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     metrics_port: int | None = Field(default=None, ge=0, le=65535, description="0 is off; default: port + 1")
+    keys: Keys = Field(default=Keys(), description="without data keys, only loopback is served")
+    metrics_host: str = Field(default="127.0.0.1", description="metrics want no key: open them to Prometheus alone")
     no_auth: bool = Field(default=False, description="serve other machines without API keys")
+    cors_origins: tuple[str, ...] = Field(default=(), description="origins whose pages may call; '*' allows all")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="Host headers besides loopback; '*' allows all")
     device: Device = "auto"
     orchestrator_threads: int = Field(default=2, ge=1)
-    orchestrator_deadline: float = Field(default=2.0, gt=0, description="per prompt; later means fallback weights")
+    precision: Precision = "fp32"
+    orchestrator_deadline: float = Field(
+        default=2.0, gt=0, description="for one prompt, waiting included; n inputs have n times as long"
+    )
+    orchestrator_queue: int = Field(default=256, ge=1, description="requests that may wait for the orchestrator")
+    batch_tokens: int | None = Field(
+        default=None, ge=1, description="padded tokens of a batch; default: 512 on a CPU, 16384 on CUDA"
+    )
+    cache_entries: int = Field(default=16_384, ge=0, description="texts whose recommendation is kept; 0 is off")
     control_tokens: ControlMode = "escape"
     template_kwargs: tuple[str, ...] = Field(default=(), description="chat_template_kwargs that users may set")
-    max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
+    log_format: LogFormat = "text"
+    access_log: bool = Field(default=True, description="one line per request")
+    otlp_endpoint: str | None = Field(default=None, description="collector of traces; spans go to its /v1/traces")
+    max_running: int = Field(default=256, ge=1, description="generations in the engines at once")
+    max_waiting: int = Field(default=512, ge=0, description="generations in line for a slot; more are a 429")
+    max_weights: int = Field(default=64, ge=1, description="requests to /weights at once; more are a 429")
+    first_byte_timeout: float = Field(default=600.0, gt=0, description="an answer that is not streamed comes whole")
+    idle_timeout: float = Field(default=120.0, gt=0, description="between two pieces of an answer")
+    health_timeout: float = Field(default=10.0, gt=0, description="for a health check; also: silence that asks for one")
+    hang_timeout: float = Field(default=600.0, gt=0, description="a supervised engine that hangs longer is restarted")
     drain_timeout: float = Field(default=30.0, ge=0)
     engine_args: tuple[str, ...] = ()
     engine_log: Path | None = Field(default=None, description="default: a file in the private temporary folder")
 
     @model_validator(mode="after")
     def _check(self) -> "ServeSettings":
-        if self.upstream is not None and self.weights_only:
+        if self.upstreams and self.weights_only:
             raise ValueError("upstream and weights_only exclude each other")
-        if (self.upstream is None) != (self.policy_card is None):
+        if bool(self.upstreams) != (self.policy_card is not None):
             raise ValueError("upstream and policy_card belong together: the gateway cannot see the checkpoint there")
-        if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
-            raise ValueError(f"upstream must be an http:// or https:// URL, got {self.upstream!r}")
+        for url in self.upstreams:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"upstream must be an http:// or https:// URL, got {url!r}")
+        if len(set(map(upstream_name, self.upstreams))) < len(self.upstreams):
+            raise ValueError(f"upstream is given twice: {[upstream_name(url) for url in self.upstreams]}")
+        if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"otlp_endpoint must be an http:// or https:// URL, got {self.otlp_endpoint!r}")
         if "weights" in self.template_kwargs:
             raise ValueError("template_kwargs cannot hold 'weights': the gateway sets them")
-        if not is_loopback(self.host) and not self.no_auth:
-            raise ValueError(f"host {self.host!r} is open to other machines; only with no_auth (--no-auth)")
+        if self.keys.keys and self.no_auth:
+            raise ValueError("API keys and no_auth (--no-auth) exclude each other")
+        if not is_loopback(self.host) and not self.keys.keys and not self.no_auth:
+            allowed = "only with API keys (--api-keys, PREFORCH_API_KEYS) or no_auth (--no-auth)"
+            raise ValueError(f"host {self.host!r} is open to other machines; {allowed}")
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"cors_origins: an origin is '*' or like https://host:port, got {origin!r}")
         if self.metrics_at > 65535:
             raise ValueError(f"port {self.port} leaves no port + 1 for metrics; give metrics_port (--metrics-port)")
         return self
@@ -73,4 +114,5 @@ class ServeSettings(Record):
     @property
     def hosts(self) -> frozenset[str]:
         """Values of the Host header (without port) that are answered."""
-        return frozenset({*LOOPBACK_NAMES, self.host, *self.allowed_hosts})
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return frozenset(name.lower() for name in (*LOOPBACK_NAMES, host, *self.allowed_hosts))

@@ -26,7 +26,7 @@ from preforch_models.weights import (
 
 from preforch_service.errors import BadRequest
 from preforch_service.metrics import Metrics
-from preforch_service.recommender import Recommendation, Recommender
+from preforch_service.recommender import Overloaded, Recommendation, Recommender
 
 Source = Literal["orchestrator", "user", "blended", "fallback"]
 HEADER = "X-Preference-Weights"
@@ -146,15 +146,21 @@ class Weigher:
             decisions = [self._merge(answer, asked, reason) for answer in recommended]
         for decision in decisions:
             self._metrics.decisions.labels(decision.source).inc()
+            raw = None if decision.recommended is None else decision.recommended.weights
+            self._metrics.weights.observe(decision.bundle, announced=decision.weights, recommended=raw)
         return decisions
 
     async def _recommend(self, texts: Sequence[str]) -> tuple[list[Recommendation | None], str | None]:
+        """An answer for each text, or none for any and the reason. The deadline counts from here, waiting included."""
         try:
             with self._metrics.orchestrator_seconds.time():
-                answer = self._recommender.recommend(texts)
-                return list(await asyncio.wait_for(answer, self._deadline * len(texts))), None
+                # Not wait_for, which forgets a cancellation that comes with the answer.
+                async with asyncio.timeout(self._deadline * len(texts)):
+                    return list(await self._recommender.recommend(texts)), None
         except TimeoutError:
             reason = "late"
+        except Overloaded:
+            reason = "overloaded"
         except Exception:
             logger.exception("the orchestrator failed")
             reason = "failed"

@@ -16,7 +16,6 @@ Weights = Annotated[dict[str, Any] | list[Any], BeforeValidator(_object_or_list)
 """By objective name, all or some; or a list in the order of /objectives. `weighing` checks the values."""
 
 Messages = list[dict[str, Any]]
-MAX_INPUTS = 256
 
 
 class Wire(BaseModel):
@@ -39,11 +38,11 @@ class Prompted(Wire):
 
 
 class WeightsRequest(Wire):
-    """POST /weights: one prompt, one conversation, or up to 256 of them."""
+    """POST /weights: one prompt, one conversation, or many (256, unless the operator says otherwise)."""
 
     prompt: str | None = None
     messages: Messages | None = None
-    inputs: Annotated[list[str | Messages], Field(min_length=1, max_length=MAX_INPUTS)] | None = None
+    inputs: Annotated[list[str | Messages], Field(min_length=1)] | None = None
     weights: Weights | None = None
 
     @model_validator(mode="after")
@@ -95,6 +94,13 @@ class Recommended(BaseModel):
     bundle: str
 
 
+class Reloaded(BaseModel):
+    """Answer of /admin/reload: whether the bundle is another one than before, and the revision in force."""
+
+    reloaded: bool
+    bundle: str
+
+
 class Generated(BaseModel):
     """Answer of /generate. `texts` holds all answers where n is above 1."""
 
@@ -106,9 +112,3 @@ class Generated(BaseModel):
     model: str
     id: str
     texts: list[str] | None = None
-
-
-def request_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI entry for a body that the route reads itself."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

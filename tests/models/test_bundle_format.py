@@ -9,11 +9,14 @@ import pytest
 from preforch_models.bundle import (
     BUNDLE_FILE,
     GOLDEN_FILE,
+    GOLDEN_TOLERANCE,
+    INT8_FILE,
     ONNX_FILE,
     TOKENIZER_FILE,
     Bundle,
     BundleInfo,
     Golden,
+    Int8,
     read_bundle,
     write_bundle_files,
 )
@@ -88,6 +91,26 @@ def test_wrong_contents_under_right_hashes_are_an_error_that_says_what_is_wrong(
     seal(copy)
     with pytest.raises(ArtifactError, match=message):
         read_bundle(copy)
+
+
+def test_an_int8_graph_and_what_is_said_of_it_come_together_or_not_at_all(copy: Path) -> None:
+    assert read_bundle(copy).info.int8 is None
+    (copy / INT8_FILE).write_bytes(b"graph")
+    seal(copy)
+    with pytest.raises(ArtifactError, match=f"{INT8_FILE}: unexpected"):
+        read_bundle(copy)
+    (copy / INT8_FILE).unlink()
+    numbers = dict.fromkeys(set(Int8.model_fields) - {"prompts"}, 0.5)
+    edit(copy, int8={"prompts": 3, **numbers})
+    seal(copy)
+    with pytest.raises(ArtifactError, match=f"{INT8_FILE}: missing"):
+        read_bundle(copy)
+    (copy / INT8_FILE).write_bytes(b"graph")
+    seal(copy)
+    bundle = read_bundle(copy)
+    assert bundle.onnx_file("int8") == copy / INT8_FILE
+    assert bundle.golden_tolerances("int8") == (0.5, 0.5)
+    assert bundle.golden_tolerances("fp32") == (GOLDEN_TOLERANCE, GOLDEN_TOLERANCE)
 
 
 def test_a_golden_prompt_may_hold_any_character(copy: Path) -> None:

@@ -222,6 +222,23 @@ def test_a_token_that_begins_inside_another_one_is_defused_too() -> None:
     assert ControlStrings(["abab"]).find(ControlStrings(["abab"]).escape("ababab")) is None
 
 
+def test_a_control_string_that_holds_the_joiner_is_refused() -> None:
+    with pytest.raises(ValueError, match="U\\+2060"):
+        ControlStrings(["<W1>", "<\u2060W1>"])
+
+
+def test_a_token_that_begins_another_one_and_one_that_lies_inside_are_both_found() -> None:
+    control = ControlStrings(["ab", "abcd", "bc"])
+    assert [control.find(text) for text in ("xabcdx", "xabcx", "xbcd")] == ["abcd", "ab", "bc"]
+    assert control.escape("abcd") == "a\u2060b\u2060cd"
+
+
+def test_many_tokens_with_a_common_beginning_are_told_apart() -> None:
+    control = ControlStrings(f"<|reserved_special_token_{i}|>" for i in range(1000))
+    assert control.find("<|reserved_special_token_1000|>" * 3) is None
+    assert control.find("<|reserved_special_token_<|reserved_special_token_999|>") == "<|reserved_special_token_999|>"
+
+
 def test_a_special_token_of_one_character_is_ordinary_text() -> None:
     control = ControlStrings(["!", "</s>"])
     assert control.find("Hi!") is None

@@ -1,13 +1,14 @@
 """The policy card: read from file or folder, and refused where it is damaged or belongs to another bundle."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from preforch_models.bundle import Bundle
 from preforch_models.context import ContextFormat
 from preforch_models.manifest import ArtifactError
-from preforch_models.policy_card import CARD_FILE, PolicyCard, check_match, read_policy_card
+from preforch_models.policy_card import CARD_FILE, PolicyCard, check_control_strings, check_match, read_policy_card
 from pydantic import ValidationError
 
 FORM = ContextFormat(objectives=("a", "b"))
@@ -81,3 +82,24 @@ def test_a_policy_with_other_objectives_another_order_or_encoding_is_refused(
     card = PolicyCard(context=form, control_strings=strings, max_model_len=64, revision="r", name="other")
     with pytest.raises(ArtifactError, match="policy 'other' do not belong together"):
         check_match(bundle, card)
+
+
+NORMALIZED = {"content": "<W1>", "special": True, "normalized": True}
+
+
+@pytest.mark.parametrize(
+    ("token", "normalizer", "refused"),
+    [
+        (NORMALIZED, {"type": "NFKC"}, True),
+        (NORMALIZED, None, False),
+        (NORMALIZED | {"normalized": False}, {"type": "NFKC"}, False),
+        (NORMALIZED | {"content": "<think>", "special": False}, {"type": "NFKC"}, False),
+    ],
+)
+def test_special_tokens_with_look_alikes_are_refused(
+    tmp_path: Path, token: dict[str, object], normalizer: dict[str, object] | None, refused: bool
+) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"added_tokens": [token], "normalizer": normalizer}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="look-alikes") if refused else nullcontext():
+        check_control_strings(tmp_path, CARD)

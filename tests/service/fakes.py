@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,16 @@ from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 from preforch_service.app import create_app
 from preforch_service.gateway import Gateway, build_gateway
+from preforch_service.listener import listener_config
 from preforch_service.metrics import Metrics
+from preforch_service.readiness import PROBE
 from preforch_service.recommender import Recommendation, Recommender
+from preforch_service.serving import InForce, assemble
 from preforch_service.settings import ServeSettings
 from preforch_service.upstream import UpstreamDown
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 RECOMMENDED: Weights = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
 CHAT = {
@@ -40,6 +46,7 @@ class FakeRecommender:
     delay: float = 0.0
     error: Exception | None = None
     texts: list[str] = field(default_factory=list)
+    closed: bool = False
 
     async def recommend(self, texts: Sequence[str]) -> list[Recommendation]:
         self.texts += texts
@@ -47,6 +54,9 @@ class FakeRecommender:
         if self.error is not None:
             raise self.error
         return [Recommendation(dict(self.weights), self.confidence) for _ in texts]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @dataclass
@@ -82,6 +92,16 @@ def stream_answer(*pieces: bytes | Exception | threading.Event) -> FakeAnswer:
     return FakeAnswer(pieces, content_type="text/event-stream")
 
 
+COMPLETION = CHAT | {"choices": [{"index": 0, "text": "hello", "finish_reason": "stop"}]}
+
+
+def any_answer(body: dict[str, Any]) -> FakeAnswer:
+    """The answer of an engine that takes everything."""
+    if body.get("stream") is True:
+        return stream_answer(chunk("a"), b"data: [DONE]\n\n")
+    return json_answer(COMPLETION if "prompt" in body else CHAT)
+
+
 def chunk(content: str, **more: object) -> bytes:
     """One event of a chat completion."""
     choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
@@ -96,14 +116,18 @@ class FakeUpstream:
     answer: Callable[[dict[str, Any]], FakeAnswer] = lambda body: json_answer(CHAT)
     down: bool = False
     health: int = 200
+    probe: int = 200
     tokens: Callable[[Weights], list[str]] = lambda weights: [
         piece
         for token, value in zip(objective_tokens(3), weights.values(), strict=True)
         for piece in (token, str(value))
     ]
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
 
-    async def request(self, method: str, path: str, body: bytes | None = None) -> FakeAnswer:
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> FakeAnswer:
         if self.down:
             raise UpstreamDown("no engine here")
         if path == "/health":
@@ -115,8 +139,14 @@ class FakeUpstream:
         sent = json.loads(body or b"{}")
         if path == "/tokenize":
             return json_answer({"token_strs": self.tokens(sent["chat_template_kwargs"]["weights"])})
+        if sent["messages" if "messages" in sent else "prompt"] == [{"role": "user", "content": PROBE}]:
+            return json_answer(CHAT, self.probe)
         self.bodies.append(sent | {"path": path})
+        self.headers.append(headers or {})
         return self.answer(sent)
+
+    async def close(self) -> None:
+        self.down = True
 
 
 def make_gateway(
@@ -134,22 +164,50 @@ def make_gateway(
         revision="r",
         name="tiny",
     )
+    given = ServeSettings.model_validate({"path": Path("run"), **settings})
+    metrics = Metrics()
     gateway = build_gateway(
-        ServeSettings.model_validate({"path": Path("run"), **settings}),
-        bundle,
-        recommender or FakeRecommender(),
-        metrics=Metrics(),
+        given,
+        InForce(assemble(given, bundle, recommender or FakeRecommender(), metrics)),
+        metrics=metrics,
         card=card if upstream else None,
-        upstream=upstream,
+        upstreams={"engine": upstream} if upstream else None,
     )
     asyncio.run(gateway.readiness.check())
     return gateway
 
 
+def engine_app(upstream: FakeUpstream) -> ASGIApp:
+    """The fake engine as an HTTP server, for a gateway in a process of its own."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        answer = await upstream.request(request.method, request.url.path, await request.body() or None)
+        response = StreamingResponse(answer.chunks(), answer.status, media_type=answer.content_type)
+        try:
+            await response(scope, receive, send)
+        finally:
+            answer.close()
+
+    return app
+
+
 @contextmanager
 def running(gateway: Gateway) -> Iterator[str]:
+    """Serve a gateway on a free port; gives the URL."""
+    with running_config(listener_config(create_app(gateway), gateway.settings)) as url:
+        yield url
+
+
+@contextmanager
+def running_app(app: ASGIApp) -> Iterator[str]:
     """Serve on a free port; gives the URL."""
-    config = uvicorn.Config(create_app(gateway), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    with running_config(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)) as url:
+        yield url
+
+
+@contextmanager
+def running_config(config: uvicorn.Config) -> Iterator[str]:
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})

@@ -59,6 +59,12 @@ def test_lone_surrogates_in_json_text_are_refused(mode: ControlMode) -> None:
     assert caught.value.param is None
 
 
+def test_the_name_of_a_place_stays_short_below_a_long_key() -> None:
+    with pytest.raises(BadRequest) as caught:
+        guard("reject").value({"k" * 1_000_000: [[{"a": "<W1>"}] * 2] * 1000}, "tools")
+    assert len(caught.value.param or "") < 300
+
+
 def test_rejection_names_the_place() -> None:
     with pytest.raises(BadRequest, match="<W1>") as caught:
         guard("reject").value([{"a": {"b": POISON}}], "tools")
@@ -132,6 +138,8 @@ def test_parts_are_joined_before_they_are_checked() -> None:
         ([{"role": "user", "content": [{"text": "x"}]}], "messages[0].content[0].type"),
         ([{"role": "user", "content": "x", "task": "y"}], "messages[0].task"),
         ([{"role": "user", "content": "x", "tool_calls": ["y"]}], "messages[0].tool_calls[0]"),
+        ([{"role": "user", "content": "x", "tool_calls": 5}], "messages[0].tool_calls"),
+        ([{"role": "user", "content": "x", "tool_calls": {"a": 1}}], "messages[0].tool_calls"),
     ],
 )
 def test_wrong_messages_are_refused_by_name(messages: object, param: str) -> None:

@@ -47,6 +47,33 @@ def test_an_engine_that_has_served_is_restarted(tmp_path: Path) -> None:
     assert time.monotonic() - begun > 3, "the second pause is longer than the first"
 
 
+def test_an_engine_that_hangs_after_it_has_served_is_killed_and_started_again(tmp_path: Path) -> None:
+    supervised = engine(tmp_path, "import time; time.sleep(600)", was_ready=False)
+    ended: list[float | None] = []
+    supervised.on_end = lambda: ended.append(starts(supervised))
+
+    async def until(count: int) -> None:
+        while (starts(supervised) or 0) < count:
+            await asyncio.sleep(0.05)
+
+    async def watch() -> None:
+        tasks = [
+            asyncio.create_task(supervised.supervise()),
+            asyncio.create_task(supervised.watch_hang(lambda: False, limit=0.4)),
+        ]
+        await until(1)
+        await asyncio.sleep(1)
+        assert starts(supervised) == 1, "it loads, which may take longer than the limit"
+        supervised.mark_ready()
+        await asyncio.wait_for(until(2), 60)
+        for task in tasks:
+            task.cancel()
+        await supervised.stop()
+
+    asyncio.run(watch())
+    assert ended == [1]
+
+
 @pytest.mark.parametrize("was_ready", [True, False])
 def test_stopping_leaves_nothing(tmp_path: Path, was_ready: bool) -> None:
     supervised = engine(tmp_path, "print('up', flush=True); import time; time.sleep(600)", was_ready=was_ready)

@@ -1,9 +1,12 @@
 """The HTTP surface, over a real port, with fakes behind it."""
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from operator import eq
 from typing import Any
 
 import httpx
@@ -21,7 +24,9 @@ from fakes import (
     stream_answer,
 )
 from preforch_models.bundle import Bundle
-from preforch_service.upstream import UpstreamDown
+from preforch_service.recommender import Overloaded
+from preforch_service.upstream import UpstreamDown, UpstreamLate
+from processes import wait_until
 
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -250,6 +255,10 @@ def test_a_late_or_broken_orchestrator_means_fallback_weights(bundle: Bundle) ->
         served.recommender.delay, served.recommender.error = 0, RuntimeError("broken")
         broken = served.chat().json()["preference"]
         assert (broken["source"], broken["reason"], broken["weights"]) == ("fallback", "failed", fallback)
+        served.recommender.error = Overloaded("256 requests wait")
+        overloaded = served.chat().json()["preference"]
+        assert (overloaded["source"], overloaded["reason"]) == ("fallback", "overloaded")
+        served.recommender.error = RuntimeError("broken")
         pinned = served.chat(preference_weights={"humor": 0.5}).json()["preference"]
         assert (pinned["source"], pinned["weights"]["humor"]) == ("fallback", 0.5)
         weights = served.post("/weights", {"prompt": "x"}).json()
@@ -271,11 +280,14 @@ def test_a_stream_carries_the_preference_in_its_first_chunk_with_choices(served:
 
 
 def test_a_stream_that_breaks_off_ends_with_an_error_event(served: Served) -> None:
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', UpstreamDown("gone"))
+    gone = UpstreamDown("gone", reason="broken")
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', gone)
     for path, body in (
         ("/v1/chat/completions", HELLO | {"stream": True}),
         ("/generate", {"prompt": "x", "stream": True}),
     ):
+        # The answer before has put the engine down.
+        assert asyncio.run(served.gateway.readiness.check())
         *_, error, done, nothing = served.post(path, body).content.split(b"\n\n")
         assert (done + b"\n\n", nothing) == (DONE, b"")
         assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "engine_down"
@@ -308,7 +320,7 @@ def test_an_engine_whose_core_has_died_is_a_503(served: Served) -> None:
 
 
 def test_an_engine_that_dies_while_answering_is_a_503(served: Served) -> None:
-    served.upstream.answer = lambda body: FakeAnswer([b'{"id"', UpstreamDown("gone")])
+    served.upstream.answer = lambda body: FakeAnswer([b'{"id"', UpstreamDown("gone", reason="broken")])
     assert error_of(served.chat(), 503)["code"] == "engine_down"
 
 
@@ -321,6 +333,78 @@ def test_a_client_that_leaves_stops_the_generation(served: Served, stream: bool)
         served.client.post("/v1/chat/completions", json=HELLO | {"stream": stream}, timeout=0.5)
     assert answer.closed.wait(5)
     assert not never.is_set()
+
+
+def becomes(served: Served, value: float, metric: str, **labels: str) -> bool:
+    """Whether a metric gets to a value in time."""
+    registry = served.gateway.metrics.registry
+    return wait_until(lambda: registry.get_sample_value(metric, labels) == value)
+
+
+def test_a_client_that_leaves_before_its_weights_are_there_never_reaches_the_engine(served: Served) -> None:
+    served.recommender.delay = 1.5
+    with pytest.raises(httpx.ReadTimeout):
+        served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
+    assert becomes(served, 1, "preforch_cancellations_total", phase="weights")
+    assert wait_until(lambda: served.gateway.in_flight.count == 0)
+    assert served.upstream.bodies == []
+
+
+def paused_stream(go_on: threading.Event, _body: dict[str, Any]) -> FakeAnswer:
+    return stream_answer(chunk("a"), go_on, chunk("b"), DONE)
+
+
+def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(bundle: Bundle) -> None:
+    for served in serve(bundle, max_running=1, max_waiting=1):
+        go_on = threading.Event()
+        served.upstream.answer = partial(paused_stream, go_on)
+        with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
+            pieces = response.iter_bytes()
+            assert b'"a"' in next(pieces)
+            with pytest.raises(httpx.ReadTimeout):
+                served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
+            assert becomes(served, 1, "preforch_cancellations_total", phase="waiting")
+            waiting = threading.Thread(target=served.chat)
+            waiting.start()
+            assert becomes(served, 1, "preforch_admission_waiting")
+            refused = served.post("/generate", {"prompt": "x"})
+            assert error_of(refused, 429)["code"] == "overloaded"
+            assert refused.headers["Retry-After"]
+            assert becomes(served, 1, "preforch_rejections_total", reason="generations")
+            go_on.set()
+            assert b"".join(pieces).endswith(DONE)
+        waiting.join()
+        assert len(served.upstream.bodies) == 2
+
+
+def test_weights_are_bounded_too(bundle: Bundle) -> None:
+    for served in serve(bundle, max_weights=1):
+        served.recommender.delay = 1
+        first = threading.Thread(target=served.post, args=("/weights", {"prompt": "x"}))
+        first.start()
+        assert wait_until(partial(eq, served.recommender.texts, ["x"]))
+        assert error_of(served.post("/weights", {"prompt": "y"}), 429)["code"] == "overloaded"
+        first.join()
+        assert served.post("/weights", {"prompt": "z"}).status_code == 200
+
+
+def test_a_full_queue_of_the_engine_is_a_429(served: Served) -> None:
+    served.upstream.answer = lambda body: json_answer({"error": {"message": "queue"}}, status=503)
+    for response in (served.chat(), served.post("/generate", {"prompt": "x"})):
+        assert error_of(response, 429)["code"] == "overloaded"
+        assert response.headers["Retry-After"]
+
+
+def test_an_engine_that_is_late_is_a_504(served: Served) -> None:
+    def late(body: dict[str, Any]) -> FakeAnswer:
+        raise UpstreamLate("the engine sent nothing for 600 s")
+
+    served.upstream.answer = late
+    error = error_of(served.chat(), 504)
+    assert (error["code"], error["message"]) == ("engine_timeout", "the engine sent nothing for 600 s")
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), UpstreamLate("the engine sent nothing more"))
+    *_, last, _done, _ = served.chat(stream=True).content.split(b"\n\n")
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_timeout"
 
 
 def test_draining_refuses_new_requests_and_lets_streams_finish(served: Served) -> None:
@@ -452,7 +536,8 @@ def test_docs_and_openapi_describe_the_routes(served: Served) -> None:
     schema = served.client.get("/openapi.json").json()
     assert {"/weights", "/generate", "/objectives", "/v1/chat/completions", "/readyz"} <= set(schema["paths"])
     body = schema["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert "max_tokens" in body["properties"]
+    component = body["$ref"].rpartition("/")[2]
+    assert "max_tokens" in schema["components"]["schemas"][component]["properties"]
 
 
 def test_metrics_count_requests_by_route_and_decisions_by_source(served: Served) -> None:

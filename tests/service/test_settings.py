@@ -25,3 +25,8 @@ def test_the_last_port_wants_a_metrics_port() -> None:
     with pytest.raises(ValidationError, match="--metrics-port"):
         ServeSettings(path=Path("run"), port=65535)
     assert ServeSettings(path=Path("run"), port=65535, metrics_port=0).metrics_at == 0
+
+
+def test_a_collector_has_an_http_url() -> None:
+    with pytest.raises(ValidationError, match="otlp_endpoint must be an http"):
+        ServeSettings(path=Path("run"), otlp_endpoint="collector:4318")

@@ -20,6 +20,7 @@ class Engine:
         self.answer = answer
         self.lingers = lingers
         self.requests = 0
+        self.heads: list[bytes] = []
         self.gone = asyncio.Event()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,7 +36,7 @@ class Engine:
 
     async def _read(self, reader: asyncio.StreamReader) -> bool:
         try:
-            await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
         except asyncio.IncompleteReadError:
             return False
         return True
@@ -101,5 +102,35 @@ def test_closing_an_answer_closes_the_connection(tmp_path: Path) -> None:
             answer = await upstream.request("POST", "/", b"{}")
             answer.close()
             await asyncio.wait_for(engine.gone.wait(), 5)
+
+    asyncio.run(check())
+
+
+def test_headers_of_a_request_reach_the_engine(tmp_path: Path) -> None:
+    async def check() -> None:
+        engine = Engine(per_connection=2)
+        async with connected(engine, tmp_path / "s") as upstream:
+            await read_all(await upstream.request("GET", "/", headers={"traceparent": "00-a-b-01"}))
+        assert b"traceparent: 00-a-b-01\r\n" in engine.heads[0]
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("answer", [ANSWER.replace(b"Length: 2", b"Length: 9"), b""])
+def test_closing_the_client_breaks_off_what_is_being_read(tmp_path: Path, answer: bytes) -> None:
+    async def check() -> None:
+        engine = Engine(per_connection=5, answer=answer)
+        async with connected(engine, tmp_path / "s") as upstream:
+
+            async def read() -> bytes:
+                return await read_all(await upstream.request("POST", "/", b"{}"))
+
+            reading = asyncio.create_task(read())
+            while not engine.requests:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            await upstream.close()
+            with pytest.raises(UpstreamDown):
+                await asyncio.wait_for(reading, 5)
 
     asyncio.run(check())

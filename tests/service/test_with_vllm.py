@@ -26,9 +26,19 @@ START_SECONDS = 300
 
 
 @contextmanager
-def gateway_process(run_folder: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
+def gateway_process(run_folder: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """`preforch serve RUN`; killed at the end if a test has not ended it."""
-    command = [sys.executable, "-m", "preforch_service", str(run_folder), "--port", "0", "--metrics-port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "preforch_service",
+        str(run_folder),
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+        *options,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(log.parent)}
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)

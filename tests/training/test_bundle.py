@@ -7,8 +7,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from preforch_models.bundle import GOLDEN_TOLERANCE, ONNX_FILE, OUTPUTS, TOKENIZER_FILE, Bundle, read_bundle
+from preforch_models.bundle import (
+    GOLDEN_TOLERANCE,
+    INT8_FILE,
+    ONNX_FILE,
+    OUTPUTS,
+    TOKENIZER_FILE,
+    Bundle,
+    read_bundle,
+)
 from preforch_models.conversation import conversation_text
+from preforch_models.manifest import read_manifest
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training import bundle as stage
 from preforch_training.config import RunConfig
@@ -122,3 +131,40 @@ def test_a_difference_that_is_too_large_is_refused_and_leaves_nothing(
     with pytest.raises(ValueError, match=r"torch and ONNX differ by .*, allowed is -1e"):
         stage.build(copy, strict)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "orchestrator", "scores"]
+
+
+def test_the_int8_graph_gives_about_the_same_and_the_bundle_says_how_far_off_it_is(
+    made: Bundle, session: onnxruntime.InferenceSession
+) -> None:
+    says = made.info.int8
+    assert says is not None
+    int8 = onnxruntime.InferenceSession(str(made.path / INT8_FILE), providers=["CPUExecutionProvider"])
+    assert [output.name for output in int8.get_outputs()] == list(OUTPUTS)
+    tokenizer = Tokenizer.from_file(str(made.path / TOKENIZER_FILE))
+    differences = []
+    for golden in made.golden:
+        ids = np.array([tokenizer.encode(conversation_text(golden.messages)).ids], dtype=np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        exact, found = session.run(OUTPUTS, feed), int8.run(OUTPUTS, feed)
+        differences.append(np.abs(exact[0] - found[0]).max())
+        assert np.abs(exact[1] - found[1]).max() <= says.largest_confidence_difference + 1e-5
+    assert 0 < max(differences) <= says.largest_difference + 1e-5
+    assert 0 < says.mean_difference < says.largest_difference < 0.1
+    assert says.largest_difference < says.tolerance
+    assert says.changed_largest < 0.1
+    metrics = read_manifest(made.path).metrics["int8"]
+    assert metrics["speed_ratio"] > 0
+    assert metrics["tolerance"] == says.tolerance
+
+
+def test_the_int8_graph_can_be_left_out(toy_run: tuple[Run, RunConfig], tmp_path: Path) -> None:
+    run, config = toy_run
+    copy = Run(folder=tmp_path, seed=1)
+    for path in (run.data, run.scores, run.orchestrator):
+        shutil.copytree(path, tmp_path / path.name)
+    stage.build(copy, config.model_copy(update={"bundle": stage.Config(int8=False)}))
+    bundle = read_bundle(copy.bundle)
+    assert bundle.info.int8 is None
+    assert not (copy.bundle / INT8_FILE).exists()
+    with pytest.raises(ValueError, match="precision 'fp32' only"):
+        bundle.onnx_file("int8")

@@ -9,6 +9,7 @@ from preforch_models.context import ContextFormat, context_tokens, render_contex
 from preforch_models.conversation import Message
 from preforch_models.policy_card import read_policy_card
 from preforch_training.language_model import PolicyTokenizer, Scratch, add_context, new_model, train_tokenizer
+from tokenizers import AddedToken, normalizers
 from transformers import AutoModelForCausalLM
 
 NAMES = ("helpful", "harmless", "humor")
@@ -87,3 +88,15 @@ def test_a_context_can_be_added_to_a_pretrained_checkpoint_twice(levels: Path) -
     size = len(tokenizer)
     assert add_context(model, tokenizer, LEVELS, seed=0) == []
     assert len(tokenizer) == size
+
+
+def test_special_tokens_of_a_base_are_matched_as_written_once_the_context_is_added() -> None:
+    tokenizer = train_tokenizer(tiny.TEXTS, vocabulary=300)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.add_tokens([AddedToken("<|eot_id|>", special=True, normalized=True, rstrip=True)], special_tokens=True)
+    (end,) = tokenizer.encode("<|eot_id|>")
+    assert end in tokenizer.encode("＜|eot_id|＞")
+    model = new_model(len(tokenizer), Scratch(vocabulary=300, width=32, layers=1, heads=1), max_model_len=64, seed=0)
+    add_context(model, tokenizer, DIGITS, seed=0)
+    assert end not in tokenizer.encode("＜|eot_id|＞")
+    assert tokenizer.encode("<|eot_id|>  ") == [end]

@@ -108,6 +108,7 @@ def add_context(
     added = [token for token in (START, END, *context_tokens(form)) if token not in known]
     pieces = {token: tokenizer.encode(token, add_special_tokens=False) for token in added}
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in added], special_tokens=True)
+    _match_as_written(tokenizer)
     tokenizer.eos_token = END
     if tokenizer.pad_token is None or tokenizer.pad_token == END:
         # Padding that equals the end token would be masked out of the loss with it.
@@ -124,6 +125,18 @@ def add_context(
     for settings in (model.config, model.generation_config):
         settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     return sorted(ids.values())
+
+
+def _match_as_written(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A token that is looked for in normalised text has look-alikes that nobody can escape: `＜s＞` with NFKC."""
+    strict = [
+        AddedToken(
+            t.content, single_word=t.single_word, lstrip=t.lstrip, rstrip=t.rstrip, normalized=False, special=True
+        )
+        for t in tokenizer.added_tokens_decoder.values()
+        if t.special and t.normalized
+    ]
+    tokenizer.add_tokens(strict, special_tokens=True)
 
 
 def _embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:

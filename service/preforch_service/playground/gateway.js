@@ -1,0 +1,133 @@
+// The gateway's HTTP interface, as far as the page needs it.
+// In: a key and conversations. Out: parsed answers and events, or a GatewayError that can be shown as it is.
+
+const WORDS = {
+  400: "The gateway cannot work with this request",
+  401: "The gateway does not know this key",
+  403: "This key may not do that",
+  404: "The gateway does not have that",
+  408: "The request came too slowly",
+  413: "This is more text than the gateway takes",
+  429: "Too much is asked at the moment",
+  500: "Something went wrong in the gateway or in the language model",
+  502: "The language model gave no proper answer",
+  503: "The gateway cannot answer now",
+  504: "The language model took too long",
+};
+
+/** An error in plain words. `status` is 0 where no answer came. */
+export class GatewayError extends Error {
+  constructor(message, { status = 0, requestId = null } = {}) {
+    super(requestId === null ? message : `${message} (Request id: ${requestId})`);
+    this.status = status;
+  }
+}
+
+/** What happened and, where it is known, why. */
+function sentence(what, why) {
+  const text = why ? `${what}: ${why.trim()}` : what;
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
+
+async function refusal(response) {
+  const { status } = response;
+  // Proxies answer in other forms; and how a key is sent is the page's business.
+  const said = status === 401 ? null : await response.json().catch(() => null);
+  const retry = response.headers.get("Retry-After");
+  const words = sentence(WORDS[status] ?? `The answer was an error (${status})`, said?.error?.message);
+  return new GatewayError(retry === null ? words : `${words} Try again in ${retry} s.`, about(response));
+}
+
+function about(response) {
+  return { status: response.status, requestId: response.headers.get("X-Request-Id") };
+}
+
+/** The data of server-sent events, as text. */
+async function* eventData(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const events = (rest + value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        if (event.startsWith("data:")) yield event.slice("data:".length).trim();
+      }
+    }
+  } finally {
+    // Closes the connection where the reader leaves early; what has failed already has been reported.
+    reader.cancel().catch(() => {});
+  }
+}
+
+export class Gateway {
+  /** Kept in memory alone. */
+  #key = null;
+
+  useKey(key) {
+    this.#key = key.trim();
+  }
+
+  get hasKey() {
+    return this.#key !== null;
+  }
+
+  async #request(path, { body, signal } = {}) {
+    const headers = {};
+    if (this.#key !== null && !/^[\x21-\x7e]+$/.test(this.#key)) {
+      throw new GatewayError("A key is made of plain letters, digits and signs, without spaces.");
+    }
+    if (this.#key !== null) headers.Authorization = `Bearer ${this.#key}`;
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    const method = body === undefined ? "GET" : "POST";
+    let response;
+    try {
+      response = await fetch(path, { method, headers, signal, body: JSON.stringify(body), cache: "no-store" });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new GatewayError("The gateway could not be reached. Does it run?");
+    }
+    if (!response.ok) throw await refusal(response);
+    return response;
+  }
+
+  async objectives() {
+    return (await this.#request("objectives")).json();
+  }
+
+  /** Names of the models that the key may use, or null where the gateway serves weights alone. */
+  async models() {
+    try {
+      const found = await (await this.#request("v1/models")).json();
+      return found.data.map((model) => model.id);
+    } catch (error) {
+      if (error.status === 404) return null;
+      throw error;
+    }
+  }
+
+  async weights(messages, { signal }) {
+    return (await this.#request("weights", { body: { messages }, signal })).json();
+  }
+
+  /** The events of an answer. Leaving the loop, or the signal, ends the generation. */
+  async *generate(request, { signal }) {
+    const response = await this.#request("generate", { body: { ...request, stream: true }, signal });
+    try {
+      for await (const data of eventData(response.body)) {
+        if (data === "[DONE]") return;
+        const event = JSON.parse(data);
+        if (event.error) {
+          throw new GatewayError(sentence("The answer broke off", event.error.message), about(response));
+        }
+        yield event;
+      }
+    } catch (error) {
+      if (error.name === "AbortError" || error instanceof GatewayError) throw error;
+      // The connection is gone: falls through to the same words as an end without [DONE].
+    }
+    throw new GatewayError("The answer broke off: the connection was lost.", about(response));
+  }
+}

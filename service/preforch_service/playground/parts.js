@@ -1,0 +1,174 @@
+// What the page is put together from: a row per objective, an answer, a turn of the conversation.
+// Whatever the gateway or the user says is put in as text, never as HTML.
+
+const SOURCES = {
+  orchestrator: "recommended by the orchestrator",
+  user: "set by you",
+  blended: "partly set by you, the rest shared out as recommended",
+  fallback: "the bundle's fallback",
+};
+const REASONS = {
+  late: "the orchestrator took too long",
+  overloaded: "the orchestrator has too much to do",
+  failed: "the orchestrator failed",
+};
+
+export const find = (id) => document.getElementById(id);
+
+function clone(id) {
+  return find(id).content.firstElementChild.cloneNode(true);
+}
+
+/** Fill a bar; the number beside it says the same to those who do not see it. */
+function showWeight(parent, weight) {
+  parent.querySelector(".bar > span").style.width = `${(weight ?? 0) * 100}%`;
+  parent.querySelector(".value").textContent = weight === null ? "–" : weight.toFixed(2);
+}
+
+/** Show an error, or none. Where a key is missing, the form for it appears. */
+export function showError(place, error) {
+  place.textContent = error === null ? "" : error.message;
+  place.hidden = error === null;
+  if (error?.status === 401) find("key-form").hidden = false;
+}
+
+/** Where recommended weights came from, in words. */
+export function origin({ source, confidence, reason, clamped }) {
+  const parts = [SOURCES[source] ?? source];
+  if (reason) parts[0] += `, because ${REASONS[reason] ?? reason}`;
+  if (confidence !== null) parts.push(`confidence ${Math.round(confidence * 100)} %`);
+  if (clamped) parts.push("changed by the operator's bounds");
+  return `${parts.join("; ")}.`.replace(/^./, (first) => first.toUpperCase());
+}
+
+/** What the weights that a user set amount to, in words. */
+export function sumNote(own, objectives) {
+  if (own.length === 0) return "";
+  const sum = own.reduce((total, weight) => total + weight, 0);
+  if (own.length === objectives) {
+    return sum === 0 ? "At least one weight must be above 0." : "All weights are yours; they are scaled to sum to 1.";
+  }
+  const rest = sum > 1.0001 ? "1.00 is the most while others are recommended." : "the orchestrator shares out the rest.";
+  return `What you set sums to ${sum.toFixed(2)}; ${rest}`;
+}
+
+/** One objective: what is recommended, and a slider that follows it until its user moves it. */
+export class Row {
+  #recommended = null;
+  #bar;
+  #pin;
+  #slider;
+  #output;
+  #onChange;
+
+  constructor({ name, description, bounds: [low, high] }, onChange) {
+    this.name = name;
+    this.element = clone("objective-template");
+    this.#bar = this.element.querySelector(".recommended");
+    this.#pin = this.element.querySelector(".pin");
+    this.#slider = this.element.querySelector(".slider");
+    this.#output = this.element.querySelector(".own .value");
+    this.#onChange = onChange;
+    const allowed = [low > 0 && `at least ${low.toFixed(2)}`, high < 1 && `at most ${high.toFixed(2)}`];
+    this.element.querySelector(".name").textContent = name;
+    this.element.querySelector(".description").textContent = [description, ...allowed].filter(Boolean).join("; ");
+    this.#pin.setAttribute("aria-label", `Set ${name} myself`);
+    this.#slider.setAttribute("aria-label", `Weight of ${name}`);
+    this.#pin.addEventListener("change", () => this.#update());
+    this.#slider.addEventListener("input", () => {
+      this.#pin.checked = true;
+      this.#update();
+    });
+    this.recommend(null);
+  }
+
+  /** The weight that the user set, or null where that is left to the orchestrator. */
+  get own() {
+    return this.#pin.checked ? Number(this.#slider.value) : null;
+  }
+
+  recommend(weight) {
+    this.#recommended = weight;
+    showWeight(this.#bar, weight);
+    this.#update();
+  }
+
+  #update() {
+    if (this.own === null && this.#recommended !== null) this.#slider.value = this.#recommended;
+    const shown = this.own ?? this.#recommended;
+    this.#output.textContent = shown === null ? "–" : shown.toFixed(2);
+    this.element.classList.toggle("pinned", this.own !== null);
+    this.#onChange();
+  }
+}
+
+/** One answer as it comes. */
+export class Answer {
+  #text;
+  #facts;
+  #next;
+
+  constructor(title, onGoOn) {
+    this.element = clone("answer-template");
+    this.#text = this.element.querySelector(".text");
+    this.#facts = this.element.querySelector(".facts");
+    this.#next = this.element.querySelector("button");
+    this.element.querySelector("h2").textContent = title;
+    this.#next.addEventListener("click", () => onGoOn(this.#text.textContent));
+  }
+
+  /** Show the events of /generate until they end, fail or are stopped. */
+  async show(events) {
+    const started = performance.now();
+    this.element.setAttribute("aria-busy", "true");
+    this.#facts.textContent = "Waiting for the first words …";
+    try {
+      let last = {};
+      for await (const event of events) {
+        this.#take(event);
+        last = event;
+      }
+      this.#facts.textContent = facts(last, (performance.now() - started) / 1000);
+    } catch (error) {
+      const stopped = error.name === "AbortError";
+      this.#facts.textContent = stopped ? "Stopped." : "";
+      if (!stopped) showError(this.element.querySelector(".error"), error);
+    } finally {
+      this.element.removeAttribute("aria-busy");
+      this.#next.hidden = this.#text.textContent === "";
+    }
+  }
+
+  #take({ text, weights, source }) {
+    if (weights) {
+      this.element.querySelector(".source").textContent = `Weights ${SOURCES[source] ?? source}`;
+      this.element.querySelector(".used").replaceChildren(...Object.entries(weights).map(usedWeight));
+    }
+    if (text) {
+      this.#text.append(text);
+      this.#facts.textContent = "";
+    }
+  }
+}
+
+function usedWeight([name, weight]) {
+  const item = clone("used-template");
+  item.querySelector(".name").textContent = name;
+  showWeight(item, weight);
+  return item;
+}
+
+function facts({ usage, finish_reason: reason }, seconds) {
+  const parts = [`${seconds.toFixed(1)} s`];
+  if (usage) parts.unshift(`${usage.completion_tokens} tokens`);
+  if (reason === "length") parts.push("cut off at the token limit");
+  return parts.join(", ");
+}
+
+/** One turn of the conversation. */
+export function turn({ role, content }) {
+  const element = clone("turn-template");
+  element.querySelector(".role").textContent = role === "user" ? "You" : "Model";
+  element.querySelector(".text").textContent = content;
+  return element;
+}
