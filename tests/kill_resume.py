@@ -25,7 +25,17 @@ START_SECONDS = 8.0
 WEIGHTS_TOLERANCE = 1e-5
 METRICS_TOLERANCE = 1e-3
 # What differs between any two runs: time, memory, and the hashes of files that hold either.
-NOT_COMPARED = {"sampling_seconds", "seconds", "peak_memory_mib", "files", "inputs", "versions", "revision", "bundle"}
+NOT_COMPARED = {
+    "sampling_seconds",
+    "seconds",
+    "speed_ratio",
+    "peak_memory_mib",
+    "files",
+    "inputs",
+    "versions",
+    "revision",
+    "bundle",
+}
 
 
 def train_command(config: Path, folder: Path, settings: list[str]) -> list[str]:
