@@ -112,11 +112,20 @@ def write_bundle(
     return target
 
 
-def write_policy(target: Path, form: ContextFormat, *, name: str = "tiny", max_model_len: int = MAX_MODEL_LEN) -> Path:
+# vLLM on CPU wants heads of 32 or more.
+TINY = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
+
+
+def write_policy(
+    target: Path,
+    form: ContextFormat,
+    *,
+    name: str = "tiny",
+    max_model_len: int = MAX_MODEL_LEN,
+    size: Scratch = TINY,
+) -> Path:
     """A random policy that vLLM serves."""
-    tokenizer = train_tokenizer(TEXTS, vocabulary=300)
-    # vLLM on CPU wants heads of 32 or more.
-    size = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
+    tokenizer = train_tokenizer(TEXTS, vocabulary=size.vocabulary)
     model = new_model(len(tokenizer), size, max_model_len=max_model_len, seed=0)
     add_context(model, tokenizer, form, seed=0)
     with writing(target) as folder:

@@ -86,7 +86,7 @@ class Familiarity(nn.Module):
         return share_B1 * weights_BK + (1 - share_B1) * self.fallback_K
 
 
-class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]
+class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]  # transformers is partly untyped
     """`forward` gives log f(x), (B, L), (B, L) -> (B, K), which training needs; `serve` gives what clients get."""
 
     config_class = OrchestratorConfig

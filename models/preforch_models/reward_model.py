@@ -42,7 +42,7 @@ class PairHeadConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is
         super().__init__(**kwargs)
 
 
-class PairHead(PreTrainedModel):  # type: ignore[misc]
+class PairHead(PreTrainedModel):  # type: ignore[misc]  # transformers is partly untyped
     """(B, D) prompt vectors, (B, D) response vectors -> (B,) rewards."""
 
     config_class = PairHeadConfig

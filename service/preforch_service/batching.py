@@ -111,7 +111,7 @@ class Batcher(Generic[Answer]):
                 try:
                     rows = [text.ids for text in batch]
                     answers = await loop.run_in_executor(self._executor, self._compute, rows)
-                except Exception as error:
+                except Exception as error:  # raised again where the answers are awaited
                     self._fail(batch, error)
                 else:
                     self._finish(batch, answers)

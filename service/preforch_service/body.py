@@ -43,7 +43,9 @@ async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
         raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(body, dict):
         raise BadRequest(f"the body must be a JSON object, got {type(body).__name__}", code="invalid_json")
-    check_encodable(body)
+    # Nothing else can stand for a surrogate, and the whole body need not be written again to find none.
+    if b"\\u" in raw or b"\xed" in raw:
+        check_encodable(body)
     limits.check(body)
     return body
 

@@ -11,6 +11,7 @@ from preforch_service.metrics import Metrics
 from preforch_service.readiness import Readiness
 
 HEALTH = ("/livez", "/readyz")
+"""Paths that are asked every few seconds, need no key and tell nothing."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Edge:
         except ClientGone:
             # The observer has seen it too, and counts it.
             return
-        except Exception:
+        except Exception:  # the last word: whatever went wrong below, the client gets an answer and the log the reason
             logger.exception("request failed", extra={"facts": {"request_id": scope["state"]["request_id"]}})
             if not started:
                 await error_response(from_status(500))(scope, receive, marking)

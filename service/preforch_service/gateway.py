@@ -224,8 +224,3 @@ async def served_models(gateway: Gateway, engine: EngineSide, caller: ApiKey | N
     else:
         content = engine_error(answer.status, content)
     return Response(content, answer.status, media_type="application/json")
-
-
-def event(value: dict[str, Any]) -> bytes:
-    """One event of a stream of our own."""
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n\n"

@@ -3,8 +3,10 @@
 In:  the application and its limits. Out: a `uvicorn.Config` whose connections
 
 1. read a head (request line and headers) of bounded size in bounded time: httptools has no limit of its own;
-2. answer what is no HTTP in OpenAI's error shape;
-3. never become WebSockets.
+2. take few bytes that are neither head nor body: frames of chunks, trailers, blank lines;
+3. are closed when nothing is asked on them in that time;
+4. answer what is no HTTP in OpenAI's error shape;
+5. never become WebSockets.
 """
 
 import asyncio
@@ -42,16 +44,19 @@ def listener_config(app: ASGIApp, limits: RequestLimits) -> uvicorn.Config:
 
 
 def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
-    """uvicorn's protocol with limits for the head. uvicorn makes the instances, so the limits belong to the class."""
+    """uvicorn's protocol within the limits. uvicorn makes the instances, so the limits belong to the class."""
+
+    head_too_large = f"request line and headers are larger than {limits.max_header_bytes} bytes"
+    rest_too_large = f"trailers and the frames of chunks are larger than {limits.max_header_bytes} bytes"
 
     class LimitedProtocol(HttpToolsProtocol):
         _head_bytes: int | None = 0  # None outside of a head
         _heads = 0
-        _too_large = False
+        _too_large: str | None = None
         _body_bytes = _other_bytes = 0
         _timer: TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             super().connection_made(transport)
             self._timer = self.loop.call_later(limits.receive_timeout, self._too_slow)
 
@@ -71,7 +76,7 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
             if in_head and self._head_bytes is not None and self._heads == heads:
                 self._head_bytes += len(data)
                 if self._head_bytes > limits.max_header_bytes:
-                    self._too_large = True
+                    self._too_large = head_too_large
                     self.send_400_response("")
 
         def _bound_the_rest(self, size: int) -> None:
@@ -79,7 +84,7 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
             self._other_bytes += size
             # A chunk of one byte has five of frame.
             if self._other_bytes > limits.max_header_bytes + 8 * self._body_bytes and not self.transport.is_closing():
-                self._too_large = True
+                self._too_large = rest_too_large
                 self.send_400_response("")
 
         def on_header(self, name: bytes, value: bytes) -> None:
@@ -104,16 +109,15 @@ def protocol_within(limits: RequestLimits) -> type[asyncio.Protocol]:
             self._stop_timer()
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > limits.max_header_bytes:
-                self._too_large = True
+                self._too_large = head_too_large
                 raise HeadTooLarge
             super().on_headers_complete()
 
         def send_400_response(self, msg: str) -> None:
             if self.transport.is_closing():
                 return
-            if self._too_large:
-                message = f"request line and headers are larger than {limits.max_header_bytes} bytes"
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+            if self._too_large is not None:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, self._too_large)
             else:
                 self._refuse(HTTPStatus.BAD_REQUEST, "this is not a valid HTTP request")
 

@@ -79,12 +79,12 @@ def guard_messages(messages: list[dict[str, Any]], guard: ControlGuard) -> list[
     guarded = []
     for i, message in enumerate(messages):
         param = f"messages[{i}]"
-        clean = {key: guard.value(value, f"{param}.{key}") for key, value in message.items()}
+        clean: dict[str, Any] = {key: guard.value(value, f"{param}.{key}") for key, value in message.items()}
         for j, call in enumerate(message.get("tool_calls") or []):
             arguments = _arguments(call, f"{param}.tool_calls[{j}]")
             if arguments is not None:
                 where = f"{param}.tool_calls[{j}].function.arguments"
-                clean["tool_calls"][j]["function"]["arguments"] = guard.json_text(arguments, where)  # type: ignore[index]
+                clean["tool_calls"][j]["function"]["arguments"] = guard.json_text(arguments, where)
         guarded.append(clean)
     return guarded
 

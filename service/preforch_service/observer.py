@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preforch_service.edge import HEALTH
 from preforch_service.logs import AccessLog
 from preforch_service.metrics import Metrics
 from preforch_service.weighing import Decision
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     # The SDK is loaded only where traces are wanted.
     from preforch_service.tracing import Trace, Tracing
 
-QUIET = ("/livez", "/readyz")
-"""Paths that are asked every few seconds and tell nothing."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 CLIENT_LEFT = 499
@@ -138,7 +137,7 @@ class Observer:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         seen = Observation(given if REQUEST_ID.match(given) else uuid.uuid4().hex, self._metrics)
-        quiet = scope["path"] in QUIET
+        quiet = scope["path"] in HEALTH
         if self._tracing is not None and not quiet:
             seen.trace = self._tracing.begin(headers, request_id=seen.request_id)
         scope.setdefault("state", {}).update(request_id=seen.request_id, observation=seen)

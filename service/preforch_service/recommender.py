@@ -28,7 +28,7 @@ CUDA_BATCH_TOKENS = 16_384
 MAX_REQUESTS = 256
 
 
-class Overloaded(Exception):
+class QueueFull(Exception):
     """Too many requests wait for the orchestrator already."""
 
 
@@ -97,7 +97,7 @@ class OnnxRecommender:
         return [self._compute([ids])[0] for ids in self._session.encode(texts)]
 
     async def recommend(self, texts: Sequence[str]) -> list[Recommendation]:
-        """Cached answers, and the missing ones from the next batches. Raises Overloaded when too many wait."""
+        """Cached answers, and the missing ones from the next batches. Raises QueueFull when too many wait."""
         keys = [self._key(text) for text in texts]
         missing = dict(zip(keys, texts, strict=True))
         found = self._cached(missing)
@@ -125,9 +125,9 @@ class OnnxRecommender:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """One of the places for requests that wait. Raises Overloaded when all are taken."""
+        """One of the places for requests that wait. Raises QueueFull when all are taken."""
         if self._waiting >= self._max_requests:
-            raise Overloaded(f"{self._waiting} requests wait for the orchestrator already")
+            raise QueueFull(f"{self._waiting} requests wait for the orchestrator already")
         self._waiting += 1
         self._metrics.orchestrator_queue.inc()
         try:

@@ -43,9 +43,14 @@ def event_data(event: bytes) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
+def event(value: Mapping[str, Any]) -> bytes:
+    """One event of a stream of our own."""
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n\n"
+
+
 def error_event(error: ApiError) -> bytes:
     """The end of a stream that failed."""
-    return b"data: " + json.dumps(error_body(error)).encode("utf-8") + b"\n\n" + DONE
+    return event(error_body(error)) + DONE
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

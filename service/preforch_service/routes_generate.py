@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from preforch_service.body import validate
-from preforch_service.gateway import EngineSide, Gateway, Generation, event, start_generation, weights_header
+from preforch_service.gateway import EngineSide, Gateway, Generation, start_generation, weights_header
 from preforch_service.openapi import ENGINE_ERRORS, SEND_ERRORS, described, generation_answer
-from preforch_service.relay import DONE, event_data, events
+from preforch_service.relay import DONE, event, event_data, events
 from preforch_service.weighing import Decision
 from preforch_service.wire import Generated, GenerateRequest
 

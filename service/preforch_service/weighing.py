@@ -26,7 +26,7 @@ from preforch_models.weights import (
 
 from preforch_service.errors import BadRequest
 from preforch_service.metrics import Metrics
-from preforch_service.recommender import Overloaded, Recommendation, Recommender
+from preforch_service.recommender import QueueFull, Recommendation, Recommender
 
 Source = Literal["orchestrator", "user", "blended", "fallback"]
 HEADER = "X-Preference-Weights"
@@ -159,9 +159,9 @@ class Weigher:
                     return list(await self._recommender.recommend(texts)), None
         except TimeoutError:
             reason = "late"
-        except Overloaded:
+        except QueueFull:
             reason = "overloaded"
-        except Exception:
+        except Exception:  # weights are advice: no request fails for want of them, whatever went wrong
             logger.exception("the orchestrator failed")
             reason = "failed"
         self._metrics.fallbacks.labels(reason).inc()

@@ -23,11 +23,13 @@ from preforch_service.metrics import Metrics
 from preforch_service.pool import Pool
 from preforch_service.readiness import Readiness
 from preforch_service.upstream import AiohttpUpstream, read_all
+from preforch_training.language_model import Scratch
 from processes import alive, children, title, wait_until
 from test_with_vllm import gateway_process
 
-# Long enough that no answer is complete before a test is done with it.
+# So long, from so slow a model (some milliseconds a token), that no answer is complete before a test is done with it.
 TOKENS = 7000
+SLOW = Scratch(vocabulary=300, width=512, layers=8, heads=16, inner=2048)
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 LONG = {"messages": HELLO, "max_tokens": TOKENS, "ignore_eos": True}
 OPTIONS = (
@@ -75,7 +77,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("faults")
     run = folder / "run"
     bundle = read_bundle(tiny.write_bundle(run / "bundle"))
-    policy = tiny.write_policy(run / "policy" / "wic" / "round-0", bundle.info.context, max_model_len=TOKENS + 1000)
+    target = run / "policy" / "wic" / "round-0"
+    policy = tiny.write_policy(target, bundle.info.context, max_model_len=TOKENS + 1000, size=SLOW)
     with gateway_process(run, folder / "log", *OPTIONS) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -24,7 +24,7 @@ from fakes import (
     stream_answer,
 )
 from preforch_models.bundle import Bundle
-from preforch_service.recommender import Overloaded
+from preforch_service.recommender import QueueFull
 from preforch_service.upstream import UpstreamDown, UpstreamLate
 from processes import wait_until
 
@@ -255,7 +255,7 @@ def test_a_late_or_broken_orchestrator_means_fallback_weights(bundle: Bundle) ->
         served.recommender.delay, served.recommender.error = 0, RuntimeError("broken")
         broken = served.chat().json()["preference"]
         assert (broken["source"], broken["reason"], broken["weights"]) == ("fallback", "failed", fallback)
-        served.recommender.error = Overloaded("256 requests wait")
+        served.recommender.error = QueueFull("256 requests wait")
         overloaded = served.chat().json()["preference"]
         assert (overloaded["source"], overloaded["reason"]) == ("fallback", "overloaded")
         served.recommender.error = RuntimeError("broken")

@@ -23,7 +23,7 @@ from preforch_models.manifest import ArtifactError, Manifest, write_manifest
 from preforch_service.cache import Cache
 from preforch_service.metrics import Metrics
 from preforch_service.readiness import replay_golden
-from preforch_service.recommender import OnnxRecommender, Overloaded, Recommendation
+from preforch_service.recommender import OnnxRecommender, QueueFull, Recommendation
 from preforch_service.session import CUDA, DeviceError, OnnxSession, check_distributions, choose_providers
 from preforch_training.quantisation import quantise
 
@@ -109,7 +109,7 @@ def test_more_requests_than_may_wait_are_refused_and_a_cached_text_never_is(bund
     with closing(OnnxRecommender(bundle, threads=1, max_requests=2, cache=Cache(8), metrics=metrics)) as made:
         found = asyncio.run(ask(made))
     assert [isinstance(answer, list) for answer in found] == [True, True, False, True]
-    assert isinstance(found[2], Overloaded)
+    assert isinstance(found[2], QueueFull)
     assert metrics.registry.get_sample_value("preforch_orchestrator_queue") == 0
 
 

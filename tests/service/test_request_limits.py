@@ -274,6 +274,16 @@ def test_trailers_have_an_end(url: str) -> None:
             send_for_ever(sock, trailer)
 
 
+def test_trailers_that_are_too_large_are_named(url: str) -> None:
+    with connection(url) as sock:
+        sock.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        time.sleep(0.2)  # not in one piece with the head
+        sock.sendall((b"a: " + b"b" * 1000 + b"\r\n") * 5)
+        status, body = read_answer(sock)
+    message = "trailers and the frames of chunks are larger than 4096 bytes"
+    assert (status, body["error"]["message"]) == (431, message)
+
+
 def test_small_chunks_are_no_trailers(url: str) -> None:
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"prompt": "x"' + b" " * 2000 + b"}")
     assert raw_answer(url, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")[0] == 200

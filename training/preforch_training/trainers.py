@@ -57,7 +57,7 @@ def _tensorboard(work: Path) -> Any:
     return TensorBoardCallback(SummaryWriter(str(work / TENSORBOARD_FOLDER)))
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
+class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is partly untyped
     """Writes metrics.jsonl, marks whole checkpoints, and stops at a loss that is not finite."""
 
     def __init__(self, work: Path) -> None:
