@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-waiting", type=int, metavar="N", help="generations in line for a slot, default 512; more are a 429")
     add("--max-weights", type=int, metavar="N", help="requests to /weights at once, default 64; more are a 429")
     add("--first-byte-timeout", type=float, metavar="S", help="for the engine to begin an answer, default 600")
-    add("--idle-timeout", type=float, metavar="S", help="between two pieces of an answer, default 120")
+    add("--idle-timeout", type=float, metavar="S", help="between two pieces of an answer, on either side; default 120")
     add("--health-timeout", type=float, metavar="S", help="for a health check of the engine, default 10")
     add("--hang-timeout", type=float, metavar="S", help="our engine is restarted when it hangs longer, default 600")
     add("--drain-timeout", type=float, metavar="S", help="for running answers after SIGTERM, default 30")

@@ -149,6 +149,7 @@ class Generation:
             self.answer,
             body,
             headers=self.decision.headers(),
+            send_timeout=self.gateway.settings.idle_timeout,
             on_failure=lambda error: failure(self.gateway, error),
         )
 

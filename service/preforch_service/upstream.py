@@ -11,6 +11,8 @@ from typing import Protocol
 
 import aiohttp
 
+from preforch_service.watch import Watch
+
 # vLLM closes idle connections after 5 s.
 KEEP_ALIVE = 3.0
 CONNECT_TIMEOUT = 5.0
@@ -106,13 +108,18 @@ class AiohttpAnswer:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises UpstreamDown or UpstreamLate."""
         piece = self._first
-        while piece:
-            yield piece
-            try:
-                async with asyncio.timeout(self._idle_timeout):
+        # Closing wakes who reads.
+        with Watch(self._idle_timeout, self.close) as watch:
+            while piece:
+                yield piece
+                watch.begin()
+                try:
                     piece = await self._piece()
-            except TimeoutError as error:
-                raise UpstreamLate(f"the engine sent nothing more for {self._idle_timeout:g} s") from error
+                except UpstreamDown as error:
+                    if watch.late:
+                        raise UpstreamLate(f"the engine sent nothing more for {self._idle_timeout:g} s") from error
+                    raise
+                watch.end()
 
     def close(self) -> None:
         """Close the connection unless the body has been read to its end."""

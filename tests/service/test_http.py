@@ -1,13 +1,8 @@
 """The HTTP surface, over a real port, with fakes behind it."""
 
-import asyncio
 import json
-import threading
 import time
 from collections.abc import Iterator
-from functools import partial
-from operator import eq
-from typing import Any
 
 import httpx
 import pytest
@@ -15,8 +10,6 @@ from fakes import (
     CHAT,
     RECOMMENDED,
     FakeAnswer,
-    FakeRecommender,
-    FakeUpstream,
     chunk,
     json_answer,
     make_gateway,
@@ -24,51 +17,14 @@ from fakes import (
     stream_answer,
 )
 from preforch_models.bundle import Bundle
-from preforch_service.recommender import QueueFull
-from preforch_service.upstream import UpstreamDown, UpstreamLate
-from processes import wait_until
+from served import DONE, HELLO, Served, error_of, serve
 
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
-HELLO = {"messages": [{"role": "user", "content": "hello"}]}
-DONE = b"data: [DONE]\n\n"
-
-
-class Served:
-    """A gateway with its fakes and a client."""
-
-    def __init__(self, bundle: Bundle, **settings: object) -> None:
-        self.upstream = FakeUpstream()
-        self.recommender = FakeRecommender()
-        self.bundle = bundle
-        self.gateway = make_gateway(bundle, recommender=self.recommender, upstream=self.upstream, **settings)
-        self.client = httpx.Client(timeout=10)
-
-    def post(self, path: str, body: object = None, **options: Any) -> httpx.Response:
-        return self.client.post(path, json=HELLO if body is None else body, **options)
-
-    def chat(self, **fields: object) -> httpx.Response:
-        return self.post("/v1/chat/completions", HELLO | fields)
-
-
-def serve(bundle: Bundle, **settings: object) -> Iterator[Served]:
-    served = Served(bundle, **settings)
-    with running(served.gateway) as url, served.client as client:
-        client.base_url = httpx.URL(url)
-        yield served
 
 
 @pytest.fixture
 def served(bundle: Bundle) -> Iterator[Served]:
     yield from serve(bundle)
-
-
-def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The error of a response, whose shape is OpenAI's."""
-    assert response.status_code == status, response.text
-    assert set(response.json()) == {"error"}
-    error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
 
 
 def test_weights_of_a_prompt_and_of_a_conversation(served: Served) -> None:
@@ -245,26 +201,6 @@ def test_control_strings_are_rejected_on_demand(bundle: Bundle) -> None:
         assert (error["param"], error["code"]) == ("messages[0].content", "control_string")
 
 
-def test_a_late_or_broken_orchestrator_means_fallback_weights(bundle: Bundle) -> None:
-    for served in serve(bundle, orchestrator_deadline=0.05):
-        fallback = {"helpful": 0.5, "harmless": 0.33, "humor": 0.17}
-        served.recommender.delay = 5
-        late = served.chat().json()["preference"]
-        assert (late["source"], late["reason"], late["recommended"]) == ("fallback", "late", None)
-        assert late["weights"] == fallback
-        served.recommender.delay, served.recommender.error = 0, RuntimeError("broken")
-        broken = served.chat().json()["preference"]
-        assert (broken["source"], broken["reason"], broken["weights"]) == ("fallback", "failed", fallback)
-        served.recommender.error = QueueFull("256 requests wait")
-        overloaded = served.chat().json()["preference"]
-        assert (overloaded["source"], overloaded["reason"]) == ("fallback", "overloaded")
-        served.recommender.error = RuntimeError("broken")
-        pinned = served.chat(preference_weights={"humor": 0.5}).json()["preference"]
-        assert (pinned["source"], pinned["weights"]["humor"]) == ("fallback", 0.5)
-        weights = served.post("/weights", {"prompt": "x"}).json()
-        assert (weights["source"], weights["reason"], weights["confidence"]) == ("fallback", "failed", None)
-
-
 def test_a_stream_carries_the_preference_in_its_first_chunk_with_choices(served: Served) -> None:
     first, second = chunk("a"), chunk("b")
     usage = b'data: {"id": "chatcmpl-1", "choices": [], "usage": {}}\n\n'
@@ -277,150 +213,6 @@ def test_a_stream_carries_the_preference_in_its_first_chunk_with_choices(served:
     spliced, _, tail = rest.partition(b"}\n\n")
     assert tail == second + DONE
     assert json.loads(b"{" + spliced.removeprefix(b",") + b"}")["preference"]["weights"] == RECOMMENDED
-
-
-def test_a_stream_that_breaks_off_ends_with_an_error_event(served: Served) -> None:
-    gone = UpstreamDown("gone", reason="broken")
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', gone)
-    for path, body in (
-        ("/v1/chat/completions", HELLO | {"stream": True}),
-        ("/generate", {"prompt": "x", "stream": True}),
-    ):
-        # The answer before has put the engine down.
-        assert asyncio.run(served.gateway.readiness.check())
-        *_, error, done, nothing = served.post(path, body).content.split(b"\n\n")
-        assert (done + b"\n\n", nothing) == (DONE, b"")
-        assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "engine_down"
-
-
-def test_errors_of_the_engine_pass_through(served: Served) -> None:
-    wrong = {"error": {"message": "max_tokens", "type": "BadRequestError", "param": "max_tokens", "code": 400}}
-    served.upstream.answer = lambda body: json_answer(wrong, status=400)
-    for response in (served.chat(max_tokens=-1), served.post("/generate", {"prompt": "x", "max_tokens": -1})):
-        assert (response.status_code, response.json()) == (400, wrong)
-
-
-def test_a_dead_engine_is_a_503_until_it_is_back(served: Served) -> None:
-    served.upstream.down = True
-    response = served.chat()
-    assert error_of(response, 503)["code"] == "engine_down"
-    assert response.headers["Retry-After"]
-    assert served.client.get("/readyz").status_code == 503
-    assert served.post("/weights", {"prompt": "x"}).status_code == 200
-    assert error_of(served.client.get("/v1/models"), 503)["code"] == "engine_down"
-
-
-def test_an_engine_whose_core_has_died_is_a_503(served: Served) -> None:
-    def dying(body: dict[str, Any]) -> FakeAnswer:
-        served.upstream.health = 503
-        return json_answer({"error": {"message": "EngineDeadError"}}, status=500)
-
-    served.upstream.answer = dying
-    assert error_of(served.chat(), 503)["code"] == "engine_down"
-
-
-def test_an_engine_that_dies_while_answering_is_a_503(served: Served) -> None:
-    served.upstream.answer = lambda body: FakeAnswer([b'{"id"', UpstreamDown("gone", reason="broken")])
-    assert error_of(served.chat(), 503)["code"] == "engine_down"
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_stops_the_generation(served: Served, stream: bool) -> None:
-    never = threading.Event()
-    answer = stream_answer(chunk("a"), never) if stream else FakeAnswer([b"{", never])
-    served.upstream.answer = lambda body: answer
-    with pytest.raises(httpx.ReadTimeout):
-        served.client.post("/v1/chat/completions", json=HELLO | {"stream": stream}, timeout=0.5)
-    assert answer.closed.wait(5)
-    assert not never.is_set()
-
-
-def becomes(served: Served, value: float, metric: str, **labels: str) -> bool:
-    """Whether a metric gets to a value in time."""
-    registry = served.gateway.metrics.registry
-    return wait_until(lambda: registry.get_sample_value(metric, labels) == value)
-
-
-def test_a_client_that_leaves_before_its_weights_are_there_never_reaches_the_engine(served: Served) -> None:
-    served.recommender.delay = 1.5
-    with pytest.raises(httpx.ReadTimeout):
-        served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
-    assert becomes(served, 1, "preforch_cancellations_total", phase="weights")
-    assert wait_until(lambda: served.gateway.in_flight.count == 0)
-    assert served.upstream.bodies == []
-
-
-def paused_stream(go_on: threading.Event, _body: dict[str, Any]) -> FakeAnswer:
-    return stream_answer(chunk("a"), go_on, chunk("b"), DONE)
-
-
-def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(bundle: Bundle) -> None:
-    for served in serve(bundle, max_running=1, max_waiting=1):
-        go_on = threading.Event()
-        served.upstream.answer = partial(paused_stream, go_on)
-        with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
-            pieces = response.iter_bytes()
-            assert b'"a"' in next(pieces)
-            with pytest.raises(httpx.ReadTimeout):
-                served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
-            assert becomes(served, 1, "preforch_cancellations_total", phase="waiting")
-            waiting = threading.Thread(target=served.chat)
-            waiting.start()
-            assert becomes(served, 1, "preforch_admission_waiting")
-            refused = served.post("/generate", {"prompt": "x"})
-            assert error_of(refused, 429)["code"] == "overloaded"
-            assert refused.headers["Retry-After"]
-            assert becomes(served, 1, "preforch_rejections_total", reason="generations")
-            go_on.set()
-            assert b"".join(pieces).endswith(DONE)
-        waiting.join()
-        assert len(served.upstream.bodies) == 2
-
-
-def test_weights_are_bounded_too(bundle: Bundle) -> None:
-    for served in serve(bundle, max_weights=1):
-        served.recommender.delay = 1
-        first = threading.Thread(target=served.post, args=("/weights", {"prompt": "x"}))
-        first.start()
-        assert wait_until(partial(eq, served.recommender.texts, ["x"]))
-        assert error_of(served.post("/weights", {"prompt": "y"}), 429)["code"] == "overloaded"
-        first.join()
-        assert served.post("/weights", {"prompt": "z"}).status_code == 200
-
-
-def test_a_full_queue_of_the_engine_is_a_429(served: Served) -> None:
-    served.upstream.answer = lambda body: json_answer({"error": {"message": "queue"}}, status=503)
-    for response in (served.chat(), served.post("/generate", {"prompt": "x"})):
-        assert error_of(response, 429)["code"] == "overloaded"
-        assert response.headers["Retry-After"]
-
-
-def test_an_engine_that_is_late_is_a_504(served: Served) -> None:
-    def late(body: dict[str, Any]) -> FakeAnswer:
-        raise UpstreamLate("the engine sent nothing for 600 s")
-
-    served.upstream.answer = late
-    error = error_of(served.chat(), 504)
-    assert (error["code"], error["message"]) == ("engine_timeout", "the engine sent nothing for 600 s")
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), UpstreamLate("the engine sent nothing more"))
-    *_, last, _done, _ = served.chat(stream=True).content.split(b"\n\n")
-    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_timeout"
-
-
-def test_draining_refuses_new_requests_and_lets_streams_finish(served: Served) -> None:
-    go_on = threading.Event()
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), go_on, chunk("b"), DONE)
-    with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
-        pieces = response.iter_bytes()
-        assert b'"a"' in next(pieces)
-        served.gateway.readiness.draining = True
-        assert served.client.get("/readyz").status_code == 503
-        assert served.client.get("/livez").status_code == 200
-        refused = served.post("/weights", {"prompt": "x"})
-        assert error_of(refused, 503)["code"] == "draining"
-        assert refused.headers["Retry-After"]
-        go_on.set()
-        assert b"".join(pieces).endswith(DONE)
 
 
 def test_generate(served: Served) -> None:

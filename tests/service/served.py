@@ -1,0 +1,44 @@
+"""A gateway with fakes behind it, on a real port, and a client of it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+from fakes import FakeRecommender, FakeUpstream, make_gateway, running
+from preforch_models.bundle import Bundle
+
+HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+DONE = b"data: [DONE]\n\n"
+
+
+class Served:
+    """A gateway with its fakes and a client."""
+
+    def __init__(self, bundle: Bundle, **settings: object) -> None:
+        self.upstream = FakeUpstream()
+        self.recommender = FakeRecommender()
+        self.bundle = bundle
+        self.gateway = make_gateway(bundle, recommender=self.recommender, upstream=self.upstream, **settings)
+        self.client = httpx.Client(timeout=10)
+
+    def post(self, path: str, body: object = None, **options: Any) -> httpx.Response:
+        return self.client.post(path, json=HELLO if body is None else body, **options)
+
+    def chat(self, **fields: object) -> httpx.Response:
+        return self.post("/v1/chat/completions", HELLO | fields)
+
+
+def serve(bundle: Bundle, **settings: object) -> Iterator[Served]:
+    served = Served(bundle, **settings)
+    with running(served.gateway) as url, served.client as client:
+        client.base_url = httpx.URL(url)
+        yield served
+
+
+def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of a response, whose shape is OpenAI's."""
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error

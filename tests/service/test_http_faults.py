@@ -1,0 +1,202 @@
+"""The HTTP surface when orchestrator, engine or client fail, when too much comes at once, and on shutdown."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from operator import eq
+from typing import Any
+
+import httpx
+import pytest
+from fakes import CHAT, FakeAnswer, chunk, json_answer, stream_answer
+from preforch_models.bundle import Bundle
+from preforch_service.recommender import QueueFull
+from preforch_service.upstream import UpstreamDown, UpstreamLate
+from processes import wait_until
+from served import DONE, HELLO, Served, error_of, serve
+
+
+@pytest.fixture
+def served(bundle: Bundle) -> Iterator[Served]:
+    yield from serve(bundle)
+
+
+def test_a_late_or_broken_orchestrator_means_fallback_weights(bundle: Bundle) -> None:
+    for served in serve(bundle, orchestrator_deadline=0.05):
+        fallback = {"helpful": 0.5, "harmless": 0.33, "humor": 0.17}
+        served.recommender.delay = 5
+        late = served.chat().json()["preference"]
+        assert (late["source"], late["reason"], late["recommended"]) == ("fallback", "late", None)
+        assert late["weights"] == fallback
+        served.recommender.delay, served.recommender.error = 0, RuntimeError("broken")
+        broken = served.chat().json()["preference"]
+        assert (broken["source"], broken["reason"], broken["weights"]) == ("fallback", "failed", fallback)
+        served.recommender.error = QueueFull("256 requests wait")
+        overloaded = served.chat().json()["preference"]
+        assert (overloaded["source"], overloaded["reason"]) == ("fallback", "overloaded")
+        served.recommender.error = RuntimeError("broken")
+        pinned = served.chat(preference_weights={"humor": 0.5}).json()["preference"]
+        assert (pinned["source"], pinned["weights"]["humor"]) == ("fallback", 0.5)
+        weights = served.post("/weights", {"prompt": "x"}).json()
+        assert (weights["source"], weights["reason"], weights["confidence"]) == ("fallback", "failed", None)
+
+
+def test_a_stream_that_breaks_off_ends_with_an_error_event(served: Served) -> None:
+    gone = UpstreamDown("gone", reason="broken")
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), b'data: {"half', gone)
+    for path, body in (
+        ("/v1/chat/completions", HELLO | {"stream": True}),
+        ("/generate", {"prompt": "x", "stream": True}),
+    ):
+        # The answer before has put the engine down.
+        assert asyncio.run(served.gateway.readiness.check())
+        *_, error, done, nothing = served.post(path, body).content.split(b"\n\n")
+        assert (done + b"\n\n", nothing) == (DONE, b"")
+        assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "engine_down"
+
+
+def test_errors_of_the_engine_pass_through(served: Served) -> None:
+    wrong = {"error": {"message": "max_tokens", "type": "BadRequestError", "param": "max_tokens", "code": 400}}
+    served.upstream.answer = lambda body: json_answer(wrong, status=400)
+    for response in (served.chat(max_tokens=-1), served.post("/generate", {"prompt": "x", "max_tokens": -1})):
+        assert (response.status_code, response.json()) == (400, wrong)
+
+
+def test_a_dead_engine_is_a_503_until_it_is_back(served: Served) -> None:
+    served.upstream.down = True
+    response = served.chat()
+    assert error_of(response, 503)["code"] == "engine_down"
+    assert response.headers["Retry-After"]
+    assert served.client.get("/readyz").status_code == 503
+    assert served.post("/weights", {"prompt": "x"}).status_code == 200
+    assert error_of(served.client.get("/v1/models"), 503)["code"] == "engine_down"
+
+
+def test_an_engine_whose_core_has_died_is_a_503(served: Served) -> None:
+    def dying(body: dict[str, Any]) -> FakeAnswer:
+        served.upstream.health = 503
+        return json_answer({"error": {"message": "EngineDeadError"}}, status=500)
+
+    served.upstream.answer = dying
+    assert error_of(served.chat(), 503)["code"] == "engine_down"
+
+
+def test_an_engine_that_dies_while_answering_is_a_503(served: Served) -> None:
+    served.upstream.answer = lambda body: FakeAnswer([b'{"id"', UpstreamDown("gone", reason="broken")])
+    assert error_of(served.chat(), 503)["code"] == "engine_down"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_stops_the_generation(served: Served, stream: bool) -> None:
+    never = threading.Event()
+    answer = stream_answer(chunk("a"), never) if stream else FakeAnswer([b"{", never])
+    served.upstream.answer = lambda body: answer
+    with pytest.raises(httpx.ReadTimeout):
+        served.client.post("/v1/chat/completions", json=HELLO | {"stream": stream}, timeout=0.5)
+    assert answer.closed.wait(5)
+    assert not never.is_set()
+
+
+def becomes(served: Served, value: float, metric: str, **labels: str) -> bool:
+    """Whether a metric gets to a value in time."""
+    registry = served.gateway.metrics.registry
+    return wait_until(lambda: registry.get_sample_value(metric, labels) == value)
+
+
+def test_a_client_that_leaves_before_its_weights_are_there_never_reaches_the_engine(served: Served) -> None:
+    served.recommender.delay = 1.5
+    with pytest.raises(httpx.ReadTimeout):
+        served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
+    assert becomes(served, 1, "preforch_cancellations_total", phase="weights")
+    assert wait_until(lambda: served.gateway.in_flight.count == 0)
+    assert served.upstream.bodies == []
+
+
+def paused_stream(go_on: threading.Event, _body: dict[str, Any]) -> FakeAnswer:
+    return stream_answer(chunk("a"), go_on, chunk("b"), DONE)
+
+
+def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(bundle: Bundle) -> None:
+    for served in serve(bundle, max_running=1, max_waiting=1):
+        go_on = threading.Event()
+        served.upstream.answer = partial(paused_stream, go_on)
+        with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
+            pieces = response.iter_bytes()
+            assert b'"a"' in next(pieces)
+            with pytest.raises(httpx.ReadTimeout):
+                served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
+            assert becomes(served, 1, "preforch_cancellations_total", phase="waiting")
+            waiting = threading.Thread(target=served.chat)
+            waiting.start()
+            assert becomes(served, 1, "preforch_admission_waiting")
+            refused = served.post("/generate", {"prompt": "x"})
+            assert error_of(refused, 429)["code"] == "overloaded"
+            assert refused.headers["Retry-After"]
+            assert becomes(served, 1, "preforch_rejections_total", reason="generations")
+            go_on.set()
+            assert b"".join(pieces).endswith(DONE)
+        waiting.join()
+        assert len(served.upstream.bodies) == 2
+
+
+def test_weights_are_bounded_too(bundle: Bundle) -> None:
+    for served in serve(bundle, max_weights=1):
+        served.recommender.delay = 1
+        first = threading.Thread(target=served.post, args=("/weights", {"prompt": "x"}))
+        first.start()
+        assert wait_until(partial(eq, served.recommender.texts, ["x"]))
+        assert error_of(served.post("/weights", {"prompt": "y"}), 429)["code"] == "overloaded"
+        first.join()
+        assert served.post("/weights", {"prompt": "z"}).status_code == 200
+
+
+def test_a_full_queue_of_the_engine_is_a_429(served: Served) -> None:
+    served.upstream.answer = lambda body: json_answer({"error": {"message": "queue"}}, status=503)
+    for response in (served.chat(), served.post("/generate", {"prompt": "x"})):
+        assert error_of(response, 429)["code"] == "overloaded"
+        assert response.headers["Retry-After"]
+
+
+def test_an_engine_that_is_late_is_a_504(served: Served) -> None:
+    def late(body: dict[str, Any]) -> FakeAnswer:
+        raise UpstreamLate("the engine sent nothing for 600 s")
+
+    served.upstream.answer = late
+    error = error_of(served.chat(), 504)
+    assert (error["code"], error["message"]) == ("engine_timeout", "the engine sent nothing for 600 s")
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), UpstreamLate("the engine sent nothing more"))
+    *_, last, _done, _ = served.chat(stream=True).content.split(b"\n\n")
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_timeout"
+
+
+def test_draining_refuses_new_requests_and_lets_streams_finish(served: Served) -> None:
+    go_on = threading.Event()
+    served.upstream.answer = lambda body: stream_answer(chunk("a"), go_on, chunk("b"), DONE)
+    with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
+        pieces = response.iter_bytes()
+        assert b'"a"' in next(pieces)
+        served.gateway.readiness.draining = True
+        assert served.client.get("/readyz").status_code == 503
+        assert served.client.get("/livez").status_code == 200
+        refused = served.post("/weights", {"prompt": "x"})
+        assert error_of(refused, 503)["code"] == "draining"
+        assert refused.headers["Retry-After"]
+        go_on.set()
+        assert b"".join(pieces).endswith(DONE)
+
+
+def test_a_client_that_never_reads_loses_its_place(bundle: Bundle) -> None:
+    # More than all buffers on the way hold.
+    answer = stream_answer(*[chunk("x" * 1_000_000)] * 50, threading.Event())
+    for served in serve(bundle, idle_timeout=1, max_running=1):
+        served.upstream.answer = lambda body: answer
+        body = json.dumps(HELLO | {"stream": True}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((served.client.base_url.host, served.client.base_url.port or 0)) as sock:
+            sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert answer.closed.wait(10)
+            served.upstream.answer = lambda body: json_answer(CHAT)
+            assert served.chat().status_code == 200, "its place is free again"
