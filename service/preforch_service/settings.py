@@ -70,7 +70,7 @@ class ServeSettings(RequestLimits):
     max_waiting: int = Field(default=512, ge=0, description="generations in line for a slot; more are a 429")
     max_weights: int = Field(default=64, ge=1, description="requests to /weights at once; more are a 429")
     first_byte_timeout: float = Field(default=600.0, gt=0, description="an answer that is not streamed comes whole")
-    idle_timeout: float = Field(default=120.0, gt=0, description="between pieces of an answer; for a client to take one")
+    idle_timeout: float = Field(default=120.0, gt=0, description="between two pieces of an answer, on either side")
     health_timeout: float = Field(default=10.0, gt=0, description="for a health check; also: silence that asks for one")
     hang_timeout: float = Field(default=600.0, gt=0, description="a supervised engine that hangs longer is restarted")
     drain_timeout: float = Field(default=30.0, ge=0)
