@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +39,13 @@ class Recommendation:
 
     weights: Weights
     confidence: float
+
+
+def compute(session: OnnxSession, names: Sequence[str], rows: Sequence[np.ndarray]) -> list[Recommendation]:
+    """One batch of token ids."""
+    weights_BK, confidence_B = session.forward(rows)
+    answers = zip(weights_BK.tolist(), confidence_B.tolist(), strict=True)
+    return [Recommendation(normalise(weights_K, names), confidence) for weights_K, confidence in answers]
 
 
 class Recommender(Protocol):
@@ -70,7 +78,6 @@ class OnnxRecommender:
         """`batch_tokens`: padded tokens of a batch, None for the device's default. At most `max_requests` wait."""
         self.precision = precision
         self._session = OnnxSession(bundle, device=device, threads=threads, precision=precision)
-        self._names = bundle.names
         self._key = text_key(bundle.revision, precision)
         self._cache = cache if cache is not None else Cache(0)
         self._metrics = metrics or Metrics()
@@ -79,6 +86,8 @@ class OnnxRecommender:
         # Two, so that one very long text does not hold up all others.
         self._tokenising = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokeniser")
         self._computing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orchestrator")
+        # No method of this object, which would hold the batcher and so the session until the next garbage collection.
+        self._compute = partial(compute, self._session, bundle.names)
         self._batcher = Batcher(
             self._compute,
             self._computing,
@@ -135,12 +144,6 @@ class OnnxRecommender:
         finally:
             self._waiting -= 1
             self._metrics.orchestrator_queue.dec()
-
-    def _compute(self, rows: Sequence[np.ndarray]) -> list[Recommendation]:
-        """One batch."""
-        weights_BK, confidence_B = self._session.forward(rows)
-        answers = zip(weights_BK.tolist(), confidence_B.tolist(), strict=True)
-        return [Recommendation(normalise(weights_K, self._names), confidence) for weights_K, confidence in answers]
 
     def close(self) -> None:
         """Stop the threads, without waiting for texts that nobody waits for any more."""
