@@ -11,6 +11,7 @@ the same weights from the user, with recommended weights for prompts that it has
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from gateway_tables import Arm, Cell, Measured, Table, tables
 from load import Load, Plan, load_generator
 from preforch_models.bundle import Bundle, read_bundle
@@ -27,6 +29,7 @@ from preforch_service.engine import EngineCommand
 from preforch_service.locate import find_bundle, find_policy
 from preforch_service.weighing import announced
 from proxy import KINDS
+from random_policy import write_random_policy
 from servers import Server, free_port, machine, running
 from texts import NewPrompts
 
@@ -50,6 +53,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("run", type=Path, help="folder of a run with a bundle and a policy")
     add("--policy", type=Path, help="policy folder, where the run holds several")
+    add("--random-policy", type=int, nargs=2, metavar=("WIDTH", "LAYERS"), help="random weights of this size instead")
+    add("--engine-core", type=int, help="the engine computes on this core alone, everything else runs on the others")
     add("--rounds", type=int, default=5, help="of all arms, in turns; at least 2")
     add("--clients", type=int, nargs="+", default=[1, 16, 64], help="concurrent clients")
     add("--requests", type=int, nargs="+", default=[16, 64, 128], help="per arm and round, one number per --clients")
@@ -104,19 +109,26 @@ def started(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
     """Engine, proxies, gateway; all on TCP, so that every arm reaches the engine the same way."""
     bundle = read_bundle(find_bundle(options.run))
     policy = options.policy or find_policy(options.run)
+    if options.random_policy is not None:
+        width, layers = options.random_policy
+        policy = write_random_policy(policy, folder / "policy", width=width, layers=layers)
     card = read_policy_card(policy)
     weights = announced(bundle.info.fallback, bundle.info)[0]
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, folder))
+        cores = [] if options.engine_core is None else [options.engine_core]
+        engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, cores, folder))
+        if cores:
+            leave_alone(cores, engine)
         proxies = [stack.enter_context(start_proxy(kind, engine, folder)) for kind in options.proxies]
         gateway = stack.enter_context(start_gateway(bundle, policy, engine, options.gateway_args, folder))
         yield Bench(engine, proxies, gateway, card.name, weights)
 
 
 def start_engine(
-    policy: Path, card: PolicyCard, weights: Weights, extra: Sequence[str], folder: Path
+    policy: Path, card: PolicyCard, weights: Weights, extra: Sequence[str], cores: Sequence[int], folder: Path
 ) -> contextlib.AbstractContextManager[Server]:
     """vLLM as `preforch serve` starts it, but on TCP, and without the prefix cache: seen prompts would profit twice."""
+    bound = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))} if cores else {}
     port = free_port()
     ours = ("--uds", "", "--host", "127.0.0.1", "--port", str(port), "--no-enable-prefix-caching")
     command = EngineCommand(
@@ -128,7 +140,19 @@ def start_engine(
         cpu=True,
         extra=(*ours, *extra),
     )
-    return running("engine", command.arguments(), port=port, folder=folder, environment=command.environment())
+    environment = {**command.environment(), **bound}
+    return running("engine", command.arguments(), port=port, folder=folder, environment=environment)
+
+
+def leave_alone(cores: Sequence[int], engine: Server) -> None:
+    """Move everything off these cores but the engine's worker, which is bound to them: this process, what it starts
+    from now on, the load generator, and the engine's own API server and scheduler."""
+    others = sorted(os.sched_getaffinity(0) - set(cores))
+    ours = psutil.Process().children(recursive=True)
+    for process in (psutil.Process(), *ours):
+        if process.cpu_affinity() != list(cores):
+            for thread in process.threads():
+                os.sched_setaffinity(thread.id, others)
 
 
 def start_proxy(kind: str, engine: Server, folder: Path) -> contextlib.AbstractContextManager[Server]:
@@ -218,11 +242,16 @@ def one(bench: Bench, load: Load, arm: Arm, prompts: Sequence[str], cell: Cell, 
 
 def describe(options: argparse.Namespace) -> list[str]:
     """The load, and what the last arm is in this version."""
+    policy, cores = "the run's policy", "all cores for all"
+    if options.random_policy is not None:
+        policy = "a random policy of width {} with {} layers".format(*options.random_policy)
+    if options.engine_core is not None:
+        cores = f"the engine computes on core {options.engine_core}, everything else runs on the others"
     cells = ", ".join(f"{r} at {c}" for c, r in zip(options.clients, options.requests, strict=True))
     return [
         f"Load: {options.rounds} rounds; requests per arm and round: {cells} clients; {options.max_tokens} tokens "
         f"each, greedy; prompts of the demo world, all different, seed {options.seed}. "
-        "One engine for all, prefix cache off.",
+        f"One engine for all, prefix cache off; {policy}; {cores}.",
     ]
 
 

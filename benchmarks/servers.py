@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 START_SECONDS = 900.0
 STOP_SECONDS = 20.0
 LAUNCHER = "preforch_service.engine_main"
@@ -99,12 +101,7 @@ def tail(log: Path) -> str:
 
 def family(pid: int) -> list[int]:
     """A process and all living processes below it."""
-    found = [pid]
-    for parent in found:
-        for file in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                found += map(int, file.read_text(encoding="ascii").split())
-    return found
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
 def cpu_seconds(pid: int) -> float:
