@@ -19,7 +19,7 @@ from preforch_training.markdown import table
 from preforch_training.pair_rewards import pair_rewards
 from preforch_training.prediction import predict_weights
 from preforch_training.records import PreferencePair, Prompt, by_id, read_records
-from preforch_training.rewards import open_scorer
+from preforch_training.rewards import pair_margins
 from preforch_training.run import Run
 from preforch_training.score_table import read_calibration, read_scores
 
@@ -67,10 +67,7 @@ def reward_hits(
     config: RunConfig, run: Run, name: str, pairs: Sequence[PreferencePair], prompts: dict[str, Prompt]
 ) -> np.ndarray:
     """Whether one objective's full model orders its own test pairs as labelled, (N,); ties count half."""
-    asked = [prompts[pair.prompt_id] for pair in pairs]
-    responses = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    reward_N = open_scorer(run, config).of_objective(name, [*asked, *asked], responses)
-    margin_N = reward_N[: len(pairs)] - reward_N[len(pairs) :]
+    margin_N = pair_margins(config.reward[name], run.reward(name), run.encoder_cache, prompts, pairs)
     return np.asarray((np.sign(margin_N) + 1) / 2)
 
 

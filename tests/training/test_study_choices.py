@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from preforch_models.conversation import Message
-from preforch_training.evaluation import preference_hits
+from preforch_training.evaluation import preference_hits, weighted_auroc
 from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.study.choices import Choice, Trial, calibrate, most_accurate, overall_rewards, run_trial
 from preforch_training.study.findings import alternatives, find_warnings
@@ -18,7 +18,6 @@ from preforch_training.study.judging import (
     F,
     Judge,
     best_likelihood,
-    weighted_auroc,
 )
 from preforch_training.study.material import category_folds, draw_folds, gather, prompt_folds
 from preforch_training.study.stage import Config, Features

@@ -10,7 +10,7 @@ from preforch_training.report_data import Draws
 from preforch_training.study.choices import Trial
 from preforch_training.study.gap import (
     STAR,
-    TrialWith,
+    TrialsAt,
     beta_likelihoods,
     fold_pools,
     measure_gap,
@@ -62,26 +62,25 @@ def trial_of(f_PK: np.ndarray, pairs: int) -> Trial:
     return Trial(f_PK, constant_PK, constant_PK, constant_PK, none_NK, none_NK, none_NK)
 
 
-def knows(material: Material, star_2K: np.ndarray) -> TrialWith:
+def knows(material: Material, star_2K: np.ndarray, *, seeds: int) -> TrialsAt:
     """An orchestrator that comes the closer to w* the more prompts it has."""
     star_PK = star_2K[material.category_P.astype(int)]
 
-    def trial_with(share: float, seed: int) -> Trial:
-        return trial_of(share * star_PK + (1 - share) * star_2K.mean(axis=0), len(material.overall_N2))
+    def trials_at(share: float) -> list[Trial]:
+        f_PK = share * star_PK + (1 - share) * star_2K.mean(axis=0)
+        return [trial_of(f_PK, len(material.overall_N2))] * seeds
 
-    return trial_with
+    return trials_at
 
 
 def measured(kind: str, *, seeds: int = 2, change: Callable[[np.ndarray], np.ndarray] = np.copy) -> GapReport:
     material, rewards_UK = made_material(KNOWN[kind])
-    trial_with = knows(material, KNOWN[kind])
     folds = [prompt_folds(material, FOLDS, seed=seed) for seed in range(seeds)]
     return measure_gap(
         material,
         [change(np.stack([rewards_UK * 3 + 1] * FOLDS)) for _ in folds],
         folds,
-        [trial_with(1.0, seed) for seed in range(seeds)],
-        trial_with,
+        knows(material, KNOWN[kind], seeds=seeds),
         calibration="zscore",
         draws=Draws(seed=0, draws=200),
         betas=(0.3, 1.0),

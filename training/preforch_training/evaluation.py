@@ -137,3 +137,15 @@ def shuffle_within(weights_PK: np.ndarray, label_P: np.ndarray, *, seed: int) ->
         # A shift along a random order leaves no prompt with its own weights.
         shuffled_PK[rows] = weights_PK[np.roll(rows, 1)]
     return shuffled_PK
+
+
+def weighted_auroc(score_N: np.ndarray, positive_N: np.ndarray, counts_BN: np.ndarray) -> np.ndarray:
+    """AUROC of scores that count `counts_BN` times, (B,); a half where one side is empty. Ties count half."""
+    order = np.argsort(score_N, kind="stable")
+    # Where a new score begins: equal scores stand on both sides of the curve by half.
+    starts = np.flatnonzero(np.diff(score_N[order], prepend=-np.inf))
+    sides = (positive_N, ~positive_N)
+    plus_BR, minus_BR = (np.add.reduceat((counts_BN * side_N)[:, order], starts, axis=1) for side_N in sides)
+    wins_B = (plus_BR * (np.cumsum(minus_BR, axis=1) - minus_BR / 2)).sum(axis=1)
+    total_B = plus_BR.sum(axis=1) * minus_BR.sum(axis=1)
+    return np.where(total_B > 0, wins_B / np.maximum(total_B, 1), 0.5)

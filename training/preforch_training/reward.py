@@ -26,7 +26,7 @@ from preforch_training.rewards import (
     encoder_settings,
     fold_folder,
     model_name,
-    score,
+    pair_margins,
 )
 from preforch_training.run import Outcome, Run, origin_of
 
@@ -116,7 +116,4 @@ def pair_accuracy(
     fold: int | None,
 ) -> float:
     """Share of pairs whose chosen response has the higher reward."""
-    asked = [prompts[pair.prompt_id] for pair in pairs]
-    sides = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-    rewards_N = score(settings, folder, run.encoder_cache, [*asked, *asked], sides, fold)
-    return float((rewards_N[: len(pairs)] > rewards_N[len(pairs) :]).mean())
+    return float((pair_margins(settings, folder, run.encoder_cache, prompts, pairs, fold=fold) > 0).mean())

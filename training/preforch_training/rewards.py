@@ -5,7 +5,7 @@ prompts and responses and gives raw rewards, (N,) per objective, (N, K) together
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preforch_training.batching import batch_tokens, padded_batches
 from preforch_training.encoders import EncoderSettings, TextVectors
-from preforch_training.records import Prompt
+from preforch_training.records import PreferencePair, Prompt
 from preforch_training.score_table import read_calibration
 
 if TYPE_CHECKING:
@@ -244,6 +244,24 @@ def _score_endpoint(config: EndpointReward, texts: Sequence[str], responses: Seq
                 raise ValueError(f"reward endpoint {config.url}: {len(values)} rewards for {len(queries)} responses")
             rewards.extend(values)
     return np.array(rewards)
+
+
+def pair_margins(
+    config: Config,
+    folder: Path,
+    vectors_at: Path,
+    prompts: Mapping[str, Prompt],
+    pairs: Sequence[PreferencePair],
+    *,
+    fold: int | None = None,
+) -> np.ndarray:
+    """Raw r(y+) - r(y-) of one objective, (N,), by the model of a fold or the full one; `prompts` by id."""
+    asked = [prompts[pair.prompt_id] for pair in pairs]
+    sides = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
+    if not pairs:
+        return np.empty(0)
+    rewards_M = score(config, folder, vectors_at, [*asked, *asked], sides, fold)
+    return np.asarray(rewards_M[: len(pairs)] - rewards_M[len(pairs) :])
 
 
 class Scorer:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from preforch_training.folds import fold_of
 from preforch_training.records import OVERALL, PreferencePair, Prompt, ScoredResponse, by_id, read_records
-from preforch_training.rewards import TRAINED, open_scorer, score
+from preforch_training.rewards import TRAINED, open_scorer, pair_margins
 from preforch_training.run import Outcome, Run
 from preforch_training.score_table import write_scores
 
@@ -81,13 +81,8 @@ def held_out_margins(run: Run, config: "RunConfig") -> dict[str, np.ndarray]:
     """Raw r(y+) - r(y-) of each objective's validation pairs, (M,), by its full model, which never saw them."""
     prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
     every = [pair for pair in read_records(run.data / "pairs.jsonl", PreferencePair) if pair.split == "validation"]
-    margins = {}
-    for name in config.names:
-        pairs = [pair for pair in every if pair.objective == name]
-        asked = [prompts[pair.prompt_id] for pair in pairs] * 2
-        sides = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-        margins[name] = np.empty(0)
-        if pairs:
-            rewards_N = score(config.reward[name], run.reward(name), run.encoder_cache, asked, sides, None)
-            margins[name] = rewards_N[: len(pairs)] - rewards_N[len(pairs) :]
-    return margins
+    own = {name: [pair for pair in every if pair.objective == name] for name in config.names}
+    return {
+        name: pair_margins(config.reward[name], run.reward(name), run.encoder_cache, prompts, pairs)
+        for name, pairs in own.items()
+    }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from preforch_training.evaluation import weighted_auroc
 from preforch_training.intervals import Interval
 
 _CODE = (
@@ -137,10 +138,10 @@ def separation(
     found = {}
     for kind, outside_M in outside.items():
         rng = np.random.default_rng(seed)
-        n, m = len(inside_N), len(outside_M)
-        wins_NM = (inside_N[:, None] > outside_M) + 0.5 * (inside_N[:, None] == outside_M)
-        inside_BN, outside_BM = (rng.multinomial(size, np.full(size, 1 / size), size=draws) for size in (n, m))
-        redrawn_B = (inside_BN @ wins_NM * outside_BM).sum(axis=1) / (n * m)
-        low, high = np.quantile(redrawn_B, [0.025, 0.975])
-        found[kind] = Interval(value=float(wins_NM.mean()), low=float(low), high=float(high), groups=n + m)
+        sizes = (len(inside_N), len(outside_M))
+        scores, inside = np.concatenate([inside_N, outside_M]), np.repeat([True, False], sizes)
+        drawn = [rng.multinomial(size, np.full(size, 1 / size), size=draws) for size in sizes]
+        low, high = np.quantile(weighted_auroc(scores, inside, np.concatenate(drawn, axis=1)), [0.025, 0.975])
+        (value,) = weighted_auroc(scores, inside, np.ones((1, sum(sizes))))
+        found[kind] = Interval(value=float(value), low=float(low), high=float(high), groups=sum(sizes))
     return found

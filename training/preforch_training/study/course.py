@@ -40,6 +40,7 @@ class Course:
     folds: tuple[np.ndarray, ...]
     rewards: tuple[np.ndarray, ...]
     features: dict[str, np.ndarray]
+    fit: FitReward
     work: Path
 
     @property
@@ -47,12 +48,22 @@ class Course:
         return range(len(self.folds))
 
     def trials(
-        self, choice: Choice, *, changed: Changed | None = None, label: str = "", words: bool = False, seeds: int = 0
+        self,
+        choice: Choice,
+        *,
+        changed: Changed | None = None,
+        label: str = "",
+        words: bool = False,
+        share: float = 1.0,
+        seeds: int = 0,
     ) -> list[Trial]:
-        """One trial for each seed (or the first `seeds`); `label` names what `changed` does."""
+        """One trial for each seed (or the first `seeds`), fitted on a share of the training prompts.
+
+        `label` names what `changed` does.
+        """
         return [
             self._kept(
-                ["trial", choice.model_dump(), label, words, seed],
+                ["trial", choice.model_dump(), label, words, share, seed],
                 partial(
                     run_trial,
                     self.material,
@@ -61,31 +72,20 @@ class Course:
                     self.folds[seed],
                     choice,
                     changed=changed,
+                    train_share=share,
+                    train_draw=seed,
                 ),
             )
             for seed in self.seeds[: seeds or None]
         ]
 
-    def part(self, choice: Choice, share: float, seed: int) -> Trial:
-        """The trial of one seed on a share of the training prompts."""
-        make = partial(
-            run_trial,
-            self.material,
-            self.rewards[seed],
-            self.features[choice.features],
-            self.folds[seed],
-            choice,
-            train_share=share,
-            train_draw=seed,
-        )
-        return self._kept(["part", choice.model_dump(), share, seed], make)
-
-    def smaller_rewards(self, fit: FitReward, share: float) -> np.ndarray:
+    def smaller_rewards(self, share: float) -> np.ndarray:
         """Held-out rewards of the first seed, (U, K), by models fitted on a share of the training prompts."""
         path = self.work / f"rewards-share-{share:g}.npz"
         if not path.exists():
             seed = self.run.seed_for("study", "rewards", 0)
-            save_arrays(path, {"rewards": fitted_on_share(self.material, fit, self.folds[0], share=share, seed=seed)})
+            made = fitted_on_share(self.material, self.fit, self.folds[0], share=share, seed=seed)
+            save_arrays(path, {"rewards": made})
         with np.load(path) as stored:
             return np.asarray(stored["rewards"])
 
@@ -124,17 +124,17 @@ def open_course(
     seeds = range(1 if by_category else settings.seeds)
     draw = category_folds if by_category else prompt_folds
     folds = tuple(draw(material, settings.folds, seed=run.seed_for("study", "folds", seed)) for seed in seeds)
+    fit = reward_fit(run, config, material)
     rewards = []
     for seed, fold_P in zip(seeds, folds, strict=True):
         path = work / f"rewards-{'category' if by_category else 'prompt'}-{seed}.npz"
         if not path.exists():
-            fit = reward_fit(run, config, material)
             made = crossfit(material, fit, fold_P, seed=run.seed_for("study", "rewards", seed))
             save_arrays(path, {"rewards": made})
         with np.load(path) as stored:
             rewards.append(stored["rewards"])
     features = prompt_features(run, config, material, () if by_category else settings.features)
-    return Course(run, material, folds, tuple(rewards), features, work)
+    return Course(run, material, folds, tuple(rewards), features, fit, work)
 
 
 def reward_fit(run: "Run", config: "RunConfig", material: Material) -> FitReward:

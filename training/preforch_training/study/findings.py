@@ -18,7 +18,6 @@ from preforch_training.report_data import Draws
 from preforch_training.study import checks
 from preforch_training.study.choices import Choice
 from preforch_training.study.course import Course, open_course, prompt_features, reward_fit
-from preforch_training.study.crossfit import FitReward
 from preforch_training.study.gap import measure_gap
 from preforch_training.study.judging import Judge
 from preforch_training.study.material import Material, gather
@@ -83,7 +82,7 @@ def run_study(
         recommended=recommended,
         paper=paper,
         rewards=tuple(checks.reward_quality(material, course.rewards, course.folds, judge.draws)),
-        sizes=tuple(less_data(course, reward_fit(run, config, material), judge, recommended, settings.shares)),
+        sizes=tuple(less_data(course, judge, recommended, settings.shares)),
         correlations=checks.correlations(material, margins),
         agreements=tuple(checks.agreements(material, margins, judge.draws)),
         table=tuple(table),
@@ -117,13 +116,13 @@ def judge_all(course: Course, judge: Judge, choices: Sequence[Choice]) -> tuple[
     return table, unfitted
 
 
-def less_data(course: Course, fit: FitReward, judge: Judge, choice: Choice, shares: Sequence[float]) -> list[SizePoint]:
+def less_data(course: Course, judge: Judge, choice: Choice, shares: Sequence[float]) -> list[SizePoint]:
     """Reward models and orchestrator on shares of the training prompts: would more data help?"""
     names, found = course.material.names, []
     for share in shares:
         try:
-            rewards_UK = course.smaller_rewards(fit, share)
-            trials = [course.part(choice, share, seed) for seed in course.seeds]
+            rewards_UK = course.smaller_rewards(share)
+            trials = course.trials(choice, share=share)
         except ValueError as error:
             raise ValueError(f"[study] shares: {share:g} of the training prompts is too little: {error}") from error
         accuracies = {name: checks.pair_accuracy(course.material, [rewards_UK], name, judge.draws) for name in names}
@@ -138,8 +137,7 @@ def gap_report(course: Course, choice: Choice, draws: Draws) -> GapReport:
         course.material,
         course.rewards,
         course.folds,
-        course.trials(choice),
-        lambda share, seed: course.part(choice, share, seed),
+        lambda share: course.trials(choice, share=share),
         calibration=choice.calibration,
         draws=draws,
     )

@@ -1,7 +1,7 @@
 """The closed-form alignment gap as a part of the study (METHOD 9), on the responses of each prompt's overall pairs.
 
-In:  material, nested rewards (F, U, K), folds and the trial of the recommended choice, each by seed; a way to run that
-     trial on a share of the training prompts.
+In:  material, nested rewards (F, U, K) and folds, each by seed; the trials of the recommended choice on any share of
+     the training prompts.
 Out: `GapReport`; as Markdown.
 
 Gold is a response that stands as chosen in an overall pair; one that stands as rejected only is not. w*(x) is fitted to
@@ -51,8 +51,8 @@ FITTED, STAR = "constant fitted as f is", "w*(x)"
 BETAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 
-TrialWith = Callable[[float, int], Trial]
-"""(share of the training prompts, seed's number) -> the trial of the same choice, fitted on that share."""
+TrialsAt = Callable[[float], Sequence[Trial]]
+"""Share of the training prompts -> the trials of one choice fitted on that share, by seed."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,14 @@ def measure_gap(
     material: Material,
     rewards: Sequence[np.ndarray],
     folds: Sequence[np.ndarray],
-    trials: Sequence[Trial],
-    trial_with: TrialWith,
+    trials_at: TrialsAt,
     *,
     calibration: CalibrationMethod,
     draws: Draws,
     betas: Sequence[float] = BETAS,
     shares: Sequence[float] = SHARES,
 ) -> GapReport:
-    """The whole of it. `rewards` (F, U, K), `folds` (P,) and `trials` by seed; `calibration` as the trials have it."""
+    """The whole of it. `rewards` (F, U, K), `folds` (P,) by seed; `calibration` as the trials have it."""
     views = [
         fold_pools(material, rewards_FUK, fold_P, calibration)
         for rewards_FUK, fold_P in zip(rewards, folds, strict=True)
@@ -102,7 +101,7 @@ def measure_gap(
         constant=dict(zip(material.names, constant_K.tolist(), strict=True)),
         spread=spreads,
         verdict=_verdict(goes_on),
-        findings=_find(parts, folds, trials, trial_with, beta=beta, draws=draws, shares=shares) if goes_on else None,
+        findings=_find(parts, folds, trials_at, beta=beta, draws=draws, shares=shares) if goes_on else None,
     )
 
 
@@ -163,13 +162,13 @@ def _verdict(goes_on: bool) -> str:
 def _find(
     parts: Sequence[_Part],
     folds: Sequence[np.ndarray],
-    trials: Sequence[Trial],
-    trial_with: TrialWith,
+    trials_at: TrialsAt,
     *,
     beta: float,
     draws: Draws,
     shares: Sequence[float],
 ) -> GapFindings:
+    trials = trials_at(1.0)
     # The pools of all seeds in one sequence: intervals group them by prompt.
     pools = tuple(chain.from_iterable(part.stars.pools for part in parts))
     stars_QK = np.concatenate([part.stars.stars_PK for part in parts])
@@ -189,8 +188,7 @@ def _find(
     }
     trained = np.mean([[(fold_P != fold).sum() for fold in np.unique(fold_P)] for fold_P in folds])
     outcomes = {
-        round(share * trained): [_stacked([trial_with(share, seed).f_PK for seed in range(len(parts))], rows)]
-        for share in shares
+        round(share * trained): [_stacked([trial.f_PK for trial in trials_at(share)], rows)] for share in shares
     }
     checks = [
         check_pool(pool.rewards_YK, w_K, star_K, beta=beta)

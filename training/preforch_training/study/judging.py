@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from preforch_training.evaluation import explained_kl, preference_hits, shuffle_within
+from preforch_training.evaluation import explained_kl, preference_hits, shuffle_within, weighted_auroc
 from preforch_training.intervals import Interval, bootstrap, mean_interval
 from preforch_training.report_data import Draws
 from preforch_training.study.choices import Choice, Trial
@@ -142,18 +142,6 @@ class Judge:
 def hits_of(weights_NK: np.ndarray, trial: Trial) -> np.ndarray:
     """1 where the weights order a held-out pair as labelled."""
     return preference_hits(weights_NK, trial.margin_NK)
-
-
-def weighted_auroc(score_P: np.ndarray, positive_P: np.ndarray, counts_BP: np.ndarray) -> np.ndarray:
-    """AUROC of prompts that count `counts_BP` times, (B,); a half where one side is empty."""
-    order = np.argsort(score_P, kind="stable")
-    # Where a new score begins: equal scores stand on both sides of the curve by half.
-    starts = np.flatnonzero(np.diff(score_P[order], prepend=-np.inf))
-    sides = (positive_P, ~positive_P)
-    plus_BR, minus_BR = (np.add.reduceat((counts_BP * side_P)[:, order], starts, axis=1) for side_P in sides)
-    wins_B = (plus_BR * (np.cumsum(minus_BR, axis=1) - minus_BR / 2)).sum(axis=1)
-    total_B = plus_BR.sum(axis=1) * minus_BR.sum(axis=1)
-    return np.where(total_B > 0, wins_B / np.maximum(total_B, 1), 0.5)
 
 
 def best_likelihood(gain_N: np.ndarray) -> tuple[float, float]:
