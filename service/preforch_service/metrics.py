@@ -58,9 +58,15 @@ class Metrics:
         self.rejections = self._counter(
             "rejections", "Requests turned away by limits", reason=("generations", "weights", "engine", "draining")
         )
-        self.cancellations = self._counter("cancellations", "Clients that left, by what they left during", "phase")
+        self.cancellations = self._counter(
+            "cancellations",
+            "Clients that left, by what they left during",
+            phase=("reading", "waiting", "weights", "first_byte", "answer"),
+        )
         self.ready = self._gauge("ready", "1 while the gateway is ready")
-        self.control_strings = self._counter("control_strings", "Texts in which control strings were found", "action")
+        self.control_strings = self._counter(
+            "control_strings", "Texts in which control strings were found", action=("escape", "reject")
+        )
 
     def _orchestrator(self) -> None:
         self.decisions = self._counter("decisions", "Weights by where they came from", "source")

@@ -239,7 +239,7 @@ def test_a_client_that_leaves_a_stream_is_counted(bundle: Bundle) -> None:
     with running(gateway) as url:
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=HELLO | {"stream": True}) as response:
             next(response.iter_raw())
-        assert wait_until(lambda: series(gateway.metrics, "cancellations_total") == {("answer",): 1})
+        assert wait_until(lambda: series(gateway.metrics, "cancellations_total")["answer",] == 1)
     leave.set()
 
 
@@ -272,5 +272,5 @@ def test_the_phase_in_which_a_client_leaves(phase: str) -> None:
     scope: Scope = {"type": "http", "path": "/weights", "method": "POST", "headers": []}
     with pytest.raises(ClientGone):
         asyncio.run(Observer(app, metrics=metrics, access_log=None, tracing=None)(scope, receive, send))
-    assert series(metrics, "cancellations_total") == {(phase,): 1}
+    assert {left: n for left, n in series(metrics, "cancellations_total").items() if n} == {(phase,): 1}
     assert series(metrics, "requests_total") == {("other", "499"): 1}
