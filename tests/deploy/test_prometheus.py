@@ -172,7 +172,7 @@ def test_every_query_of_the_dashboard_has_an_answer_with_the_labels_that_it_show
                 found.append(f"{query.where}: {query.expression} gives {series}")
         return found
 
-    wait_until(lambda: not unanswered(), seconds=30)
+    wait_until(lambda: not unanswered(), seconds=120)
     assert unanswered() == []
 
 
