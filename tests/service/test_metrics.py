@@ -192,9 +192,9 @@ def test_series_that_alerts_watch_are_there_before_anything_happens() -> None:
 
 
 def test_limits_are_shown_beside_what_they_limit(bundle: Bundle) -> None:
-    upstream = FakeUpstream()
-    limits = {"orchestrator_deadline": 0.5, "orchestrator_queue": 7, "max_waiting": 0}
-    metrics = make_gateway(bundle, upstream=upstream, **limits).metrics
+    metrics = make_gateway(
+        bundle, upstream=FakeUpstream(), orchestrator_deadline=0.5, orchestrator_queue=7, max_waiting=0
+    ).metrics
     assert series(metrics, "orchestrator_deadline_seconds") == {(): 0.5}
     assert series(metrics, "orchestrator_queue_limit") == {(): 7}
     assert series(metrics, "admission_waiting_limit") == {(): 0}
