@@ -3,14 +3,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+DEBIAN_PACKAGES := prometheus
+DEBIAN := $(VENV)/debian
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test test-deploy lint lock clean
 
 demo: $(READY)
 	$(BIN)/preforch demo $(ARGS)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest $(ARGS)
+
+test-deploy: $(READY) $(DEBIAN)
+	PATH="$(CURDIR)/$(DEBIAN)/usr/bin:$$PATH" $(BIN)/python -m pytest -m deploy $(ARGS)
+
+# Unpacked here and not installed: that needs no root, and Debian would start Prometheus as a service.
+$(DEBIAN):
+	command -v apt-get > /dev/null || { echo "test-deploy needs apt-get for: $(DEBIAN_PACKAGES)" >&2; exit 1; }
+	rm -rf $@.new && mkdir -p $@.new
+	cd $@.new && apt-get download --quiet=2 $(DEBIAN_PACKAGES) && for deb in *.deb; do dpkg -x $$deb .; done && rm *.deb
+	mv $@.new $@
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -101,6 +101,10 @@ def build_gateway(
     reloader = Reloader(settings, bundles, readiness, metrics)
     weights = Admission("weights", running=settings.max_weights, waiting=0, metrics=metrics)
     metrics.use_bundle(bundles.current.bundle)
+    # Alerts are about shares of them.
+    metrics.orchestrator_deadline.set(settings.orchestrator_deadline)
+    metrics.orchestrator_queue_limit.set(settings.orchestrator_queue)
+    metrics.admission_waiting_limit.set(settings.max_waiting)
     return Gateway(settings, bundles, reloader, readiness, metrics, side, weights, tracing)
 
 

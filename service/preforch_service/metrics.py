@@ -2,6 +2,8 @@
 
 Labels take few values, none of them from a client: route templates, HTTP statuses, fixed words, the operator's
 upstreams, and the objectives of the bundle, whose series go when another bundle comes (`use_bundle`).
+
+Series that alerts watch are there from the start: Prometheus sees no increase in a counter that begins with 1.
 """
 
 from collections.abc import Iterator
@@ -11,7 +13,15 @@ from importlib import metadata
 
 from preforch_models.bundle import Bundle
 from preforch_models.weights import Weights
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    start_http_server,
+)
 
 DISTRIBUTION = "preference-orchestrator"
 OURS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -23,16 +33,19 @@ SIZES = tuple(float(2**power) for power in range(9))
 
 
 class Metrics:
-    """All metrics; every name starts with `preforch_`."""
+    """All metrics; every name starts with `preforch_`, apart from the `process_` ones that every program has."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._requests()
         self._orchestrator()
         self._engine()
         self.weights = WeightMetrics(self.registry)
         self.bundle = Info("preforch_bundle", "The bundle that is served", registry=self.registry)
-        self.bundle_reloads = self._counter("bundle_reloads", "Reloads of the bundle", "result")
+        self.bundle_reloads = self._counter(
+            "bundle_reloads", "Reloads of the bundle", result=("reloaded", "unchanged", "refused")
+        )
         build = Info("preforch_build", "The version of this program", registry=self.registry)
         build.info({"version": metadata.version(DISTRIBUTION)})
 
@@ -41,18 +54,36 @@ class Metrics:
         self.request_seconds = self._histogram("request_seconds", "Time to the end of the answer", ENGINES, "route")
         self.in_flight = self._gauge("requests_in_flight", "Requests being answered")
         self.admission_waiting = self._gauge("admission_waiting", "Requests that wait for admission")
-        self.rejections = self._counter("rejections", "Requests turned away by limits", "reason")
-        self.cancellations = self._counter("cancellations", "Clients that left, by what they left during", "phase")
+        self.admission_waiting_limit = self._gauge("admission_waiting_limit", "Places for requests that wait")
+        self.rejections = self._counter(
+            "rejections", "Requests turned away by limits", reason=("generations", "weights", "engine", "draining")
+        )
+        self.cancellations = self._counter(
+            "cancellations",
+            "Clients that left, by what they left during",
+            phase=("reading", "waiting", "weights", "first_byte", "answer"),
+        )
         self.ready = self._gauge("ready", "1 while the gateway is ready")
-        self.control_strings = self._counter("control_strings", "Texts in which control strings were found", "action")
+        self.control_strings = self._counter(
+            "control_strings", "Texts in which control strings were found", action=("escape", "reject")
+        )
 
     def _orchestrator(self) -> None:
         self.decisions = self._counter("decisions", "Weights by where they came from", "source")
-        self.fallbacks = self._counter("fallbacks", "Failures of the orchestrator", "reason")
+        self.fallbacks = self._counter(
+            "fallbacks", "Failures of the orchestrator", reason=("late", "overloaded", "failed")
+        )
         self.orchestrator_seconds = self._histogram(
             "orchestrator_seconds", "Time of one recommendation as its request sees it, waiting included", OURS
         )
-        self.orchestrator_queue = self._gauge("orchestrator_queue", "Texts that wait for the orchestrator")
+        self.orchestrator_deadline = self._gauge(
+            "orchestrator_deadline_seconds", "Time in which one text must have its recommendation"
+        )
+        self.orchestrator_queue = self._gauge("orchestrator_queue", "Requests that wait for the orchestrator")
+        self.orchestrator_queue_limit = self._gauge("orchestrator_queue_limit", "Requests that may wait for it")
+        self.confidence = self._histogram(
+            "recommendation_confidence", "How sure the orchestrator was of its recommendations", SHARES
+        )
         self.orchestrator_batch_size = self._histogram(
             "orchestrator_batch_size", "Texts that the orchestrator read at once", SIZES
         )
@@ -71,10 +102,17 @@ class Metrics:
         self.engine_starts = self._counter("engine_starts", "Starts of the engine")
         self.upstream_up = self._gauge("upstream_up", "1 while the upstream is healthy", "upstream")
         self.upstream_in_flight = self._gauge("upstream_in_flight", "Requests that an upstream answers", "upstream")
-        self.upstream_failures = self._counter("upstream_failures", "Failed requests to upstreams", "reason")
+        self.upstream_failures = self._counter(
+            "upstream_failures", "Failed requests to upstreams", reason=("unreachable", "broken", "late", "status")
+        )
 
-    def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(f"preforch_{name}", says, labels, registry=self.registry)
+    def _counter(self, name: str, says: str, *labels: str, **known: tuple[str, ...]) -> Counter:
+        """`known`: a label, and all values that it takes."""
+        counter = Counter(f"preforch_{name}", says, (*labels, *known), registry=self.registry)
+        for values in known.values():
+            for value in values:
+                counter.labels(value)
+        return counter
 
     def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
         return Gauge(f"preforch_{name}", says, labels, registry=self.registry)

@@ -146,7 +146,10 @@ class Weigher:
             decisions = [self._merge(answer, asked, reason) for answer in recommended]
         for decision in decisions:
             self._metrics.decisions.labels(decision.source).inc()
-            raw = None if decision.recommended is None else decision.recommended.weights
+            raw = None
+            if decision.recommended is not None:
+                raw = decision.recommended.weights
+                self._metrics.confidence.observe(decision.recommended.confidence)
             self._metrics.weights.observe(decision.bundle, announced=decision.weights, recommended=raw)
         return decisions
 
