@@ -156,6 +156,14 @@ def test_an_address_that_is_none_is_exit_code_2(capsys: pytest.CaptureFixture[st
     assert "must look like http://host:port" in capsys.readouterr().err
 
 
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """What comes up to these bytes."""
+    received = b""
+    while not received.endswith(end):
+        received += connection.recv(65536)
+    return received
+
+
 def test_an_interrupt_is_exit_code_130() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -163,6 +171,8 @@ def test_an_interrupt_is_exit_code_130() -> None:
             [sys.executable, "-m", "preforch_cli.main", "weights", "Hello", "--url", url], stderr=subprocess.PIPE
         ) as process:
             connection, _ = silent.accept()
+            # From then on it waits for the answer.
+            assert b"Hello" in read_until(connection, b"}")
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
             connection.close()
