@@ -171,11 +171,11 @@ def test_an_interrupt_is_exit_code_130() -> None:
             [sys.executable, "-m", "preforch_cli.main", "weights", "Hello", "--url", url], stderr=subprocess.PIPE
         ) as process:
             connection, _ = silent.accept()
-            # From then on it waits for the answer.
-            assert b"Hello" in read_until(connection, b"}")
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
-            connection.close()
+            with connection:
+                # From then on it waits for the answer.
+                assert b"Hello" in read_until(connection, b"}")
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"")
 
 
