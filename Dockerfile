@@ -37,7 +37,8 @@ LABEL org.opencontainers.image.title="Preference Orchestrator" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0"
-ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# ONNX Runtime and vLLM report what they do to their makers unless they are told not to.
+ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1
 WORKDIR /data
 USER 10001:10001
 STOPSIGNAL SIGTERM
@@ -53,8 +54,13 @@ ENTRYPOINT ["preforch", "serve"]
 FROM gateway-base AS gateway-gpu
 COPY --from=gateway-gpu-build /app /app
 
-# Writes below /data, where runs are mounted, and /tmp. vLLM compiles kernels with the C compiler.
+# Writes below /data, where runs are mounted, and /tmp. vLLM compiles kernels as it starts, with the C compiler.
 FROM program AS training
+USER 0:0
+# Not pinned, because Debian's mirrors drop a version as soon as there is a newer one.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 COPY --from=training-build /app /app
 ENV HOME=/tmp
 ENTRYPOINT ["preforch", "train"]

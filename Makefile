@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 # What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, and npm packages.
-DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus
+DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux
 NPM_PACKAGES :=
 NPM := $(VENV)/npm
 TOOLS := $(VENV)/.tools

@@ -138,6 +138,7 @@ def serve(settings: ServeSettings) -> int:
     """Serve until a signal comes. Returns the exit code."""
     bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
+    card, policy = loaded or (None, None)
     check_distributions(installed_distributions())
     metrics = Metrics()
     bundles = InForce(load_bundle(settings, bundle, metrics))
@@ -146,11 +147,11 @@ def serve(settings: ServeSettings) -> int:
         listening(settings) as sock,
         exposed(metrics, host=settings.metrics_host, port=settings.metrics_at),
         traced(settings) as tracing,
-        private_folder() as folder,
+        # Without an engine of its own, a gateway writes nothing anywhere.
+        private_folder() if policy else contextlib.nullcontext() as folder,
     ):
-        card, policy = loaded or (None, None)
-        engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
-        # uvicorn's choice, as if it ran by itself: uvloop where that is installed (vLLM brings it).
+        engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy and folder else None
+        # uvicorn's choice, as if it ran by itself: uvloop.
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             return runner.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
 
