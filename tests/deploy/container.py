@@ -1,6 +1,7 @@
 """Runs an image (image.py) as `docker run --read-only --cap-drop ALL` does, in a network of its own.
 
-In:  an image, the command's arguments, mounts. Out: a `Container`, which runs commands inside and is stopped by its signal.
+In:  an image, the command's arguments, mounts.
+Out: a `Container`, which runs commands inside and is stopped by its signal.
 """
 
 import json

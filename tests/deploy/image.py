@@ -1,11 +1,11 @@
 """Builds a target of the Dockerfile where there is no container engine.
 
-In:  the Dockerfile, .dockerignore, the checkout. Out: an `Image`: the folders that its instructions made, and what they say
-     of starting it.
+In:  the Dockerfile, .dockerignore, the checkout.
+Out: an `Image`: the folders that its instructions made, and what they say of starting it.
 
 Instructions are carried out in order, on a copy of exactly what the build context would hold. RUN runs in a bubblewrap
-sandbox (sandbox.py): this machine's files, read-only, stand in for the base image, and the folders that the stage has made
-lie where the Dockerfile has them. An instruction or option that is not known here is an error, so that none is passed over.
+sandbox (sandbox.py): this machine's files, read-only, stand in for the base image, and the folders that the stage has
+made lie where the Dockerfile has them. An instruction that is not known here is an error, so that none is passed over.
 """
 
 import json

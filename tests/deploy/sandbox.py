@@ -2,9 +2,9 @@
 
 In:  a command, and folders by the path at which it sees them. Out: the command line that runs it.
 
-The root file system has this machine's programs, read-only, and those folders. A build (`root`) sees all of this machine,
-may make further top-level folders, has a /tmp and this machine's network; anything else has none of these: its network is
-its own, or that of the process `network_of`.
+The root file system has this machine's programs, read-only, and those folders. A build (`root`) sees all of this
+machine, may make further top-level folders, has a /tmp and this machine's network; anything else has none of these: its
+network is its own, or that of the process `network_of`.
 """
 
 import os
