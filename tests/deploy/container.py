@@ -84,15 +84,19 @@ def running(
     *,
     mounts: Mapping[str, Path],
     log: Path,
+    writable: Mapping[str, Path] | None = None,
+    scratch: Sequence[str] = (),
     network_of: Container | None = None,
 ) -> Iterator[Container]:
-    """A container from start to end. `mounts` are read-only."""
+    """A container from start to end. `mounts` are read-only, `scratch` are folders in memory."""
     command = sandboxed(
         [*image.entrypoint, *arguments],
         environment=image.environment,
         workdir=image.workdir,
         user=image.user,
         readonly=_folders(image, mounts),
+        writable=writable,
+        scratch=scratch,
         network_of=network_of.process.pid if network_of else None,
     )
     with log.open("wb") as output:

@@ -39,12 +39,14 @@ def sandboxed(
     root: Path | None = None,
     writable: Mapping[str, Path] | None = None,
     readonly: Mapping[str, Path] | None = None,
+    scratch: Iterable[str] = (),
     network_of: int | None = None,
 ) -> list[str]:
-    """The bwrap command line. It leaves empty entries in `root`, which `top_level` names."""
+    """The bwrap command line. It leaves empty entries in `root`, which `top_level` names. `scratch`: tmpfs."""
     uid, _, gid = user.partition(":")
-    folders = [("--bind", path, place) for place, path in (writable or {}).items()]
+    folders: list[tuple[str, Path | None, str]] = [("--bind", path, place) for place, path in (writable or {}).items()]
     folders += [("--ro-bind", path, place) for place, path in (readonly or {}).items()]
+    folders += [("--tmpfs", None, place) for place in scratch]
     network = [] if root or network_of is not None else ["--unshare-net"]
     closed = [] if root else ["--remount-ro", "/"]
     enter = [] if network_of is None else ["nsenter", "--target", str(network_of), "--net", "--"]
@@ -53,7 +55,12 @@ def sandboxed(
         *("bwrap", "--unshare-user", "--uid", uid, "--gid", gid or uid, "--unshare-ipc", *network, "--die-with-parent"),
         *("--cap-drop", "ALL", "--clearenv", *(["--bind", str(root), "/", "--tmpfs", "/tmp"] if root else [])),
         *(*_machine(top_level() if root else programs()), "--proc", "/proc", "--dev", "/dev"),
-        *(word for kind, path, place in sorted(folders, key=lambda item: item[2]) for word in (kind, str(path), place)),
+        # A folder comes before what is mounted in it.
+        *(
+            word
+            for kind, path, place in sorted(folders, key=lambda item: item[2])
+            for word in (kind, *([str(path)] if path else []), place)
+        ),
         *(*closed, "--chdir", workdir),
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         *command,
