@@ -10,7 +10,7 @@ NPM_PACKAGES :=
 NPM := $(VENV)/npm
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test test-deploy lint lock clean
+.PHONY: demo test test-deploy lint lock licences clean
 
 demo: $(READY)
 	$(BIN)/preforch demo $(ARGS)
@@ -56,6 +56,9 @@ lock:
 	uv pip compile pyproject.toml --no-config --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    --no-header --no-annotate --output-file requirements-gpu.lock \
 	    --extra training --extra service-gpu --extra vllm
+
+licences: $(READY)
+	$(BIN)/python tests/deploy/licences.py > docs/licences.md
 
 clean:
 	rm -rf $(VENV)

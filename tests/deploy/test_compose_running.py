@@ -113,7 +113,7 @@ def started(
             network_of=first,
         ) as second,
     ):
-        assert first.healthy(image.healthcheck, seconds=180), first.said() + second.said()[-4000:]
+        assert first.healthy(image.healthcheck, seconds=400), first.said() + second.said()[-4000:]
         yield Started(first, second, arguments)
 
 
