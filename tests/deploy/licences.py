@@ -82,7 +82,8 @@ def licences(names: list[str]) -> dict[str, str]:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = {canonicalize_name(row["Name"]): " ".join(row["License"].split()) for row in json.loads(done.stdout)}
-    found |= {name: text for name, text in FROM_THEIR_FILES.items() if found.get(name) == "UNKNOWN"}
+    files = {canonicalize_name(name): text for name, text in FROM_THEIR_FILES.items()}
+    found |= {name: text for name, text in files.items() if found.get(name) == "UNKNOWN"}
     missing = [name for name in names if canonicalize_name(name) not in found]
     if missing:
         raise ValueError(f"not installed, so their licence is unknown: {missing}; run `make test-deploy` first")
