@@ -32,8 +32,8 @@ class Kubelet:
 
     def here(self, each: Manifest, text: str) -> str:
         """Text of a container with its mount paths, and names of the cluster, as they are here."""
-        folders = {mount["mountPath"]: str(self.volumes[mount["name"]]) for mount in each["volumeMounts"]}
-        paths = "|".join(re.escape(path) for path in sorted(folders, key=len, reverse=True))
+        folders = {mount["mountPath"]: str(self.volumes[mount["name"]]) for mount in each.get("volumeMounts", [])}
+        paths = "|".join(re.escape(path) for path in sorted(folders, key=len, reverse=True)) or "(?!)"
         # In one go, for the folders here may hold such a path themselves; and whole names alone.
         text = re.sub(rf"(?<![\w./-])({paths})(?![\w.-])", lambda match: folders[match[1]], text)
         for name, address in self.names.items():

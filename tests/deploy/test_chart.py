@@ -8,8 +8,22 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from chart import CHART, ROOT, Manifest, container, containers, merged, named, notes, of_kind, pods, read_values
-from chart import render, schema, value_sets
+from chart import (
+    CHART,
+    ROOT,
+    Manifest,
+    container,
+    containers,
+    merged,
+    named,
+    notes,
+    of_kind,
+    pods,
+    read_values,
+    render,
+    schema,
+    value_sets,
+)
 from helm_python.chart import lint
 from preforch_service.server import LAST_WORDS
 
@@ -131,7 +145,8 @@ def test_every_container_is_probed_by_what_its_probe_is_for(name: str) -> None:
 
 
 def matches(selector: dict[str, str], pod: Manifest) -> bool:
-    return selector.items() <= pod["metadata"]["labels"].items()
+    labels: dict[str, str] = pod["metadata"]["labels"]
+    return selector.items() <= labels.items()
 
 
 @each_value_set
@@ -155,9 +170,7 @@ def test_selectors_find_exactly_the_pods_that_they_mean(name: str) -> None:
 @each_value_set
 def test_named_ports_exist(name: str) -> None:
     manifests = render(read_values(name))
-    known = {
-        port["name"] for pod in pods(manifests) for each in containers(pod) for port in each.get("ports", [])
-    }
+    known = {port["name"] for pod in pods(manifests) for each in containers(pod) for port in each.get("ports", [])}
     used = {port["targetPort"] for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]}
     policies = [rule for policy in of_kind(manifests, "NetworkPolicy") for rule in policy["spec"]["ingress"]]
     used |= {port["port"] for rule in policies for port in rule["ports"]}

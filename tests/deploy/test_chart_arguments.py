@@ -107,8 +107,9 @@ def test_the_engines_arguments_are_made_as_the_values_say(name: str, made: dict[
     assert given.port == values["engine"]["port"]
     assert given.host == ("127.0.0.1" if values["mode"] == "allInOne" else values["bindAddress"])
     assert f"--shutdown-timeout={values['drainSeconds']}" in given.engine_args
-    assert given.engine_args[-len(values["engine"]["extraArgs"]) or len(given.engine_args) :] == (
-        values["engine"]["extraArgs"]
+    assert (
+        given.engine_args[-len(values["engine"]["extraArgs"]) or len(given.engine_args) :]
+        == (values["engine"]["extraArgs"])
     )
     gpus = 1 if given.cpu else values["engine"]["gpu"]["count"]
     assert (f"--tensor-parallel-size={gpus}" in given.engine_args) == (gpus > 1)
@@ -165,6 +166,8 @@ def test_the_hub_tool_of_the_image_knows_the_options_of_the_chart() -> None:
 
 
 def container_script(name: str, kind: str) -> str:
-    deployment = next(d for d in of_kind(render(read_values(name)), "Deployment") if d["metadata"]["name"].endswith("engine"))
+    deployment = next(
+        d for d in of_kind(render(read_values(name)), "Deployment") if d["metadata"]["name"].endswith("engine")
+    )
     script: str = container(deployment["spec"]["template"], kind)["args"][0]
     return script

@@ -1,4 +1,4 @@
-"""What the chart renders is started here: the gateway and a real vLLM, with the rendered commands, mounts and probes."""
+"""What the chart renders is started here: gateway and real vLLM, with the rendered commands, mounts and probes."""
 
 import json
 import shutil
@@ -79,12 +79,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     tiny.write_policy(volumes["policy"] / "wic", bundle.info.context, max_model_len=2048)
     key = new_key()
     (volumes["api-keys"] / "keys.toml").write_text(entry("alice", key), encoding="utf-8")
+    port = free_port()
     values: Values = {
         "drainSeconds": DRAIN,
+        # The Service passes its port on to that of the pods; here both are one.
+        "service": {"port": port},
         "auth": {"secretName": "keys"},
         "bundle": {"path": "monday", "pvc": {"claimName": "bundles"}},
         "policy": {"path": "wic", "pvc": {"claimName": "policies"}},
-        "gateway": {"port": free_port(), "metricsPort": free_port(), "allowedHosts": ["pro.example"]},
+        "gateway": {"port": port, "metricsPort": free_port(), "allowedHosts": ["pro.example"]},
         "engine": {"accelerator": "cpu", "port": free_port()},
     }
     return Cluster(volumes, key, values)
@@ -121,7 +124,7 @@ def gateway(cluster: Cluster, engine: Engine, mode: str, log: Path) -> Iterator[
 
 def grace(pod: Manifest) -> int:
     """Seconds from SIGTERM to SIGKILL: the grace period runs from the beginning of preStop."""
-    pauses = {each["lifecycle"]["preStop"]["sleep"]["seconds"] for each in pod["spec"]["containers"]}
+    pauses = {int(each["lifecycle"]["preStop"]["sleep"]["seconds"]) for each in pod["spec"]["containers"]}
     return int(pod["spec"]["terminationGracePeriodSeconds"]) - max(pauses)
 
 
@@ -143,6 +146,7 @@ def test_a_split_installation_serves_and_drains(cluster: Cluster, engine: Engine
         assert cluster.post(CHAT, Authorization="Bearer wrong").status_code == 401
         metrics = httpx.get(f"http://127.0.0.1:{kubelet.port('gateway', 'metrics')}/metrics").text
         assert "preforch_ready 1.0" in metrics
+        assert "ready" in cluster.kubelet("split", "-test").run("ready"), "the pod of helm test"
         drains(cluster, [process], within=grace(kubelet.pod))
 
 

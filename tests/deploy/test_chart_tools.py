@@ -1,15 +1,14 @@
 """The chart under tools besides Python: Helm's command, the schemas of custom resources, a scan of policies.
 
-The published schemas of ServiceMonitor, PodMonitor, PrometheusRule, ScaledObject and HTTPRoute come from the npm packages
-@kubernetes-models/*, which are generated from the projects' CRDs: TypeScript's types know every field (and refuse
-others), `validate()` knows patterns, limits and words.
+The published schemas of ServiceMonitor, PodMonitor, PrometheusRule, ScaledObject and HTTPRoute come from the npm
+packages @kubernetes-models/*, which are generated from the projects' CRDs: TypeScript's types know every field (and
+refuse others), `validate()` knows patterns, limits and words.
 """
 
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def tool(name: str) -> Path:
     return Path(found)
 
 
-def run(*command: str | Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(*command: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300)
 
 
@@ -90,8 +89,8 @@ def test_a_command_of_the_guide_renders(command: str, tmp_path: Path) -> None:
     for name in ("helm", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     for block in blocks("yaml"):
-        if name := re.match(r"# ([\w-]+\.yaml)\n", block):
-            (tmp_path / name[1]).write_text(block, encoding="utf-8")
+        if title := re.match(r"# ([\w-]+\.yaml)\n", block):
+            (tmp_path / title[1]).write_text(block, encoding="utf-8")
     words = re.sub(r"^helm (install|upgrade( --install)?)", "helm template", command).split()
     done = run(tool("helm"), *words[1:], "--kube-version", NEWEST, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -115,7 +114,7 @@ def check_custom(manifests: list[Manifest], folder: Path) -> str:
     (folder / "node_modules").symlink_to(compiler.parent.parent)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "check.ts").write_text(typescript(manifests), encoding="utf-8")
-    options = ["--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "--types", ""]
+    options = ["--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022"]
     compiled = run(compiler, *options, "check.ts", folder=folder)
     if compiled.returncode != 0:
         return compiled.stdout
@@ -140,9 +139,9 @@ def test_custom_resources_are_those_of_their_projects(tmp_path: Path) -> None:
     ("kind", "place", "wrong", "said"),
     [
         ("ScaledObject", "spec", {"minReplicaCont": 1}, "minReplicaCont"),
-        ("ScaledObject", "spec", {"maxReplicaCount": "4"}, "maxReplicaCount"),
+        ("ScaledObject", "spec", {"maxReplicaCount": "4"}, "'string' is not assignable to type 'number'"),
         ("HTTPRoute", "spec", {"hostnames": ["No Host"]}, "hostnames/0"),
-        ("ServiceMonitor", "spec", {"selector": None}, "selector"),
+        ("ServiceMonitor", "spec", {"selector": None}, "ILabelSelector"),
     ],
 )
 def test_a_wrong_custom_resource_fails(kind: str, place: str, wrong: Manifest, said: str, tmp_path: Path) -> None:
@@ -158,7 +157,7 @@ def skipped() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, str]]]:
+def findings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """What checkov finds in all rendered manifests, the skipped checks included."""
     folder = tmp_path_factory.mktemp("manifests")
     for name in value_sets():
@@ -167,7 +166,8 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str
     done = run(tool("checkov"), "--directory", folder, *options)
     report = json.loads(done.stdout)
     assert report["summary"]["passed"] > 1000
-    yield report["results"]["failed_checks"]
+    failed: list[dict[str, str]] = report["results"]["failed_checks"]
+    return failed
 
 
 def test_the_policy_scan_finds_nothing_without_a_reason(findings: list[dict[str, str]]) -> None:
