@@ -10,7 +10,7 @@ import tiny
 from chart import container, merged, of_kind, read_values, render, value_sets
 from preforch_models.bundle import read_bundle
 from preforch_models.policy_card import PolicyCard, read_policy_card
-from preforch_service import cli, engine_arguments
+from preforch_service import cli, engine_args
 from preforch_service.engine import EngineCommand
 from preforch_service.keys import ApiKey, Keys, digest_of
 from preforch_service.metrics import Metrics
@@ -94,13 +94,13 @@ def test_the_gateway_asks_the_engines_service() -> None:
 
 def engine_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(exit_on_error=False)
-    engine_arguments.add_arguments(parser)
+    engine_args.add_arguments(parser)
     return parser
 
 
-@pytest.mark.parametrize(("name", "made"), all_containers("engine-arguments"))
+@pytest.mark.parametrize(("name", "made"), all_containers("engine-args"))
 def test_the_engines_arguments_are_made_as_the_values_say(name: str, made: dict[str, Any]) -> None:
-    assert made["command"] == ["preforch", "engine-arguments"]
+    assert made["command"] == ["preforch", "engine-args"]
     given = engine_parser().parse_args(made["args"])
     values = merged(name)
     assert given.cpu == (values["engine"]["accelerator"] == "cpu")
@@ -131,12 +131,12 @@ def command_of(run: Path, card: PolicyCard, *, cpu: bool) -> EngineCommand:
     return EngineCommand(run, card, "tiny", (), {}, cpu=cpu)
 
 
-def test_engine_arguments_are_those_that_preforch_serve_gives_its_own_engine(
+def test_engine_args_are_those_that_preforch_serve_gives_its_own_engine(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy, output = run_folder / "policy" / "wic" / "round-0", tmp_path / "arguments.json"
     given = ["--policy", str(policy), "--cpu", "--engine-arg=--seed=7", "--output", str(output), "--port", "8111"]
-    assert engine_arguments.run(engine_parser().parse_args([str(run_folder / "bundle"), *given])) == 0
+    assert engine_args.run(engine_parser().parse_args([str(run_folder / "bundle"), *given])) == 0
     made = json.loads(output.read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out) == made
 
@@ -150,11 +150,11 @@ def test_engine_arguments_are_those_that_preforch_serve_gives_its_own_engine(
     assert made == expected
 
 
-def test_engine_arguments_refuses_a_policy_that_is_not_of_the_bundle(run_folder: Path, tmp_path: Path) -> None:
+def test_engine_args_refuses_a_policy_that_is_not_of_the_bundle(run_folder: Path, tmp_path: Path) -> None:
     other = tiny.write_bundle(tmp_path / "bundle", encoding="levels")
     arguments = [str(other), "--policy", str(run_folder / "policy" / "wic" / "round-0")]
     with pytest.raises(ValueError, match="do not belong together"):
-        engine_arguments.run(engine_parser().parse_args(arguments))
+        engine_args.run(engine_parser().parse_args(arguments))
 
 
 def test_the_hub_tool_of_the_image_knows_the_options_of_the_chart() -> None:

@@ -105,7 +105,7 @@ class Engine:
 def engine(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     kubelet = cluster.kubelet("allInOne")
     log = tmp_path_factory.mktemp("engine") / "log"
-    arguments = json.loads(kubelet.run("engine-arguments"))
+    arguments = json.loads(kubelet.run("engine-args"))
     assert json.loads((cluster.volumes["engine"] / "arguments.json").read_text(encoding="utf-8")) == arguments
     with kubelet.running("engine", log) as process:
         yield Engine(process, log)
@@ -184,7 +184,7 @@ def test_the_split_engine_differs_by_its_address_alone(cluster: Cluster, tmp_pat
     made = {}
     for mode, end in (("allInOne", "-gateway"), ("split", "-engine")):
         kubelet = cluster.kubelet(mode, end)
-        made[mode] = json.loads(kubelet.run("engine-arguments"))
+        made[mode] = json.loads(kubelet.run("engine-args"))
         one = container(kubelet.pod, "engine")
         assert one["command"] == ["python3", "-c"]
     place = made["split"].index("--host")
