@@ -3,10 +3,10 @@
 {{/* Makes vLLM's arguments from bundle and policy, so that they are those of `preforch serve`; verifies both on the way. */}}
 {{- define "preforch.engine.argumentsContainer" -}}
 {{- $gateway := .Values.gateway -}}
-- name: engine-arguments
+- name: engine-args
   image: {{ include "preforch.image" (dict "root" . "image" $gateway.image) }}
   imagePullPolicy: {{ $gateway.image.pullPolicy }}
-  command: [preforch, engine-arguments]
+  command: [preforch, engine-args]
   args:
     - {{ include "preforch.artifact.folder" (dict "root" . "name" "bundle") }}
     - "--policy={{ include "preforch.artifact.folder" (dict "root" . "name" "policy") }}"

@@ -1,4 +1,4 @@
-"""`preforch engine-arguments BUNDLE --policy FOLDER`: for a vLLM server that somebody else starts (Kubernetes).
+"""`preforch engine-args BUNDLE --policy FOLDER`: for a vLLM server that somebody else starts (Kubernetes).
 
 In:  a bundle and its policy; both are verified, and refused where they do not belong together.
 Out: a JSON list, the arguments of Python that `preforch serve` would give a vLLM child of its own, but with the address
@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> int:
     except ValidationError as error:
         raise ValueError(explain(error)) from error
     listen = ("--host", args.host, "--port", str(args.port))
-    arguments = json.dumps(engine_arguments(settings, listen=listen, cpu=args.cpu), indent=1)
+    arguments = json.dumps(arguments_for(settings, listen=listen, cpu=args.cpu), indent=1)
     print(arguments)
     if args.output is not None:
         args.output.write_text(arguments, encoding="utf-8")
     return 0
 
 
-def engine_arguments(settings: ServeSettings, *, listen: tuple[str, ...], cpu: bool) -> list[str]:
+def arguments_for(settings: ServeSettings, *, listen: tuple[str, ...], cpu: bool) -> list[str]:
     """Python's arguments for the engine. Raises ArtifactError where bundle and policy are not whole or do not match."""
     bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
