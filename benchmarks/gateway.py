@@ -116,35 +116,35 @@ def started(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
     weights = announced(bundle.info.fallback, bundle.info)[0]
     with contextlib.ExitStack() as stack:
         cores = [] if options.engine_core is None else [options.engine_core]
-        engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, cores, folder))
+        engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, folder, cores=cores))
         if cores:
-            leave_alone(cores, engine)
+            leave_alone(cores)
         proxies = [stack.enter_context(start_proxy(kind, engine, folder)) for kind in options.proxies]
         gateway = stack.enter_context(start_gateway(bundle, policy, engine, options.gateway_args, folder))
         yield Bench(engine, proxies, gateway, card.name, weights)
 
 
 def start_engine(
-    policy: Path, card: PolicyCard, weights: Weights, extra: Sequence[str], cores: Sequence[int], folder: Path
+    policy: Path, card: PolicyCard, weights: Weights, extra: Sequence[str], folder: Path, *, cores: Sequence[int] = ()
 ) -> contextlib.AbstractContextManager[Server]:
     """vLLM as `preforch serve` starts it, but on TCP, and without the prefix cache: seen prompts would profit twice."""
     bound = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))} if cores else {}
     port = free_port()
-    ours = ("--uds", "", "--host", "127.0.0.1", "--port", str(port), "--no-enable-prefix-caching")
     command = EngineCommand(
         policy=policy.resolve(),
         card=card,
         model=card.name,
-        socket=folder / "unused",
+        listen=("--host", "127.0.0.1", "--port", str(port)),
         fallback=weights,
         cpu=True,
-        extra=(*ours, *extra),
+        extra=("--no-enable-prefix-caching", *extra),
     )
     environment = {**command.environment(), **bound}
-    return running("engine", command.arguments(), port=port, folder=folder, environment=environment)
+    words = [sys.executable, *command.arguments()]
+    return running("engine", words, port=port, folder=folder, environment=environment)
 
 
-def leave_alone(cores: Sequence[int], engine: Server) -> None:
+def leave_alone(cores: Sequence[int]) -> None:
     """Move everything off these cores but the engine's worker, which is bound to them: this process, what it starts
     from now on, the load generator, and the engine's own API server and scheduler."""
     others = sorted(os.sched_getaffinity(0) - set(cores))

@@ -41,6 +41,9 @@ COMMANDS = {
     ),
     "serve": Command("serve weights and answers over HTTP", "preforch_service.cli", extras="service"),
     "keygen": Command("make an API key for a gateway", "preforch_service.keygen", extras="service"),
+    "engine-args": Command(
+        "print the arguments of a vLLM that runs apart", "preforch_service.engine_args", extras="service"
+    ),
     "demo": Command(
         "train everything on the built-in demo world and serve it",
         "preforch_training.cli",

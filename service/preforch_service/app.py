@@ -13,6 +13,7 @@ from preforch_service.edge import Edge
 from preforch_service.errors import ApiError, error_response, from_status
 from preforch_service.gateway import Gateway
 from preforch_service.logs import AccessLog
+from preforch_service.metrics import DISTRIBUTION
 from preforch_service.observer import Observer
 from preforch_service.openapi import complete
 from preforch_service.routes_admin import admin_router
@@ -61,7 +62,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(
         title="Preference Orchestrator",
         description="Recommends weights for objectives, and lets a language model answer accordingly.",
-        version=metadata.version("preference-orchestrator"),
+        version=metadata.version(DISTRIBUTION),
         generate_unique_id_function=operation_id,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

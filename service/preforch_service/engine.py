@@ -51,37 +51,41 @@ def private_folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class EngineCommand:
-    """What to start. `extra` comes last, so that it can override anything. `cpu`: vLLM is the CPU build."""
+    """What to start. `extra` comes last, so that it can override anything. `cpu`: vLLM is the CPU build.
+
+    `listen`: vLLM's arguments that say where, `--uds SOCKET` or `--host HOST --port PORT`.
+    """
 
     policy: Path
     card: PolicyCard
     model: str
-    socket: Path
+    listen: tuple[str, ...]
     fallback: Weights
     cpu: bool
     extra: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
-        """The command line. An engine of ours never generates without weights: the fallback is its default."""
+        """Python's arguments. An engine of ours never generates without weights: the fallback is its default."""
         # vLLM 0.32 on a CPU fails on a seeded request whose prefill is split into chunks.
         tokens = str(max(2048, self.card.max_model_len))
         whole = ["--no-enable-chunked-prefill", "--max-num-batched-tokens", tokens]
         device = ["--dtype", "float32", "--enforce-eager", *whole] if self.cpu else ["--dtype", "auto"]
         return [
-            *(sys.executable, "-m", SERVER, "--model", str(self.policy), "--uds", str(self.socket)),
+            *("-m", SERVER, "--model", str(self.policy), *self.listen),
             *("--served-model-name", self.model, "--max-model-len", str(self.card.max_model_len)),
             *("--default-chat-template-kwargs", json.dumps({"weights": self.fallback})),
             *("--disable-uvicorn-access-log", *device, *self.extra),
         ]
 
-    def environment(self) -> dict[str, str]:
-        """The environment: no telemetry, no keys, no model hub for a local folder, and pooled connections stay open."""
+    def variables(self) -> dict[str, str]:
+        """Variables of ours: no telemetry, no model hub for a local folder, and pooled connections stay open."""
         ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60"}
-        return (
-            ours
-            | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {})
-            | {name: value for name, value in os.environ.items() if name not in (KEYS_VARIABLE, ADMIN_VARIABLE)}
-        )
+        return ours | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {})
+
+    def environment(self) -> dict[str, str]:
+        """The whole environment: the operator's beats ours, and no keys are in it."""
+        theirs = {name: value for name, value in os.environ.items() if name not in (KEYS_VARIABLE, ADMIN_VARIABLE)}
+        return self.variables() | theirs
 
 
 @dataclass

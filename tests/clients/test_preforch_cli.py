@@ -32,11 +32,12 @@ def unused_url() -> str:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_help_lists_all_commands_with_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_all_commands_with_what_they_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    # argparse breaks the line behind a long name.
+    text = " ".join(capsys.readouterr().out.split())
     for name, command in COMMANDS.items():
-        assert any(line.split()[:1] == [name] and line.endswith(command.summary) for line in lines)
+        assert f" {name} {command.summary}" in text
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,8 +108,8 @@ class Arena:
 def engine(policy: Path, card: PolicyCard, folder: Path) -> Iterator[Path]:
     """A vLLM server for a policy; gives its socket."""
     socket = folder / "engine.sock"
-    command = EngineCommand(policy, card, "tiny", socket, dict(RECOMMENDED), cpu=True)
-    launch = [sys.executable, "-m", LAUNCHER, str(os.getpid()), *command.arguments()]
+    command = EngineCommand(policy, card, "tiny", ("--uds", str(socket)), dict(RECOMMENDED), cpu=True)
+    launch = [sys.executable, "-m", LAUNCHER, str(os.getpid()), sys.executable, *command.arguments()]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(launch, env=command.environment(), stdout=log, stderr=log) as process,

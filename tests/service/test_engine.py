@@ -102,7 +102,7 @@ def test_the_command_gives_the_engine_default_weights_and_lets_the_operator_over
     policy = run_folder / "policy" / "wic" / "round-0"
     card: PolicyCard = read_policy_card(policy)
     fallback = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
-    command = EngineCommand(policy, card, "tiny", Path("s"), fallback, cpu=True, extra=("--max-model-len", "64"))
+    command = EngineCommand(policy, card, "tiny", ("--uds", "s"), fallback, cpu=True, extra=("--max-model-len", "64"))
     arguments = command.arguments()
     assert arguments[arguments.index("--default-chat-template-kwargs") + 1] == (
         '{"weights": {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}}'

@@ -6,9 +6,12 @@ Heavy modules are imported when a command runs, so that `--help` is quick.
 import argparse
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 DEMO_CONFIG = Path("training/configs/demo.toml")
+# Where the wheel puts the same files, below the environment.
+INSTALLED_CONFIGS = Path("share/preference-orchestrator/configs")
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +40,9 @@ def run_train(args: argparse.Namespace) -> int:
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """`preforch demo [--no-serve] [--port N] [--set ...]`."""
-    parser.add_argument("--config", type=Path, default=DEMO_CONFIG, help=f"default: {DEMO_CONFIG}")
+    installed = Path(sysconfig.get_path("data")) / INSTALLED_CONFIGS / DEMO_CONFIG.name
+    config = DEMO_CONFIG if DEMO_CONFIG.is_file() else installed
+    parser.add_argument("--config", type=Path, default=config, help=f"default: {config}")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--port", type=int, default=8000, help="where the gateway listens, default 8000")
     parser.add_argument("--no-serve", action="store_true", help="stop the service after the answers and exit")
