@@ -65,7 +65,8 @@ lock:
 	    --extra training --extra service-gpu --extra vllm
 
 licences: $(READY)
-	$(BIN)/python tests/deploy/licences.py > docs/licences.md
+	$(BIN)/python tests/deploy/licences.py > docs/licences.md.new
+	mv docs/licences.md.new docs/licences.md
 
 clean:
 	rm -rf $(VENV)

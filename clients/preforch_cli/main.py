@@ -31,6 +31,9 @@ class Command:
     extras: str = "client"
 
 
+QUIET = {"ORT_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
+"""ONNX Runtime (when it is imported) and vLLM report to their makers unless told otherwise."""
+
 COMMANDS = {
     "train": Command(
         "learn rewards, orchestrator and policy, as a config file says",
@@ -66,6 +69,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns the exit code; raises nothing but what PREFORCH_TRACEBACK asks for."""
     arguments = sys.argv[1:] if argv is None else argv
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     try:
         return _run(arguments)
     except SystemExit as stop:  # argparse, after printing help or what is wrong

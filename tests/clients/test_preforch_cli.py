@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from preforch_cli.main import COMMANDS, main
@@ -157,6 +158,18 @@ def test_an_address_that_is_none_is_exit_code_2(capsys: pytest.CaptureFixture[st
     assert "must look like http://host:port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", [None, "0"])
+def test_no_usage_is_reported_unless_asked_for(given: str | None) -> None:
+    script = "import os, sys; from preforch_cli.main import main; main(['--help']); "
+    script += "print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['VLLM_NO_USAGE_STATS'], file=sys.stderr)"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"ORT_DISABLE_TELEMETRY": given} if given else {}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.split()[0] == (given or "1")
+
+
 def read_until(connection: socket.socket, end: bytes) -> bytes:
     """What comes up to these bytes."""
     received = b""
@@ -173,8 +186,9 @@ def test_an_interrupt_is_exit_code_130() -> None:
         ) as process:
             connection, _ = silent.accept()
             with connection:
-                # From then on it waits for the answer.
                 assert b"Hello" in read_until(connection, b"}")
+                # It is about to wait for the answer. A signal in the moment before it does would be seen only after.
+                time.sleep(2)
                 process.send_signal(signal.SIGINT)
                 _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"")

