@@ -118,17 +118,17 @@ def start_engine(
 ) -> contextlib.AbstractContextManager[Server]:
     """vLLM as `preforch serve` starts it, but on TCP, and without the prefix cache: seen prompts would profit twice."""
     port = free_port()
-    ours = ("--uds", "", "--host", "127.0.0.1", "--port", str(port), "--no-enable-prefix-caching")
     command = EngineCommand(
         policy=policy.resolve(),
         card=card,
         model=card.name,
-        socket=folder / "unused",
+        listen=("--host", "127.0.0.1", "--port", str(port)),
         fallback=weights,
         cpu=True,
-        extra=(*ours, *extra),
+        extra=("--no-enable-prefix-caching", *extra),
     )
-    return running("engine", command.arguments(), port=port, folder=folder, environment=command.environment())
+    start = [sys.executable, *command.arguments()]
+    return running("engine", start, port=port, folder=folder, environment=command.environment())
 
 
 def start_proxy(kind: str, engine: Server, folder: Path) -> contextlib.AbstractContextManager[Server]:
