@@ -23,9 +23,9 @@ from processes import wait_until
 
 pytestmark = pytest.mark.deploy
 
-DRAIN = 20
+DRAIN = 60
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
-LONG = {**CHAT, "max_tokens": 1500, "stream": True, "ignore_eos": True}
+LONG = {**CHAT, "max_tokens": 4000, "stream": True, "ignore_eos": True}
 
 
 def free_port() -> int:
@@ -76,7 +76,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     for folder in volumes.values():
         folder.mkdir()
     bundle = read_bundle(tiny.write_bundle(volumes["bundle"] / "monday"))
-    tiny.write_policy(volumes["policy"] / "wic", bundle.info.context, max_model_len=2048)
+    tiny.write_policy(volumes["policy"] / "wic", bundle.info.context, max_model_len=4096)
     key = new_key()
     (volumes["api-keys"] / "keys.toml").write_text(entry("alice", key), encoding="utf-8")
     port = free_port()
@@ -163,15 +163,19 @@ def test_an_all_in_one_pod_serves_and_both_of_it_drain_at_once(
 def drains(cluster: Cluster, processes: list[subprocess.Popen[bytes]], *, within: float) -> None:
     """SIGTERM while an answer is on its way: it is finished, new requests are refused, and all end in time."""
     headers = {"Authorization": f"Bearer {cluster.key}"}
-    with httpx.stream("POST", f"{cluster.url}/v1/chat/completions", json=LONG, headers=headers, timeout=60) as stream:
+    # Made before, since a client takes long to make, and the answer must last until all has been seen.
+    with (
+        httpx.Client(base_url=cluster.url, headers=headers, timeout=60) as client,
+        client.stream("POST", "/v1/chat/completions", json=LONG) as stream,
+    ):
         assert stream.status_code == 200
         events = chunks(stream)
         next(events)
         begun = time.monotonic()
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        assert wait_until(lambda: httpx.get(f"{cluster.url}/readyz").status_code == 503, 5)
-        assert cluster.post(CHAT).status_code == 503
+        assert wait_until(lambda: client.get("/readyz").status_code == 503, 5)
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 503
         last = list(events)[-1]
         assert last["choices"][0]["finish_reason"] == "length", last
     for process in processes:
