@@ -93,7 +93,7 @@ def build_gateway(
     readiness = Readiness(
         pool,
         model=model,
-        form=bundles.current.bundle.info.context,
+        card=card,
         metrics=metrics,
         timeout=settings.health_timeout,
         on_ready=on_ready,

@@ -9,13 +9,15 @@ Out: `replay_golden` raises when the recommender does not give the golden answer
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from preforch_models.bundle import Bundle
-from preforch_models.context import ContextFormat, context_tokens, objective_tokens
+from preforch_models.context import ContextFormat, ControlStrings, context_tokens, objective_tokens
 from preforch_models.conversation import conversation_text
 from preforch_models.manifest import ArtifactError
+from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 
 from preforch_service.metrics import Metrics
@@ -66,11 +68,12 @@ def _corner(form: ContextFormat, place: int) -> Weights:
     return {name: float(name == form.objectives[place]) for name in form.objectives}
 
 
-async def check_template(upstream: Upstream, *, model: str, form: ContextFormat) -> None:
-    """Render two weight vectors through the engine. Raises TemplateError or UpstreamDown."""
+async def check_template(upstream: Upstream, *, model: str, card: PolicyCard) -> None:
+    """Render two weight vectors, and a user who writes every control string. Raises TemplateError or UpstreamDown."""
+    form = card.context
     rendered = []
     for weights in (_corner(form, 0), _corner(form, -1)):
-        tokens = await _tokenize(upstream, model, weights)
+        tokens = await _tokenize(upstream, model, weights, PROBE)
         found = [token for token in tokens if token in set(context_tokens(form))]
         if found != expected_tokens(weights, form):
             raise TemplateError(
@@ -80,10 +83,25 @@ async def check_template(upstream: Upstream, *, model: str, form: ContextFormat)
         rendered.append(tokens)
     if rendered[0] == rendered[1]:
         raise TemplateError(f"model {model!r}: its chat template prints the same prompt for different weights")
+    await _check_escaping(upstream, rendered[1], model=model, card=card)
 
 
-async def _tokenize(upstream: Upstream, model: str, weights: Weights) -> list[str]:
-    answer, content = await _ask(upstream, "/tokenize", model, weights, {"return_token_strs": True})
+async def _check_escaping(upstream: Upstream, harmless: Sequence[str], *, model: str, card: PolicyCard) -> None:
+    """Raise TemplateError where the template undoes the escaping, by dropping what it does not print, for example."""
+    text = ControlStrings(card.control_strings).escape("\n".join(card.control_strings))
+    tokens = await _tokenize(upstream, model, _corner(card.context, -1), text)
+    # A string of one character is ordinary text.
+    control = {string for string in card.control_strings if len(string) > 1}
+    more = Counter(token for token in tokens if token in control) - Counter(harmless)
+    if more:
+        raise TemplateError(
+            f"model {model!r}: its chat template or tokenizer makes the control tokens {sorted(more)} of a user's text "
+            "in which they are escaped"
+        )
+
+
+async def _tokenize(upstream: Upstream, model: str, weights: Weights, text: str) -> list[str]:
+    answer, content = await _ask(upstream, "/tokenize", model, weights, text, {"return_token_strs": True})
     if answer.status != 200:
         logger.warning("/tokenize of the engine answers %d: %r", answer.status, content[:300])
         raise TemplateError(f"/tokenize of the engine answers {answer.status}")
@@ -96,7 +114,7 @@ async def _tokenize(upstream: Upstream, model: str, weights: Weights) -> list[st
 
 async def generation_fault(upstream: Upstream, *, model: str, form: ContextFormat) -> str | None:
     """Why the engine does not generate a token, or None; a full queue is no fault. Raises UpstreamDown."""
-    answer, content = await _ask(upstream, "/v1/chat/completions", model, _corner(form, 0), {"max_tokens": 1})
+    answer, content = await _ask(upstream, "/v1/chat/completions", model, _corner(form, 0), PROBE, {"max_tokens": 1})
     if answer.status in (200, 503):
         return None
     logger.warning("the engine answers a request for one token with %d: %r", answer.status, content[:300])
@@ -104,9 +122,9 @@ async def generation_fault(upstream: Upstream, *, model: str, form: ContextForma
 
 
 async def _ask(
-    upstream: Upstream, path: str, model: str, weights: Weights, more: dict[str, object]
+    upstream: Upstream, path: str, model: str, weights: Weights, text: str, more: dict[str, object]
 ) -> tuple[Answer, bytes]:
-    messages = [{"role": "user", "content": PROBE}]
+    messages = [{"role": "user", "content": text}]
     body = {"model": model, "messages": messages, "chat_template_kwargs": {"weights": weights}, **more}
     answer = await upstream.request("POST", path, json.dumps(body).encode())
     return answer, await read_all(answer)
@@ -138,14 +156,14 @@ class Readiness:
         pool: Pool | None,
         *,
         model: str,
-        form: ContextFormat,
+        card: PolicyCard | None,
         metrics: Metrics,
         timeout: float = 10.0,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._model = model
-        self._form = form
+        self._card = card
         self._timeout = timeout
         self._on_ready = on_ready
         self._running: asyncio.Future[None] | None = None
@@ -202,13 +220,14 @@ class Readiness:
 
     async def _fault(self, member: Member) -> str | None:
         """What is wrong with an engine, or None. Raises UpstreamDown or TemplateError."""
+        assert self._card is not None, "engines come with the card of their policy"
         if not await _healthy(member.upstream):
             return member.blocked or DOWN
         if member.blocked is not None:
-            await check_template(member.upstream, model=self._model, form=self._form)
+            await check_template(member.upstream, model=self._model, card=self._card)
         if member.blocked is not None or member.suspect or member.silent(self._timeout):
             member.suspect = True
-            fault = await generation_fault(member.upstream, model=self._model, form=self._form)
+            fault = await generation_fault(member.upstream, model=self._model, form=self._card.context)
             if fault is not None:
                 return fault
             member.suspect = False

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 from preforch_models.bundle import Bundle
-from preforch_models.context import objective_tokens
+from preforch_models.context import ContextFormat, objective_tokens
 from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 from preforch_service.app import create_app
@@ -28,6 +28,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+CONTROL = ("<W1>", "<W2>", "<W3>", "<|im_start|>", "<|im_end|>")
 RECOMMENDED: Weights = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
 CHAT = {
     "id": "chatcmpl-1",
@@ -111,12 +112,16 @@ def chunk(content: str, **more: object) -> bytes:
 
 @dataclass
 class FakeUpstream:
-    """An engine whose template prints the weights; `answer` makes the answers to generations."""
+    """An engine whose template prints the weights; `answer` makes the answers to generations.
+
+    `drops`: what its template drops from a user's text.
+    """
 
     answer: Callable[[dict[str, Any]], FakeAnswer] = lambda body: json_answer(CHAT)
     down: bool = False
     health: int = 200
     probe: int = 200
+    drops: str = ""
     tokens: Callable[[Weights], list[str]] = lambda weights: [
         piece
         for token, value in zip(objective_tokens(3), weights.values(), strict=True)
@@ -138,7 +143,9 @@ class FakeUpstream:
             )
         sent = json.loads(body or b"{}")
         if path == "/tokenize":
-            return json_answer({"token_strs": self.tokens(sent["chat_template_kwargs"]["weights"])})
+            text = sent["messages"][0]["content"].replace(self.drops, "") if self.drops else ""
+            read = [string for string in CONTROL if string in text]
+            return json_answer({"token_strs": [*read, *self.tokens(sent["chat_template_kwargs"]["weights"])]})
         if sent["messages" if "messages" in sent else "prompt"] == [{"role": "user", "content": PROBE}]:
             return json_answer(CHAT, self.probe)
         self.bodies.append(sent | {"path": path})
@@ -149,6 +156,11 @@ class FakeUpstream:
         self.down = True
 
 
+def policy_card(form: ContextFormat) -> PolicyCard:
+    """The card of the fake engine's policy."""
+    return PolicyCard(context=form, control_strings=CONTROL, max_model_len=256, revision="r", name="tiny")
+
+
 def make_gateway(
     bundle: Bundle,
     *,
@@ -157,20 +169,13 @@ def make_gateway(
     **settings: object,
 ) -> Gateway:
     """A gateway whose engine, if there is one, has been checked once."""
-    card = PolicyCard(
-        context=bundle.info.context,
-        control_strings=("<W1>", "<W2>", "<W3>", "<|im_start|>", "<|im_end|>"),
-        max_model_len=256,
-        revision="r",
-        name="tiny",
-    )
     given = ServeSettings.model_validate({"path": Path("run"), **settings})
     metrics = Metrics()
     gateway = build_gateway(
         given,
         InForce(assemble(given, bundle, recommender or FakeRecommender(), metrics)),
         metrics=metrics,
-        card=card if upstream else None,
+        card=policy_card(bundle.info.context) if upstream else None,
         upstreams={"engine": upstream} if upstream else None,
     )
     asyncio.run(gateway.readiness.check())

@@ -168,7 +168,7 @@ def test_one_real_engine_and_one_dead_address(served: Served) -> None:
             "engine": AiohttpUpstream("http://engine", socket=served.socket),
         }
         pool = Pool(upstreams, metrics=Metrics())
-        readiness = Readiness(pool, model="tiny", form=card.context, metrics=Metrics(), timeout=60)
+        readiness = Readiness(pool, model="tiny", card=card, metrics=Metrics(), timeout=60)
         try:
             assert await readiness.check()
             body = json.dumps({"model": "tiny", "messages": HELLO, "max_tokens": 2}).encode()

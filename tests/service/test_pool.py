@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
-from fakes import CHAT, chunk, running_app
+from fakes import CHAT, chunk, policy_card, running_app
 from preforch_models.context import ContextFormat, objective_tokens
 from preforch_service.metrics import Metrics
 from preforch_service.pool import Member, Pool
@@ -89,7 +89,8 @@ class Engines:
         self.metrics = Metrics()
         upstreams = {name: AiohttpUpstream(url, first_byte_timeout=first_byte) for name, url in addresses.items()}
         self.pool = Pool(upstreams, metrics=self.metrics)
-        self.readiness = Readiness(self.pool, model="tiny", form=FORM, metrics=self.metrics, timeout=timeout)
+        card = policy_card(FORM)
+        self.readiness = Readiness(self.pool, model="tiny", card=card, metrics=self.metrics, timeout=timeout)
 
     def member(self, name: str) -> Member:
         return next(member for member in self.pool.members if member.name == name)

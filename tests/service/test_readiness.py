@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from fakes import FakeUpstream, make_gateway
 from preforch_models.bundle import Bundle
-from preforch_models.context import ContextFormat
+from preforch_models.context import JOINER, ContextFormat
 from preforch_models.weights import Weights
 from preforch_service.readiness import expected_tokens
 
@@ -30,6 +30,13 @@ def test_a_template_that_does_not_is_never_ready(bundle: Bundle, tokens: list[st
     readiness = make_gateway(bundle, upstream=FakeUpstream(tokens=printed)).readiness
     assert readiness.blocked is not None
     assert reason in readiness.blocked
+
+
+def test_a_template_that_undoes_the_escaping_is_never_ready(bundle: Bundle) -> None:
+    assert make_gateway(bundle, upstream=FakeUpstream(drops="x")).readiness.blocked is None
+    blocked = make_gateway(bundle, upstream=FakeUpstream(drops=JOINER)).readiness.blocked
+    assert blocked is not None
+    assert "makes the control tokens ['<W1>', '<W2>', '<W3>', '<|im_end|>', '<|im_start|>'] of a user's text" in blocked
 
 
 def test_the_template_is_checked_again_when_the_engine_comes_back(bundle: Bundle) -> None:
