@@ -17,7 +17,7 @@ from preforch_models.orchestrator_model import OrchestratorConfig, OrchestratorM
 from preforch_models.weights import normalise
 from preforch_training.language_model import Scratch, add_context, new_model, save_policy, train_tokenizer
 from preforch_training.onnx_export import OPSET, export_onnx
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig
 
 TEXTS = (
@@ -37,11 +37,18 @@ MAX_MODEL_LEN = 256
 
 
 def encoder_tokenizer() -> Tokenizer:
-    """A word-piece tokenizer learned from TEXTS; `[PAD]` is 0."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    """A word-piece tokenizer of the words and letters of TEXTS; `[PAD]` is 0.
+
+    It is not trained, which would number its pieces by chance.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    words = sorted({word for text in TEXTS for word in text.split()})
+    letters = sorted(set("".join(words)))
+    pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -182,7 +182,19 @@ def test_an_interrupt_is_exit_code_130() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with subprocess.Popen(
-            [sys.executable, "-m", "preforch_cli.main", "weights", "Hello", "--url", url], stderr=subprocess.PIPE
+            # What a shell starts in the background ignores the signal, and so would this.
+            [
+                "env",
+                "--default-signal=INT",
+                sys.executable,
+                "-m",
+                "preforch_cli.main",
+                "weights",
+                "Hello",
+                "--url",
+                url,
+            ],
+            stderr=subprocess.PIPE,
         ) as process:
             connection, _ = silent.accept()
             with connection:

@@ -83,7 +83,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready at "), (folder / "log").read_text()
-        (socket,) = folder.glob("preforch-*/engine.sock")
+        (socket,) = folder.glob("tmp/preforch-*/engine.sock")
         served = Served(process, line.split()[-1], socket, policy)
         with served.http, served.engine_http:
             yield served

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ START_SECONDS = 300
 
 @contextmanager
 def gateway_process(run_folder: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """`preforch serve RUN`; killed at the end if a test has not ended it."""
+    """`preforch serve RUN`; killed at the end. `tmp` beside the log is its temporary folder."""
     command = [
         sys.executable,
         "-m",
@@ -39,14 +40,17 @@ def gateway_process(run_folder: Path, log: Path, *options: str) -> Iterator[subp
         "0",
         *options,
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(log.parent)}
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    # vLLM binds sockets there, whose paths must be short.
+    with tempfile.TemporaryDirectory(prefix="serve-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        (log.parent / "tmp").symlink_to(folder)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": folder}
+        with log.open("w") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 class Served:
