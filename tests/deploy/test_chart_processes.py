@@ -118,7 +118,7 @@ def gateway(cluster: Cluster, engine: Engine, mode: str, log: Path) -> Iterator[
     with kubelet.running("gateway", log) as process:
         assert wait_until(lambda: kubelet.probe("gateway", "startup"), 60), log.read_text()
         assert kubelet.probe("gateway", "liveness")
-        assert wait_until(lambda: kubelet.probe("gateway", "readiness"), 240), (log.read_text(), engine.log.read_text())
+        assert wait_until(lambda: kubelet.probe("gateway", "readiness"), 600), (log.read_text(), engine.log.read_text())
         yield process
 
 
