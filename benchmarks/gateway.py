@@ -118,7 +118,7 @@ def started(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
         cores = [] if options.engine_core is None else [options.engine_core]
         engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, folder, cores=cores))
         if cores:
-            leave_alone(cores)
+            part(cores)
         proxies = [stack.enter_context(start_proxy(kind, engine, folder)) for kind in options.proxies]
         gateway = stack.enter_context(start_gateway(bundle, policy, engine, options.gateway_args, folder))
         yield Bench(engine, proxies, gateway, card.name, weights)
@@ -144,15 +144,14 @@ def start_engine(
     return running("engine", words, port=port, folder=folder, environment=environment)
 
 
-def leave_alone(cores: Sequence[int]) -> None:
-    """Move everything off these cores but the engine's worker, which is bound to them: this process, what it starts
-    from now on, the load generator, and the engine's own API server and scheduler."""
+def part(cores: Sequence[int]) -> None:
+    """Put the engine's core process on these cores; everything else on the others: this process, what it starts from
+    now on, the load generator, the engine's API server."""
     others = sorted(os.sched_getaffinity(0) - set(cores))
-    ours = psutil.Process().children(recursive=True)
-    for process in (psutil.Process(), *ours):
-        if process.cpu_affinity() != list(cores):
-            for thread in process.threads():
-                os.sched_setaffinity(thread.id, others)
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        computes = "EngineCore" in " ".join(process.cmdline())
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, cores if computes else others)
 
 
 def start_proxy(kind: str, engine: Server, folder: Path) -> contextlib.AbstractContextManager[Server]:
