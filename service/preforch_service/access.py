@@ -15,9 +15,11 @@ from starlette.types import Scope
 
 from preforch_service.errors import ApiError, Forbidden, RateLimited, Unauthorized
 from preforch_service.keys import ADMIN_VARIABLE, ApiKey, Keys
+from preforch_service.routes_docs import FILES as DOCS
+from preforch_service.routes_docs import PAGE
 from preforch_service.routes_playground import FILES as PLAYGROUND
 
-OPEN = frozenset({"/livez", "/readyz", "/docs", "/openapi.json", *PLAYGROUND})
+OPEN = frozenset({"/livez", "/readyz", "/openapi.json", PAGE, *DOCS, *PLAYGROUND})
 """Paths that need no key. Whatever is not listed needs one, paths that do not exist included."""
 ADMIN = "/admin"
 

@@ -17,6 +17,7 @@ from preforch_service.metrics import DISTRIBUTION
 from preforch_service.observer import Observer
 from preforch_service.openapi import complete
 from preforch_service.routes_admin import admin_router
+from preforch_service.routes_docs import docs_router
 from preforch_service.routes_generate import generate_router
 from preforch_service.routes_health import health_router
 from preforch_service.routes_openai import openai_router
@@ -64,12 +65,14 @@ def create_app(gateway: Gateway) -> FastAPI:
         description="Recommends weights for objectives, and lets a language model answer accordingly.",
         version=metadata.version(DISTRIBUTION),
         generate_unique_id_function=operation_id,
+        # FastAPI's own page loads Swagger UI from a stranger's server.
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
     app.include_router(health_router(gateway))
     app.include_router(playground_router())
+    app.include_router(docs_router(app.title))
     app.include_router(weights_router(gateway))
     app.include_router(admin_router(gateway))
     if gateway.engine is not None:

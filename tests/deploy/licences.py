@@ -29,6 +29,8 @@ it is out of date. *Needed for* is the first extra that needs it. The image `gat
 `client` what `service` needs too. This is a list for people, to be read before a release; a bill of materials for
 scanners, with versions, comes with an image: `docker build --sbom=true`.
 
+The package fastapi-offline carries files of Swagger UI (Apache-2.0) and ReDoc (MIT) beside its own MIT code.
+
 NVIDIA's libraries, which the images for GPUs hold too, are proprietary: NVIDIA's own terms come with each of them.
 
 ## Copyleft

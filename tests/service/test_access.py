@@ -124,7 +124,8 @@ def test_every_route_but_the_open_ones_is_a_401_before_its_body_is_read(bundle: 
     passed = {path for (_, path), status in statuses.items() if status != 401}
     files = ("playground.css", "playground.js", "parts.js", "gateway.js", "icon.svg")
     pages = {"/", *(f"/playground/{name}" for name in files)}
-    assert passed == OPEN == {"/livez", "/readyz", "/docs", "/openapi.json", *pages}
+    docs = {"/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
+    assert passed == OPEN == {"/livez", "/readyz", "/openapi.json", *docs, *pages}
     assert all(statuses[route] == 200 for route in routes if route[1] in OPEN and route[0] == "GET")
     assert set(HEALTH) <= OPEN
 

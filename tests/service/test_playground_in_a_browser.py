@@ -1,5 +1,5 @@
-"""The playground as its users meet it: a headless Chromium, a gateway process with keys, an engine that says what
-weights it was given.
+"""The playground, and the page at /docs, as their users meet them: a headless Chromium, a gateway process with keys, an
+engine that says what weights it was given.
 
 Skipped where no Chromium is installed (Debian: `apt-get install chromium`).
 """
@@ -295,3 +295,22 @@ def test_a_gateway_of_weights_only_shows_no_more(browser: Page, bundle_folder: P
         browser.until("document.querySelector('#origin').textContent.includes('confidence')")
         answer = httpx.post(f"{url}/weights", json={"prompt": PROMPT}).json()
         assert shown(browser, ".recommended .value") == [f"{weight:.2f}" for weight in answer["weights"].values()]
+
+
+def test_docs_list_every_operation_try_one_out_and_load_nothing_from_elsewhere(browser: Page, url: str) -> None:
+    browser.problems.clear()
+    browser.open(f"{url}/docs")
+    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    operations = sum(len(methods) for methods in paths.values())
+    browser.until(f"document.querySelectorAll('.opblock').length === {operations}")
+    loaded: list[str] = browser.run("performance.getEntriesByType('resource').map(each => each.name)")
+    assert {f"{url}/docs/swagger-ui-bundle.js", f"{url}/docs/swagger-ui.css", f"{url}/openapi.json"} <= set(loaded)
+    assert all(name.startswith((url, "data:")) for name in loaded), loaded
+    (livez,) = (path["get"]["operationId"] for name, path in paths.items() if name == "/livez")
+    block = f"[id$='{livez}']"
+    for button in (".opblock-summary-control", ".try-out__btn", ".execute"):
+        browser.until(f'!!document.querySelector("{block} {button}")')
+        browser.click(f"{block} {button}")
+    answer = f"{block} .live-responses-table"
+    browser.until(f"document.querySelector(\"{answer}\")?.innerText.includes('alive')")
+    assert browser.problems == []
