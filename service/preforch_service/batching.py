@@ -9,6 +9,7 @@ Which texts are next:
    requests contribute one text each in turn. It holds at most `tokens` padded tokens (rows x longest), and no text
    that is less than half as long as the longest: that costs more in padding than a batch of its own.
 3. A text that several requests wait for is computed once; one that nobody waits for any more is dropped.
+4. A batch that fails is computed again in halves: only those who wait for the text that fails hear of it.
 """
 
 import asyncio
@@ -104,17 +105,9 @@ class Batcher(Generic[Answer]):
 
     async def _work(self) -> None:
         """Batch after batch, until nothing waits."""
-        loop = asyncio.get_running_loop()
         try:
             while batch := self._next_batch():
-                self._on_batch(len(batch))
-                try:
-                    rows = [text.ids for text in batch]
-                    answers = await loop.run_in_executor(self._executor, self._compute, rows)
-                except Exception as error:  # raised again where the answers are awaited
-                    self._fail(batch, error)
-                else:
-                    self._finish(batch, answers)
+                await self._answer(batch)
         finally:
             self._worker = None
             # Empty, unless the event loop ends.
@@ -122,6 +115,23 @@ class Batcher(Generic[Answer]):
                 for waiting in text.waiters:
                     waiting.done.cancel()
             self._known.clear()
+
+    async def _answer(self, batch: Sequence[Text[Answer]]) -> None:
+        """Compute a batch. One that fails is halved, so that a text that cannot be computed fails alone."""
+        self._on_batch(len(batch))
+        rows = [text.ids for text in batch]
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, rows)
+        except Exception as error:  # raised again where the answer is awaited
+            if len(batch) == 1:
+                self._fail(batch[0], error)
+                return
+        else:
+            self._finish(batch, answers)
+            return
+        middle = len(batch) // 2
+        await self._answer(batch[:middle])
+        await self._answer(batch[middle:])
 
     def _next_batch(self) -> list[Text[Answer]]:
         window = self._window()
@@ -167,9 +177,8 @@ class Batcher(Generic[Answer]):
                 if not waiting.missing and not waiting.done.done():
                     waiting.done.set_result(None)
 
-    def _fail(self, batch: Sequence[Text[Answer]], error: Exception) -> None:
-        for text in batch:
-            del self._known[text.key]
-            for waiting in text.waiters:
-                if not waiting.done.done():
-                    waiting.done.set_exception(error)
+    def _fail(self, text: Text[Answer], error: Exception) -> None:
+        del self._known[text.key]
+        for waiting in text.waiters:
+            if not waiting.done.done():
+                waiting.done.set_exception(error)

@@ -22,6 +22,7 @@ class Bench:
         self.sizes: list[int] = []
         self.kept: list[Key] = []
         self.error: Exception | None = None
+        self.bad: set[int] = set()
         self._free = threading.Semaphore(0)
         self.batcher = Batcher(
             self._compute,
@@ -36,6 +37,8 @@ class Bench:
         assert self._free.acquire(timeout=20)
         if self.error is not None:
             raise self.error
+        if self.bad.intersection(self.batches[-1]):
+            raise ValueError(f"one of {self.batches[-1]} cannot be computed")
         return self.batches[-1]
 
     def let_go(self, batches: int = 1000) -> None:
@@ -181,6 +184,31 @@ def test_a_failed_batch_fails_its_callers_alone_and_is_not_kept() -> None:
     bench = run(story)
     assert bench.batches == [[1], [1]]
     assert bench.kept == [b"1"]
+
+
+def test_a_text_that_cannot_be_computed_fails_those_alone_who_wait_for_it() -> None:
+    async def story(bench: Bench) -> None:
+        bench.bad = {13}
+        first = bench.ask((1, 8))
+        await bench.begun(1)
+        asked = [bench.ask((name, 8)) for name in range(10, 15)]
+        also = bench.ask((13, 8))
+        # All of them wait before the first batch ends.
+        await asyncio.sleep(0.05)
+        bench.let_go()
+        assert await first == {b"1": 1}
+        found = await asyncio.gather(*asked, also, return_exceptions=True)
+        assert [answer for answer in found if isinstance(answer, dict)] == [
+            {str(name).encode(): name} for name in (10, 11, 12, 14)
+        ]
+        assert [str(error) for error in found if isinstance(error, ValueError)] == [
+            "one of [13] cannot be computed"
+        ] * 2
+
+    bench = run(story)
+    assert bench.batches[:2] == [[1], [10, 11, 12, 13, 14]]
+    assert b"13" not in bench.kept
+    assert bench.sizes == [len(batch) for batch in bench.batches]
 
 
 def test_another_event_loop_finds_nothing_of_one_that_ended() -> None:
