@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hang-timeout", type=float, metavar="S", help="our engine is restarted when it hangs longer, default 600")
     add("--drain-timeout", type=float, metavar="S", help="for running answers after SIGTERM, default 30")
     add("--engine-arg", dest="engine_args", action="append", metavar="ARG", help="to vLLM: --engine-arg=--flag")
-    add("--engine-log", type=Path, metavar="FILE", help="default: a temporary file, shown when the engine fails")
+    add("--engine-log", type=Path, metavar="FILE", help="kept small; default: a temporary file, shown when it fails")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,6 +28,8 @@ LAUNCHER = "preforch_service.engine_main"
 MAX_SOCKET_PATH = 100
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 STABLE_SECONDS = 60.0
+LOG_BYTES = 16 * 2**20
+"""The engine's log begins anew when it is larger; the older part is kept beside it."""
 
 logger = logging.getLogger(__name__)
 
@@ -140,18 +142,29 @@ class Engine:
         self._kill_group()
         self.on_end()
 
-    async def watch_hang(self, ready: Callable[[], bool], *, limit: float) -> None:
-        """Kill an engine that has served and then was not ready for `limit` seconds; `supervise` starts it again."""
+    async def watch(self, ready: Callable[[], bool], *, limit: float) -> None:
+        """Kill an engine that has served and then was not ready for `limit` seconds; `supervise` starts it again.
+
+        Keeps the log within bounds, too.
+        """
         loop = asyncio.get_running_loop()
         since = loop.time()
         while True:
             await asyncio.sleep(min(1.0, limit / 4))
+            self._bound_log()
             if ready() or not self.serving:
                 since = loop.time()
             elif loop.time() - since > limit:
                 logger.warning("the engine has not answered for %.0f s and is killed", limit)
                 self.serving = False
                 self._kill_group()
+
+    def _bound_log(self) -> None:
+        with suppress(FileNotFoundError):
+            if self.log.stat().st_size > LOG_BYTES:
+                shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+                # The engine appends, so that its next line is the first one.
+                os.truncate(self.log, 0)
 
     async def stop(self) -> None:
         """Terminate the engine, and kill what does not end in time. One that still loads has nothing to finish."""

@@ -234,8 +234,8 @@ async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> 
     watching = [asyncio.create_task(gateway.readiness.watch())]
     if engine is not None:
         limit = gateway.settings.hang_timeout
-        hanging = engine.watch_hang(lambda: gateway.readiness.engine_blocked is None, limit=limit)
-        watching += [asyncio.create_task(engine.supervise()), asyncio.create_task(hanging)]
+        watch = engine.watch(lambda: gateway.readiness.engine_blocked is None, limit=limit)
+        watching += [asyncio.create_task(engine.supervise()), asyncio.create_task(watch)]
     try:
         await asyncio.wait([serving, *watching], return_when=asyncio.FIRST_COMPLETED)
         for task in watching:

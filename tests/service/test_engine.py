@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from preforch_models.policy_card import PolicyCard, read_policy_card
-from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.engine import LOG_BYTES, Engine, EngineCommand, EngineFailed, private_folder
 from preforch_service.metrics import Metrics
 from processes import children
 
@@ -59,7 +59,7 @@ def test_an_engine_that_hangs_after_it_has_served_is_killed_and_started_again(tm
     async def watch() -> None:
         tasks = [
             asyncio.create_task(supervised.supervise()),
-            asyncio.create_task(supervised.watch_hang(lambda: False, limit=0.4)),
+            asyncio.create_task(supervised.watch(lambda: False, limit=0.4)),
         ]
         await until(1)
         await asyncio.sleep(1)
@@ -72,6 +72,28 @@ def test_an_engine_that_hangs_after_it_has_served_is_killed_and_started_again(tm
 
     asyncio.run(watch())
     assert ended == [1]
+
+
+def test_a_log_that_grows_begins_anew_and_keeps_what_was_in_it(tmp_path: Path) -> None:
+    code = (
+        f"import time; print('x' * {LOG_BYTES}); print('first', flush=True); time.sleep(2); print('second', flush=True)"
+    )
+    supervised = engine(tmp_path, f"{code}; time.sleep(600)", was_ready=True)
+
+    async def watch() -> None:
+        tasks = [
+            asyncio.create_task(supervised.supervise()),
+            asyncio.create_task(supervised.watch(lambda: True, limit=0.4)),
+        ]
+        async with asyncio.timeout(60):
+            while not supervised.log.is_file() or supervised.log.read_text(encoding="utf-8") != "second\n":
+                await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await supervised.stop()
+
+    asyncio.run(watch())
+    assert (tmp_path / "log.1").read_text(encoding="utf-8").endswith("x\nfirst\n")
 
 
 @pytest.mark.parametrize("was_ready", [True, False])
