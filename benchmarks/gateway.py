@@ -115,20 +115,18 @@ def started(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
     card = read_policy_card(policy)
     weights = announced(bundle.info.fallback, bundle.info)[0]
     with contextlib.ExitStack() as stack:
-        cores = [] if options.engine_core is None else [options.engine_core]
-        engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, folder, cores=cores))
-        if cores:
-            part(cores)
+        engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, folder))
+        if options.engine_core is not None:
+            part([options.engine_core])
         proxies = [stack.enter_context(start_proxy(kind, engine, folder)) for kind in options.proxies]
         gateway = stack.enter_context(start_gateway(bundle, policy, engine, options.gateway_args, folder))
         yield Bench(engine, proxies, gateway, card.name, weights)
 
 
 def start_engine(
-    policy: Path, card: PolicyCard, weights: Weights, extra: Sequence[str], folder: Path, *, cores: Sequence[int] = ()
+    policy: Path, card: PolicyCard, weights: Weights, extra: Sequence[str], folder: Path
 ) -> contextlib.AbstractContextManager[Server]:
     """vLLM as `preforch serve` starts it, but on TCP, and without the prefix cache: seen prompts would profit twice."""
-    bound = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))} if cores else {}
     port = free_port()
     command = EngineCommand(
         policy=policy.resolve(),
@@ -139,9 +137,8 @@ def start_engine(
         cpu=True,
         extra=("--no-enable-prefix-caching", *extra),
     )
-    environment = {**command.environment(), **bound}
     words = [sys.executable, *command.arguments()]
-    return running("engine", words, port=port, folder=folder, environment=environment)
+    return running("engine", words, port=port, folder=folder, environment=command.environment())
 
 
 def part(cores: Sequence[int]) -> None:

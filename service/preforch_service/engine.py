@@ -25,6 +25,8 @@ from preforch_service.metrics import Metrics
 
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
 LAUNCHER = "preforch_service.engine_main"
+# vLLM's default on a CPU, a worker process, and the scheduler that waits for it, burn a core each while they wait.
+ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 MAX_SOCKET_PATH = 100
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 STABLE_SECONDS = 60.0
@@ -71,7 +73,8 @@ class EngineCommand:
         # vLLM 0.32 on a CPU fails on a seeded request whose prefill is split into chunks.
         tokens = str(max(2048, self.card.max_model_len))
         whole = ["--no-enable-chunked-prefill", "--max-num-batched-tokens", tokens]
-        device = ["--dtype", "float32", "--enforce-eager", *whole] if self.cpu else ["--dtype", "auto"]
+        on_cpu = ["--dtype", "float32", "--enforce-eager", "--distributed-executor-backend", ONE_PROCESS, *whole]
+        device = on_cpu if self.cpu else ["--dtype", "auto"]
         return [
             *("-m", SERVER, "--model", str(self.policy), *self.listen),
             *("--served-model-name", self.model, "--max-model-len", str(self.card.max_model_len)),
@@ -85,9 +88,12 @@ class EngineCommand:
         return ours | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {})
 
     def environment(self) -> dict[str, str]:
-        """The whole environment: the operator's beats ours, and no keys are in it."""
+        """The whole environment on this machine: the operator's beats ours, and no keys are in it."""
+        # One core is left to the gateway and to vLLM's front end: threads that wait for each other on shared cores are
+        # many times slower.
+        threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1))} if self.cpu else {}
         theirs = {name: value for name, value in os.environ.items() if name not in (KEYS_VARIABLE, ADMIN_VARIABLE)}
-        return self.variables() | theirs
+        return self.variables() | threads | theirs
 
 
 @dataclass

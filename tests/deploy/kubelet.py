@@ -48,8 +48,15 @@ class Kubelet:
         """The image's environment (here: this Python's), and the container's."""
         image = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
         image["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        given = {variable["name"]: variable["value"] for variable in each.get("env", [])}
+        given = {variable["name"]: self.value(each, variable) for variable in each.get("env", [])}
         return image | {name: self.here(each, value) for name, value in given.items()}
+
+    def value(self, each: Manifest, variable: Manifest) -> str:
+        """Of a variable; of a limit no more than this machine has, as if it were the node."""
+        if "value" in variable:
+            return str(variable["value"])
+        assert variable["valueFrom"]["resourceFieldRef"] == {"resource": "limits.cpu"}, variable
+        return str(min(int(each["resources"]["limits"]["cpu"]), os.cpu_count() or 1))
 
     def run(self, name: str) -> str:
         """Run an init container to its end. Returns what it printed."""

@@ -123,7 +123,8 @@ def test_the_engine_has_the_variables_of_one_that_preforch_starts(
     card = read_policy_card(run_folder / "policy" / "wic" / "round-0")
     wanted = command_of(run_folder, card, cpu=cpu).variables()
     given = {variable["name"]: variable.get("value") for variable in engine["env"]}
-    ours = {"HOME", "USER"} | {variable["name"] for variable in merged(name)["engine"]["extraEnv"]}
+    assert ("OMP_NUM_THREADS" in given) == cpu
+    ours = {"HOME", "USER", "OMP_NUM_THREADS"} | {variable["name"] for variable in merged(name)["engine"]["extraEnv"]}
     assert {name: value for name, value in given.items() if name not in ours} == wanted
 
 

@@ -1,7 +1,6 @@
 """docker-compose.yaml: valid, closed to the outside, and what it starts is what `preforch serve` would start."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -95,9 +94,9 @@ def test_engines_have_the_environment_of_an_engine_of_preforch_serve(
     command = EngineCommand(
         policy=policy, card=read_policy_card(policy), model="m", listen=("--port", "1"), fallback={}, cpu=cpu
     )
-    ours = {name: value for name, value in command.environment().items() if name not in os.environ}
+    threads = {"OMP_NUM_THREADS": "1"} if cpu else {}
     home = {"HOME": "/tmp", "USER": "engine"}
-    assert composition.services[name].environment == ours | home
+    assert composition.services[name].environment == command.variables() | threads | home
 
 
 def test_both_profiles_start_the_same_engine_but_for_the_device(composition: Composition) -> None:

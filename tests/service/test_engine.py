@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from preforch_models.policy_card import PolicyCard, read_policy_card
-from preforch_service.engine import LOG_BYTES, Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.engine import LOG_BYTES, ONE_PROCESS, Engine, EngineCommand, EngineFailed, private_folder
 from preforch_service.metrics import Metrics
 from processes import children
 
@@ -131,3 +131,17 @@ def test_the_command_gives_the_engine_default_weights_and_lets_the_operator_over
     )
     assert arguments[-2:] == ["--max-model-len", "64"]
     assert command.environment()["HF_HUB_OFFLINE"] == "1"
+
+
+def test_an_engine_on_a_cpu_leaves_a_core_to_the_gateway_unless_the_operator_says_otherwise(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = run_folder / "policy" / "wic" / "round-0"
+    cpu, gpu = (EngineCommand(policy, read_policy_card(policy), "tiny", (), {}, cpu=cpu) for cpu in (True, False))
+    assert ONE_PROCESS in cpu.arguments()
+    assert ONE_PROCESS not in gpu.arguments()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cpu.environment()["OMP_NUM_THREADS"] == str(max(1, len(os.sched_getaffinity(0)) - 1))
+    assert "OMP_NUM_THREADS" not in gpu.environment()
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert cpu.environment()["OMP_NUM_THREADS"] == "7"

@@ -65,6 +65,8 @@ httpGet: {path: /health, port: engine}
     - {name: VLLM_HTTP_TIMEOUT_KEEP_ALIVE, value: "60"}
     {{- if eq $engine.accelerator "cpu" }}
     - {name: VLLM_CPU_KVCACHE_SPACE, value: "1"}
+    # Threads that compute: the container's CPU limit, not the cores of the node.
+    - {name: OMP_NUM_THREADS, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}
     {{- end }}
     # The user has no entry in /etc/passwd, and the root file system is read-only: caches go to /tmp.
     - {name: HOME, value: /tmp}
