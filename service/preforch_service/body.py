@@ -3,8 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,9 +28,6 @@ async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise WrongContentType(f"Content-Type must be application/json, got {media_type or 'none'!r}")
-    if "upgrade" in ",".join(request.headers.getlist("connection")).lower():
-        # uvicorn reads no body after such a head, so that waiting for one would never end.
-        raise BadRequest("the connection cannot be upgraded", param="Connection", code="upgrade_not_supported")
     raw = await _read_bytes(request, limits)
     check_depth(raw, limits.max_depth)
     try:
@@ -103,29 +99,30 @@ def validate(model: type[Model], body: dict[str, Any]) -> Model:
         raise BadRequest(explain(error), param=param) from error
 
 
-async def until_disconnect(
-    request: Request, work: Coroutine[Any, Any, T], *, discard: Callable[[T], None] = lambda _: None
-) -> T:
-    """The result of the work; the work is cancelled and ClientGone raised when the client leaves first.
+async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work, which is cancelled when the client leaves first; then ClientGone is raised."""
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    waiting, left = True, False
 
-    `discard` gets a result that comes all the same.
-    """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        if not watcher.done():
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
-        if not task.done():
+    def leave(watcher: asyncio.Task[None]) -> None:
+        nonlocal left
+        if waiting and not watcher.cancelled():
+            left = True
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                discard(await task)
+
+    watcher = asyncio.create_task(_disconnected(request))
+    watcher.add_done_callback(leave)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        # Somebody else may have cancelled it, too.
+        if left and not task.uncancel():
+            raise ClientGone from None
+        raise
+    finally:
+        waiting = False
+        watcher.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -153,7 +153,6 @@ class Generation:
             self.answer,
             body,
             headers=self.decision.headers(),
-            send_timeout=self.gateway.settings.idle_timeout,
             on_failure=lambda error: failure(self.gateway, error),
         )
 
@@ -207,7 +206,7 @@ async def start_generation(
     ours |= {} if caller is None else {"cache_salt": caller.salt}
     asking = _ask(gateway, engine, observation_of(request), prepared, path, ours)
     try:
-        decision, answer = await until_disconnect(request, asking, discard=lambda found: found[1].close())
+        decision, answer = await until_disconnect(request, asking)
     except UpstreamDown as error:
         raise failure(gateway, error) from error
     return Generation(gateway, engine, request, decision, answer)

@@ -4,7 +4,6 @@ In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the 
      first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,9 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from preforch_service.body import until_disconnect
-from preforch_service.errors import ApiError, ClientGone, error_body
+from preforch_service.errors import ApiError, error_body
 from preforch_service.upstream import Answer, UpstreamDown
-from preforch_service.watch import Watch
 
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
@@ -108,8 +106,6 @@ def _splice_first(piece: bytes, preference: Mapping[str, Any]) -> bytes | None:
 class RelayResponse(Response):
     """Sends events as they come, and ends with an error event when they break off.
 
-    A client has `send_timeout` seconds to take a piece.
-
     Starlette's StreamingResponse starts a task group for each answer. Here one task watches for a client that leaves;
     the engine's answer is closed however this ends.
     """
@@ -120,7 +116,6 @@ class RelayResponse(Response):
         body: AsyncIterator[bytes],
         *,
         headers: Mapping[str, str],
-        send_timeout: float,
         on_failure: Callable[[UpstreamDown], ApiError],
     ) -> None:
         self.status_code = answer.status
@@ -129,7 +124,6 @@ class RelayResponse(Response):
         self.init_headers(headers)
         self._answer = answer
         self._body = body
-        self._send_timeout = send_timeout
         self._on_failure = on_failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,15 +135,8 @@ class RelayResponse(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            async with asyncio.timeout(None) as patience:
-                with Watch(self._send_timeout, lambda: patience.reschedule(0)) as watch:
-                    async for piece in self._body:
-                        watch.begin()
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                        watch.end()
-        except TimeoutError as error:
-            # A client that does not read must not keep its place in the engine.
-            raise ClientGone from error
+            async for piece in self._body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
         except UpstreamDown as error:
             await send({"type": "http.response.body", "body": error_event(self._on_failure(error)), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

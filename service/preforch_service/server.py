@@ -216,7 +216,7 @@ async def _upstreams(
 async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> int:
     """Serve, watch and supervise until one of them ends."""
     loop = asyncio.get_running_loop()
-    config = listener_config(create_app(gateway), gateway.settings)
+    config = listener_config(create_app(gateway), gateway.settings, idle_timeout=gateway.settings.idle_timeout)
     stopping = asyncio.Event()
 
     def on_signal() -> None:

@@ -200,7 +200,8 @@ def engine_app(upstream: FakeUpstream) -> ASGIApp:
 @contextmanager
 def running(gateway: Gateway) -> Iterator[str]:
     """Serve a gateway on a free port; gives the URL."""
-    with running_config(listener_config(create_app(gateway), gateway.settings)) as url:
+    settings = gateway.settings
+    with running_config(listener_config(create_app(gateway), settings, idle_timeout=settings.idle_timeout)) as url:
         yield url
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from operator import eq
@@ -188,15 +189,74 @@ def test_draining_refuses_new_requests_and_lets_streams_finish(served: Served) -
         assert b"".join(pieces).endswith(DONE)
 
 
-def test_a_client_that_never_reads_loses_its_place(bundle: Bundle) -> None:
-    # More than all buffers on the way hold.
-    answer = stream_answer(*[chunk("x" * 1_000_000)] * 50, threading.Event())
+ASK = json.dumps(HELLO | {"stream": True}).encode()
+ASKING = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(ASK) + ASK
+)
+# More than all buffers on the way hold.
+MUCH = 20_000_000
+
+
+def connected(served: Served) -> socket.socket:
+    return socket.create_connection((served.client.base_url.host, served.client.base_url.port or 0), timeout=20)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (*[chunk("x" * 1_000_000)] * 50, threading.Event()),
+        (chunk("x" * MUCH), threading.Event()),
+        (chunk("x" * MUCH),),
+        (chunk("x" * MUCH), UpstreamDown("broken", reason="broken")),
+    ],
+    ids=["many pieces", "one piece", "the last piece", "an error behind it"],
+)
+def test_a_client_that_never_reads_loses_its_place(bundle: Bundle, parts: tuple[Any, ...]) -> None:
+    answer = stream_answer(*parts)
     for served in serve(bundle, idle_timeout=1, max_running=1):
         served.upstream.answer = lambda body: answer
-        body = json.dumps(HELLO | {"stream": True}).encode()
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        with socket.create_connection((served.client.base_url.host, served.client.base_url.port or 0)) as sock:
-            sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        with connected(served) as sock:
+            sock.sendall(ASKING)
             assert answer.closed.wait(10)
             served.upstream.answer = lambda body: json_answer(CHAT)
+            # One of the answers has put the engine down.
+            assert asyncio.run(served.gateway.readiness.check())
             assert served.chat().status_code == 200, "its place is free again"
+
+
+def test_a_client_that_reads_slowly_gets_everything(bundle: Bundle) -> None:
+    answer = stream_answer(chunk("x" * MUCH), DONE)
+    for served in serve(bundle, idle_timeout=1):
+        served.upstream.answer = lambda body: answer
+        with connected(served) as sock:
+            sock.sendall(ASKING)
+            end, started = b"", time.monotonic()
+            while not end.endswith(b"0\r\n\r\n"):
+                time.sleep(0.2)
+                piece = sock.recv(1_500_000)
+                assert piece, "the gateway has hung up"
+                end = (end + piece)[-5:]
+            assert time.monotonic() - started > 2, "longer than idle_timeout"
+
+
+def test_an_answer_of_any_kind_that_is_not_read_ends_the_connection(bundle: Bundle) -> None:
+    for served in serve(bundle, idle_timeout=1):
+        served.upstream.answer = lambda body: json_answer(CHAT | {"x": "x" * MUCH})
+        with connected(served) as sock:
+            sock.sendall(ASKING)
+            time.sleep(4)
+            # What the kernel's buffers held; without a timer the rest would follow now.
+            assert sum(map(len, iter(lambda: sock.recv(1_000_000), b""))) < MUCH
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_is_noticed_behind_a_second_request(bundle: Bundle, stream: bool) -> None:
+    never: list[bytes | Exception | threading.Event] = [chunk("a"), threading.Event()]
+    answer = stream_answer(*never) if stream else FakeAnswer(never)
+    for served in serve(bundle):
+        served.upstream.answer = lambda body: answer
+        with connected(served) as sock:
+            sock.sendall(ASKING + b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert wait_until(partial(bool, served.upstream.bodies))
+        assert answer.closed.wait(10)
