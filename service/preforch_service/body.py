@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 # Possessive, and a string may lack its end: no text makes it try anything twice.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _OPENING, _CLOSING = b"[{", b"]}"
-_NO_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
+_NO_MARKS = bytes(set(range(256)) - set(_OPENING + _CLOSING + b","))
 
 
 async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
@@ -29,7 +29,7 @@ async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
     if media_type != "application/json":
         raise WrongContentType(f"Content-Type must be application/json, got {media_type or 'none'!r}")
     raw = await _read_bytes(request, limits)
-    check_depth(raw, limits.max_depth)
+    check_shape(raw, limits)
     try:
         # UTF-8 only: json.loads would guess other encodings, whose brackets were not counted.
         body = json.loads(raw.decode("utf-8-sig", "surrogatepass"))
@@ -63,16 +63,22 @@ async def _read_bytes(request: Request, limits: RequestLimits) -> bytes:
     return bytes(raw)
 
 
-def check_depth(raw: bytes, limit: int) -> None:
-    """Raise BadRequest for JSON that is nested deeper than the limit, without parsing it."""
-    if sum(map(raw.count, (b"[", b"{"))) <= limit:
+def check_shape(raw: bytes, limits: RequestLimits) -> None:
+    """Raise BadRequest for JSON that is nested too deeply or has too many entries, without parsing it."""
+    opened = sum(map(raw.count, (b"[", b"{")))
+    # Brackets and commas in strings count as well here, so that few need a closer look.
+    if opened <= limits.max_depth and opened + raw.count(b",") <= limits.max_values:
         return
-    brackets = _STRINGS.sub(b"", raw).translate(None, _NO_BRACKETS)
-    steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), list(_OPENING)), 1, -1)
-    depth = int(np.cumsum(steps).max(initial=0))
-    if depth > limit:
-        message = f"the JSON is nested too deeply: {depth} levels, at most {limit} are allowed"
+    marks = np.frombuffer(_STRINGS.sub(b"", raw).translate(None, _NO_MARKS), np.uint8)
+    opening, closing = np.isin(marks, list(_OPENING)), np.isin(marks, list(_CLOSING))
+    depth = int(np.cumsum(opening.astype(int) - closing).max(initial=0))
+    if depth > limits.max_depth:
+        message = f"the JSON is nested too deeply: {depth} levels, at most {limits.max_depth} are allowed"
         raise BadRequest(message, code="invalid_json")
+    values = int(np.count_nonzero(~closing))
+    if values > limits.max_values:
+        message = f"the JSON has about {values} values, at most {limits.max_values} are allowed"
+        raise BadRequest(message, code="limit_exceeded")
 
 
 def check_encodable(value: object) -> None:

@@ -54,8 +54,11 @@ class ControlGuard:
         """A string that the engine may read as JSON, so that `\\u003cW1>` in it becomes a control string."""
         try:
             decoded = json.loads(text)
-        except (ValueError, RecursionError):
+        except json.JSONDecodeError:
             return self.text(text, param)
+        except (ValueError, RecursionError) as error:
+            # The engine's stack, or its limit of digits, may be another one.
+            raise BadRequest("JSON that is nested too deeply, or a number with too many digits", param=param) from error
         check_encodable(decoded)
         guarded = self.value(decoded, param)
         return self.text(text if guarded == decoded else json.dumps(guarded, ensure_ascii=False), param)

@@ -19,6 +19,7 @@ from preforch_service.fields import (
     CHAT_REFUSED,
     COMPLETION_FORWARDED,
     COMPLETION_REFUSED,
+    CONSTRAINTS,
     TEMPLATE_SEES,
     WEIGHTS_FIELD,
     check_fields,
@@ -63,9 +64,7 @@ class Preparer:
         kwargs = check_template_kwargs(body.get("chat_template_kwargs"), allowed=self._template_kwargs)
         clean = self._clean(body) | {"messages": guard_messages(messages, self._guard)}
         clean["chat_template_kwargs"] = kwargs
-        for name in TEMPLATE_SEES:
-            if name in clean:
-                clean[name] = self._guard.value(clean[name], name)
+        clean |= self._guarded(clean, *TEMPLATE_SEES, *CONSTRAINTS)
 
         def finish(weights: Weights) -> dict[str, Any]:
             return clean | {"chat_template_kwargs": {**clean["chat_template_kwargs"], "weights": weights}}
@@ -79,11 +78,20 @@ class Preparer:
         if not isinstance(prompt, str) or not prompt:
             raise BadRequest("prompt must be one string that is not empty", param="prompt")
         clean = self._clean(body) | {"prompt": self._guard.text(prompt, "prompt")}
+        clean |= self._guarded(clean, *CONSTRAINTS)
 
         def finish(weights: Weights) -> dict[str, Any]:
             return clean | {"prompt": clean["prompt"] + render_context(weights, self._form)}
 
         return Prepared(prompt, self._asked(body, header), finish)
+
+    def _guarded(self, body: Mapping[str, Any], *names: str) -> dict[str, Any]:
+        """Those of the fields that are there, without control strings."""
+        structure = body.get("structured_outputs")
+        if isinstance(structure, Mapping) and isinstance(structure.get("json"), str):
+            # JSON in a string has more ways to write a character than a check for strings sees.
+            raise BadRequest("structured_outputs.json must be an object", param="structured_outputs.json")
+        return {name: self._guard.value(body[name], name) for name in names if name in body}
 
     def _clean(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in body.items() if key != WEIGHTS_FIELD} | {"model": self._model}

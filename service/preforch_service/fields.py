@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from preforch_service.errors import BadRequest
 
 WEIGHTS_FIELD = "preference_weights"
+MAX_BIASES = 300
+"""Entries of `logit_bias`, as with OpenAI. vLLM's core fails on more than 1024."""
 
 _SAMPLING = frozenset(
     {
@@ -37,7 +39,6 @@ _SAMPLING = frozenset(
         "min_tokens",
         "skip_special_tokens",
         "spaces_between_special_tokens",
-        "allowed_token_ids",
         "bad_words",
         "prompt_logprobs",
         "logprob_token_ids",
@@ -74,6 +75,7 @@ _CUTS = "it could cut the weights off the prompt"
 _PROMPT = "it replaces or bypasses the prompt that carries the weights"
 _MEDIA = "only text is served"
 _SERVER = "it belongs to the operator"
+_FORCES = "it could force control tokens into the answer"
 
 _REFUSED = {
     "request_id": _OURS,
@@ -85,6 +87,7 @@ _REFUSED = {
     "add_special_tokens": _PROMPT,
     "kv_transfer_params": _PROMPT,
     "ec_transfer_params": _PROMPT,
+    "allowed_token_ids": _FORCES,
     "vllm_xargs": _SERVER,
     "watermarking": _SERVER,
     "routed_experts_prompt_start": _SERVER,
@@ -104,21 +107,10 @@ COMPLETION_REFUSED = _REFUSED | {"prompt_embeds": _PROMPT, "suffix": "the contex
 NESTED: Mapping[str, frozenset[str]] = {
     "stream_options": frozenset({"include_usage", "continuous_usage_stats"}),
     "repetition_detection": frozenset({"max_pattern_size", "min_pattern_size", "min_count"}),
-    "response_format": frozenset({"type", "json_schema", "format", "structures", "triggers"}),
+    "response_format": frozenset({"type", "json_schema"}),
     "response_format.json_schema": frozenset({"name", "description", "schema", "strict"}),
-    "response_format.structures": frozenset({"begin", "schema", "end"}),
     "structured_outputs": frozenset(
-        {
-            "json",
-            "regex",
-            "choice",
-            "grammar",
-            "json_object",
-            "disable_any_whitespace",
-            "disable_additional_properties",
-            "whitespace_pattern",
-            "structural_tag",
-        }
+        {"json", "choice", "json_object", "disable_any_whitespace", "disable_additional_properties"}
     ),
     "tools": frozenset({"type", "function", "defer_loading"}),
     "tools.function": frozenset({"name", "description", "parameters", "strict", "defer_loading"}),
@@ -126,11 +118,20 @@ NESTED: Mapping[str, frozenset[str]] = {
     "tool_choice.function": frozenset({"name"}),
 }
 """Fields of the objects inside a request; lists of objects are looked through."""
-NESTED_REFUSED = {"structured_outputs": frozenset({"_backend", "_backend_was_auto"})}
-"""Fields of vLLM's own that no user has to set."""
+NESTED_REFUSED = {
+    "response_format": frozenset({"format", "structures", "triggers"}),
+    "response_format.structures": frozenset({"begin", "schema", "end"}),
+    "structured_outputs": frozenset(
+        {"regex", "grammar", "structural_tag", "whitespace_pattern", "_backend", "_backend_was_auto"}
+    ),
+}
+"""Structural tags, grammars and regular expressions can name a token by its id, or spell a control string in ways that
+no check sees, and so force control tokens into the answer. The others are vLLM's own, and no user has to set them."""
 
 TEMPLATE_SEES = ("tools", "tool_choice", "documents", "response_format", "reasoning_effort", "chat_template_kwargs")
 """Fields besides `messages` that vLLM hands to the chat template."""
+CONSTRAINTS = ("response_format", "structured_outputs")
+"""Fields whose text an answer may have to repeat."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MESSAGE_FIELDS = frozenset(
@@ -149,7 +150,24 @@ def check_fields(body: Mapping[str, object], *, forwarded: frozenset[str], refus
         reason = refused.get(name, "unknown field")
         raise BadRequest(f"field {name!r} is not allowed: {reason}", param=name, code="field_not_allowed")
     for path, allowed in NESTED.items():
-        _check_nested(body, path.split("."), allowed, "")
+        first, *others = path.split(".")
+        if first in body:
+            _check_nested(body[first], others, allowed, first)
+    _check_bias(body.get("logit_bias"))
+
+
+def _check_bias(given: object) -> None:
+    """A bias may keep tokens out of the answer, but not force them into it: tokens have numbers here, not text."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping) or len(given) > MAX_BIASES:
+        raise BadRequest(f"logit_bias must be an object with at most {MAX_BIASES} entries", param="logit_bias")
+    for token, bias in given.items():
+        if not isinstance(bias, int | float) or bias > 0:
+            message = (
+                f"a bias must be a number of at most 0, got {bias!r}: a positive one {_FORCES.removeprefix('it ')}"
+            )
+            raise BadRequest(message, param=f"logit_bias.{token[:64]}")
 
 
 def _check_nested(value: object, path: Sequence[str], allowed: frozenset[str], param: str) -> None:
@@ -158,7 +176,7 @@ def _check_nested(value: object, path: Sequence[str], allowed: frozenset[str], p
         for i, item in enumerate(value):
             _check_nested(item, path, allowed, f"{param}[{i}]")
     elif isinstance(value, Mapping) and path:
-        _check_nested(value.get(path[0]), path[1:], allowed, f"{param}.{path[0]}".lstrip("."))
+        _check_nested(value.get(path[0]), path[1:], allowed, f"{param}.{path[0]}")
     elif isinstance(value, Mapping):
         wrong = next((name for name in value if name not in allowed), None)
         if wrong is not None:

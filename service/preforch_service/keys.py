@@ -42,7 +42,11 @@ class ApiKey(AdminKey):
     name: str = Field(pattern=f"^{NAME}$", description="letters, digits, '.', '_' and '-'")
     requests_per_minute: int | None = Field(default=None, ge=1, description="default: as many as it likes")
     models: tuple[str, ...] | None = Field(default=None, description="default: all that are served")
-    cache_salt: str | None = Field(default=None, min_length=1, description="default: made from the name")
+    cache_salt: str | None = Field(
+        default=None,
+        pattern=r"^[^@/\\\x00]{1,128}$",
+        description="1 to 128 characters, none of @, / and \\ (vLLM refuses them); default: made from the name",
+    )
 
     def may_use(self, model: str) -> bool:
         """Whether the key is allowed to use a model."""

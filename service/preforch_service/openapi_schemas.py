@@ -28,7 +28,7 @@ _FIELDS_BY_TYPE = {
     ),
     "string": ("user", "model"),
     "object": ("logit_bias", "stream_options", "chat_template_kwargs"),
-    "array": ("tools", "stop_token_ids", "allowed_token_ids", "bad_words", "logprob_token_ids"),
+    "array": ("tools", "stop_token_ids", "bad_words", "logprob_token_ids"),
 }
 _TYPES = {field: {"type": [kind, "null"]} for kind, fields in _FIELDS_BY_TYPE.items() for field in fields}
 _DESCRIBED = {

@@ -27,6 +27,8 @@ from preforch_service.settings import Device
 CPU_BATCH_TOKENS = 512
 CUDA_BATCH_TOKENS = 16_384
 MAX_REQUESTS = 256
+TOKENISED_AT_ONCE = 8
+"""Texts that one request has tokenised before it is another one's turn."""
 
 
 class QueueFull(Exception):
@@ -126,7 +128,10 @@ class OnnxRecommender:
 
     async def _compute_missing(self, missing: dict[Key, str]) -> dict[Key, Recommendation]:
         loop = asyncio.get_running_loop()
-        encoded = await loop.run_in_executor(self._tokenising, self._session.encode, list(missing.values()))
+        texts, encoded = list(missing.values()), list[np.ndarray]()
+        for start in range(0, len(texts), TOKENISED_AT_ONCE):
+            piece = texts[start : start + TOKENISED_AT_ONCE]
+            encoded += await loop.run_in_executor(self._tokenising, self._session.encode, piece)
         rows = dict(zip(missing, encoded, strict=True))
         # Another request may have brought the same text meanwhile.
         found = self._cached(rows)

@@ -13,10 +13,14 @@ from preforch_models.objectives import Record
 from pydantic import Field
 
 from preforch_service.errors import BadRequest, TooLarge
-from preforch_service.fields import TEMPLATE_SEES
+from preforch_service.fields import CONSTRAINTS, TEMPLATE_SEES
 
-PROMPT_FIELDS = ("messages", "prompt", "inputs", *TEMPLATE_SEES)
-"""Fields whose text is read by the orchestrator or printed into the prompt."""
+TEXT_FIELDS = tuple(
+    dict.fromkeys(("messages", "prompt", "inputs", *TEMPLATE_SEES, *CONSTRAINTS, "stop", "bad_words", "user"))
+)
+"""Fields whose text is read by the orchestrator, printed into the prompt, or worked on by the engine."""
+BAD_WORDS_CHARACTERS = 500
+"""vLLM's core fails on more than 1024 tokens in all, and makes two sequences of tokens of each word."""
 LIST_FIELDS = ("stop", "stop_token_ids", "bad_words")
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 
@@ -30,8 +34,9 @@ class RequestLimits(Record):
         default=30.0, gt=0, description="seconds for the head of a request, then for its body"
     )
     max_depth: int = Field(default=64, ge=8, le=200, description="nesting of the JSON")
+    max_values: int = Field(default=50_000, ge=64, description="entries of lists and objects of the JSON, and these")
     max_messages: int = Field(default=1024, ge=1, description="in one conversation")
-    max_characters: int = Field(default=1_000_000, ge=1, description="messages, prompt or inputs, and tools, together")
+    max_characters: int = Field(default=1_000_000, ge=1, description="all text of a request together")
     max_inputs: int = Field(default=256, ge=1, description="in one request to /weights")
     max_n: int = Field(default=16, ge=1)
     max_tokens: int | None = Field(default=None, ge=1, description="of one answer; default: what the policy can hold")
@@ -48,6 +53,7 @@ class RequestLimits(Record):
         for i, messages in enumerate(inputs if isinstance(inputs, list) else ()):
             _at_most(_length(messages), self.max_messages, f"inputs[{i}]", "entries")
         self._check_characters(body)
+        _at_most(sum(map(len, _texts(body.get("bad_words")))), BAD_WORDS_CHARACTERS, "bad_words", "characters")
 
     def _check_numbers(self, body: Mapping[str, Any]) -> None:
         limits = {"n": self.max_n} | ({} if self.max_tokens is None else dict.fromkeys(TOKEN_FIELDS, self.max_tokens))
@@ -60,7 +66,7 @@ class RequestLimits(Record):
                 raise _too_much(f"{name} is {given}, at most {limit} is allowed", name)
 
     def _check_characters(self, body: Mapping[str, Any]) -> None:
-        counts = {name: sum(map(len, _texts(body[name]))) for name in PROMPT_FIELDS if name in body}
+        counts = {name: sum(map(len, _texts(body[name]))) for name in TEXT_FIELDS if name in body}
         total = sum(counts.values())
         if total > self.max_characters:
             largest = max(counts, key=lambda name: counts[name])

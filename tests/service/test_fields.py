@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -62,6 +62,7 @@ def test_every_field_is_either_forwarded_or_refused(
 
 def test_what_the_template_sees_is_forwarded_and_guarded() -> None:
     assert set(fields.TEMPLATE_SEES) <= fields.CHAT_FORWARDED
+    assert set(fields.CONSTRAINTS) <= fields.CHAT_FORWARDED & fields.COMPLETION_FORWARDED
 
 
 @pytest.mark.parametrize("route", ["chat", "completion"])
@@ -78,7 +79,7 @@ def test_every_field_of_the_objects_inside_a_request_is_classified(
     classified = {path: fields.NESTED.get(path, frozenset()) | fields.NESTED_REFUSED.get(path, set()) for path in known}
     assert classified == known
     if route == "chat":
-        assert set(fields.NESTED) == set(known)
+        assert set(fields.NESTED) | set(fields.NESTED_REFUSED) == set(known)
 
 
 def test_every_field_of_a_message_is_classified(engine_models: dict[str, type[BaseModel]]) -> None:
@@ -96,13 +97,43 @@ def test_every_field_of_a_message_is_classified(engine_models: dict[str, type[Ba
         ({"tools": [{"type": "function"}, {"type": "function", "cache": 1}]}, "tools[1].cache"),
         ({"tools": [{"function": {"name": "f", "x": 1}}]}, "tools[0].function.x"),
         ({"structured_outputs": {"_backend": "x"}}, "structured_outputs._backend"),
+        ({"structured_outputs": {"grammar": 'start: "a" <[7]>'}}, "structured_outputs.grammar"),
+        ({"structured_outputs": {"regex": "[<]W1>"}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
+        ({"response_format": {"type": "structural_tag", "format": {}}}, "response_format.format"),
         ({"response_format": {"json_schema": {"json_schema": {}}}}, "response_format.json_schema.json_schema"),
     ],
 )
 def test_an_unlisted_field_of_an_object_inside_is_refused(body: dict[str, object], param: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        fields.check_fields(body, forwarded=fields.CHAT_FORWARDED, refused=fields.CHAT_REFUSED)
+        check(body)
     assert (refused.value.param, refused.value.code) == (param, "field_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"7": 0.5}, "logit_bias.7"),
+        ({"7": True}, "logit_bias.7"),
+        ({"7": "100"}, "logit_bias.7"),
+        ({"7": None}, "logit_bias.7"),
+        ({str(token): -1 for token in range(fields.MAX_BIASES + 1)}, "logit_bias"),
+        ([5], "logit_bias"),
+    ],
+)
+def test_a_bias_cannot_force_a_token_or_overwhelm_the_engine(given: object, param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        check({"logit_bias": given})
+    assert refused.value.param == param
+
+
+def test_a_bias_may_keep_tokens_away() -> None:
+    check({"logit_bias": {str(token): -100 for token in range(fields.MAX_BIASES)} | {"7": 0, "8": -0.5}})
+    check({"logit_bias": None})
+
+
+def check(body: Mapping[str, object]) -> None:
+    fields.check_fields(body, forwarded=fields.CHAT_FORWARDED, refused=fields.CHAT_REFUSED)
 
 
 def test_schemas_inside_are_free() -> None:
@@ -110,4 +141,4 @@ def test_schemas_inside_are_free() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
     answer = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     body = {"tools": [tool], "response_format": answer, "tool_choice": "auto", "stream_options": None}
-    fields.check_fields(body, forwarded=fields.CHAT_FORWARDED, refused=fields.CHAT_REFUSED)
+    check(body)

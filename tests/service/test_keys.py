@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from preforch_cli.main import main
 from preforch_service.keygen import entry, new_key
-from preforch_service.keys import Keys, digest_of, read_keys
+from preforch_service.keys import ApiKey, Keys, digest_of, read_keys
 from preforch_service.settings import ServeSettings
+from pydantic import ValidationError
 
 ALICE, BOB, ADMIN = "alice-0123456789", "bob-0123456789abc", "admin-0123456789"
 
@@ -42,6 +43,12 @@ def test_keys_of_a_file_and_the_environment_together(tmp_path: Path) -> None:
     assert (alice.requests_per_minute, alice.may_use("wic"), alice.may_use("x"), alice.salt) == (5, True, False, "s")
     assert (bob.requests_per_minute, bob.may_use("x")) == (None, True)
     assert keys.is_admin(ADMIN)
+
+
+@pytest.mark.parametrize("salt", ["", "a/b", "a@b", "a\\b", "a\0b", "x" * 129])
+def test_a_salt_that_the_engine_refuses_is_refused_at_the_start(salt: str) -> None:
+    with pytest.raises(ValidationError, match="cache_salt"):
+        ApiKey(name="a", sha256=digest_of("k"), cache_salt=salt)
 
 
 def test_salts_differ_between_names_and_stay_the_same_for_one() -> None:

@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,8 +12,9 @@ import httpx
 import pytest
 from fakes import FakeUpstream, make_gateway, running
 from preforch_models.bundle import Bundle
-from preforch_service.body import check_depth
+from preforch_service.body import check_shape
 from preforch_service.errors import BadRequest
+from preforch_service.request_limits import RequestLimits
 
 JSON = {"content-type": "application/json"}
 LIMITS: dict[str, Any] = {
@@ -103,11 +104,42 @@ def test_deep_json_is_refused_without_parsing(url: str, raw: bytes, depth: int) 
     assert f"{depth} levels, at most 10" in error["message"]
 
 
+def shape(value: object, **limits: int) -> None:
+    check_shape(value if isinstance(value, bytes) else json.dumps(value).encode(), RequestLimits(**limits))
+
+
 def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
-    check_depth(json.dumps({"a": "[" * 100, 'b"\\': ["\\", "{{{" * 20, '"[[' * 40]}).encode(), 3)
-    check_depth(json.dumps([[]] * 1000).encode(), 2)
-    with pytest.raises(BadRequest, match="3 levels, at most 2"):
-        check_depth(json.dumps([[[]]] * 1000).encode(), 2)
+    deep_in_text: dict[str, object] = {"a": "[" * 100, 'b"\\': ["\\", "{{{" * 20, '"[[' * 40]}
+    shape([[deep_in_text]] * 3, max_depth=8)
+    shape([[]] * 1000, max_depth=8)
+    for _ in range(8):
+        deep_in_text = {"c": deep_in_text}
+    with pytest.raises(BadRequest, match="10 levels, at most 8"):
+        shape(deep_in_text, max_depth=8)
+
+
+def test_many_small_values_are_refused_without_parsing_and_commas_in_text_are_not_values() -> None:
+    shape([{}] * 50, max_values=100, max_depth=200)
+    shape(["," * 5000 + "[" * 5000] * 99, max_values=100)
+    values: tuple[object, ...] = ([{}] * 51, [0] * 101, {"a": [[1, 2]] * 50}, b"[" + b"{}," * 51)
+    for value in values:
+        with pytest.raises(BadRequest, match="values, at most 100") as refused:
+            shape(value, max_values=100)
+        assert refused.value.code == "limit_exceeded"
+
+
+@pytest.mark.parametrize(("name", "value"), [("user", "x"), ("stop", ["x"]), ("structured_outputs", {"choice": ["x"]})])
+def test_text_for_the_engine_counts_as_text(url: str, name: str, value: object) -> None:
+    long = json.loads(json.dumps(value).replace("x", "x" * 201))
+    error = error_of(httpx.post(url + COMPLETION, json={"prompt": "p", name: long}), 400)
+    assert (error["param"], error["code"]) == (name, "limit_exceeded")
+
+
+def test_bad_words_are_few_characters_for_the_engine_makes_many_tokens_of_them(bundle: Bundle) -> None:
+    with running(make_gateway(bundle, upstream=FakeUpstream())) as url:
+        for length, status in ((250, 200), (251, 400)):
+            answer = httpx.post(url + COMPLETION, json={"prompt": "p", "bad_words": ["x" * length] * 2})
+            assert answer.status_code == status
 
 
 def test_other_encodings_than_utf8_are_refused(url: str) -> None:
@@ -261,7 +293,9 @@ def test_a_body_behind_an_upgrade_never_becomes_a_request(url: str, start: bytes
         sock.sendall(SMUGGLED)
         status, body = read_answer(sock)
         assert (status, body["error"]["message"]) == (400, "the connection cannot be upgraded")
-        assert sock.recv(1) == b""
+        # Bytes that nobody has read make it a reset.
+        with suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
 
 
 def test_a_request_that_does_not_wait_for_the_answer_is_not_read(url: str) -> None:
@@ -293,7 +327,7 @@ def test_a_limit_is_not_passed_by_another_type(url: str, name: str, path: str, g
 
 def test_strings_that_do_not_end_are_read_once() -> None:
     with pytest.raises(BadRequest, match="65 levels"):
-        check_depth(b"[" * 65 + b'"' + b'\\"' * 2_000_000, 64)
+        shape(b"[" * 65 + b'"' + b'\\"' * 2_000_000)
 
 
 def send_for_ever(sock: socket.socket, piece: bytes) -> None:
