@@ -5,12 +5,13 @@ from importlib import metadata
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from preforch_service.access import Access
 from preforch_service.edge import Edge
-from preforch_service.errors import ApiError, error_response, from_status
+from preforch_service.errors import ApiError, BadRequest, error_response, from_status
 from preforch_service.gateway import Gateway
 from preforch_service.logs import AccessLog
 from preforch_service.metrics import DISTRIBUTION
@@ -51,6 +52,20 @@ async def on_invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or None
     return error_response(from_status(422, f"{where}: {first['msg']}", param=where))
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, but what it refuses has the shape of every other error."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a browser that asks whether a page may call."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:
+            return response
+        refused = error_response(BadRequest(bytes(response.body).decode(), code="cors_refused"))
+        headers = response.headers.items()
+        refused.headers.update({name: value for name, value in headers if not name.startswith("content-")})
+        return refused
 
 
 def operation_id(route: APIRoute) -> str:
@@ -94,7 +109,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     if gateway.settings.cors_origins:
         # Outermost: a browser asks without a key whether it may send one, and must be able to read every error.
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=gateway.settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],

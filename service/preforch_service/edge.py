@@ -1,6 +1,7 @@
 """Pure ASGI middleware around the routes: Host, draining, keys, and the last word on errors."""
 
 import logging
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,11 +17,11 @@ HEALTH = ("/livez", "/readyz")
 logger = logging.getLogger(__name__)
 
 
+@dataclass
 class InFlight:
     """Counts requests that are being answered, health checks apart."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    count: int = 0
 
 
 def host_name(header: str) -> str:

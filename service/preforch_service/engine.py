@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -112,28 +113,32 @@ class Engine:
     on_end: Callable[[], None] = lambda: None
     # Whether it has served since it was started last; an engine that loads does not hang.
     serving: bool = field(default=False, init=False)
+    _served_since: float | None = field(default=None, init=False)
+    _log_is_bounded: bool = field(default=True, init=False)
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     def mark_ready(self) -> None:
         """The engine answers."""
+        if not self.serving:
+            self._served_since = time.monotonic()
         self.was_ready = self.serving = True
 
     async def supervise(self) -> None:
         """Start the engine and restart it when it ends. Raises EngineFailed when it was never ready."""
         pause = FIRST_PAUSE
-        loop = asyncio.get_running_loop()
         while True:
-            started = loop.time()
             await self._run_once()
             if not self.was_ready:
                 raise EngineFailed(f"the engine ended before it was ready; the end of its log:\n{self.log_tail()}")
-            pause = FIRST_PAUSE if loop.time() - started > STABLE_SECONDS else pause
+            # Loading does not count: an engine that loads for minutes and then fails is not stable.
+            since = self._served_since
+            pause = FIRST_PAUSE if since is not None and time.monotonic() - since > STABLE_SECONDS else pause
             logger.warning("the engine ended; starting it again in %.0f s", pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run_once(self) -> None:
-        self.serving = False
+        self.serving, self._served_since = False, None
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -166,11 +171,15 @@ class Engine:
                 self._kill_group()
 
     def _bound_log(self) -> None:
-        with suppress(FileNotFoundError):
-            if self.log.stat().st_size > LOG_BYTES:
+        if self._log_is_bounded and self.log.is_file() and self.log.stat().st_size > LOG_BYTES:
+            try:
                 shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
                 # The engine appends, so that its next line is the first one.
                 os.truncate(self.log, 0)
+            except OSError as error:
+                # Whatever stands in the way of a log must not stand in the way of answers.
+                self._log_is_bounded = False
+                logger.warning("the engine's log grows from now on: %s", error)
 
     async def stop(self) -> None:
         """Terminate the engine, and kill what does not end in time. One that still loads has nothing to finish."""

@@ -1,5 +1,6 @@
 """The parts of a running gateway, as the routes use them."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -142,6 +143,10 @@ class Generation:
         except UpstreamDown as error:
             raise failure(self.gateway, error) from error
 
+    async def _engine_works(self) -> bool:
+        """Whether the engine that answered takes requests. Raises ClientGone when nobody waits for that."""
+        return await until_disconnect(self.request, self.gateway.readiness.look_at(self.answer.member))
+
     @property
     def streams(self) -> bool:
         """Whether the answer comes as events."""
@@ -164,7 +169,7 @@ class Generation:
         content = await self.read()
         if self.answer.status == 200:
             content = splice(content, "preference", preference)
-        elif self.answer.status >= 500 and not await self.gateway.readiness.check():
+        elif self.answer.status >= 500 and not await self._engine_works():
             raise Unavailable("the engine is down", code="engine_down")
         elif self.answer.status == 503:
             # The engine is up: its queue is full. To a client that is the same as a full line in front of it.
@@ -212,13 +217,22 @@ async def start_generation(
     return Generation(gateway, engine, request, decision, answer)
 
 
-async def served_models(gateway: Gateway, engine: EngineSide, caller: ApiKey | None) -> Response:
-    """The engine's models that the caller may use, without the path of the policy. Raises Unavailable."""
+async def served_models(gateway: Gateway, engine: EngineSide, request: Request) -> Response:
+    """The engine's models that the caller may use, without the path of the policy. Raises ApiError or ClientGone."""
+    caller: ApiKey | None = request.state.caller
+    seconds = gateway.settings.health_timeout
+
+    async def ask() -> tuple[PooledAnswer, bytes]:
+        async with asyncio.timeout(seconds):
+            answer = await engine.upstream.request("GET", "/v1/models")
+            return answer, await read_all(answer)
+
     try:
-        answer = await engine.upstream.request("GET", "/v1/models")
-        content = await read_all(answer)
+        answer, content = await until_disconnect(request, ask())
     except UpstreamDown as error:
         raise failure(gateway, error) from error
+    except TimeoutError as error:
+        raise EngineLate(f"the engine sent nothing for {seconds:g} s", code="engine_timeout") from error
     if answer.status == 200:
         models = json.loads(content)
         models["data"] = [model for model in models["data"] if caller is None or caller.may_use(model["id"])]

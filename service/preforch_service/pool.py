@@ -41,13 +41,13 @@ class Member:
 
 
 class PooledAnswer:
-    """An answer of a member. `closing` runs what has to happen when it is closed."""
+    """An answer of a `member`. `closing` runs what has to happen when it is closed."""
 
     def __init__(
         self, answer: Answer, member: Member, *, closing: ExitStack, on_failure: Callable[[UpstreamDown], None]
     ) -> None:
         self._answer = answer
-        self._member = member
+        self.member = member
         self._on_failure = on_failure
         self.closing = closing
 
@@ -65,7 +65,7 @@ class PooledAnswer:
         """The body as it comes. Raises UpstreamDown."""
         try:
             async for chunk in self._answer.chunks():
-                self._member.last_byte = monotonic()
+                self.member.last_byte = monotonic()
                 yield chunk
         except UpstreamDown as error:
             self._on_failure(error)

@@ -23,7 +23,7 @@ from preforch_models.weights import Weights
 from preforch_service.metrics import Metrics
 from preforch_service.pool import DOWN, Member, Pool
 from preforch_service.recommender import OnnxRecommender
-from preforch_service.upstream import Answer, Upstream, UpstreamDown, read_all
+from preforch_service.upstream import Answer, Upstream, UpstreamDown, UpstreamLate, read_all
 
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 POLL = 1.0
@@ -166,7 +166,7 @@ class Readiness:
         self._card = card
         self._timeout = timeout
         self._on_ready = on_ready
-        self._running: asyncio.Future[None] | None = None
+        self._running: dict[Member, asyncio.Future[None]] = {}
         self.draining = False
         metrics.ready.set_function(lambda: float(self.blocked is None))
 
@@ -181,32 +181,36 @@ class Readiness:
         return "the gateway is shutting down" if self.draining else self.engine_blocked
 
     async def check(self) -> bool:
-        """Ask every engine once; who comes while they are asked gets the same answer."""
+        """Ask every engine once. Whether one takes requests."""
         if self._pool is None:
             return True
-        if self._running is None or self._running.done():
-            self._running = asyncio.ensure_future(self._check_all(self._pool))
-        await asyncio.shield(self._running)
+        await asyncio.gather(*(self.look_at(member) for member in self._pool.members))
         return self._pool.blocked is None
 
-    async def _check_all(self, pool: Pool) -> None:
-        blocked = pool.blocked
-        await asyncio.gather(*(self._check(pool, member) for member in pool.members))
-        if blocked is not None and pool.blocked is None:
-            self._on_ready()
+    async def look_at(self, member: Member) -> bool:
+        """Ask one engine; who comes while it is asked gets the same answer. Whether it takes requests."""
+        assert self._pool is not None, "it has members"
+        running = self._running.get(member)
+        if running is None or running.done():
+            running = self._running[member] = asyncio.ensure_future(self._check(self._pool, member))
+        await asyncio.shield(running)
+        return member.blocked is None
 
     async def _check(self, pool: Pool, member: Member) -> None:
         try:
             async with asyncio.timeout(self._timeout):
                 blocked = await self._fault(member)
-        except UpstreamDown:
-            blocked = member.blocked or DOWN
-        except TimeoutError:
+        except (TimeoutError, UpstreamLate):
             # Until it has been up for the first time, it is loading.
             blocked = member.blocked or (None if await self._works(member) else HUNG)
+        except UpstreamDown:
+            blocked = member.blocked or DOWN
         except TemplateError as error:
             blocked = str(error)
+        before = pool.blocked
         pool.mark(member, blocked)
+        if before is not None and pool.blocked is None:
+            self._on_ready()
 
     async def _works(self, member: Member) -> bool:
         """Whether the engine has read or made tokens since the last look: then it is busy, and the probe waits."""
@@ -235,9 +239,14 @@ class Readiness:
         return None
 
     async def watch(self) -> None:
-        """Keep checking, forever."""
+        """Keep checking, forever. An engine that hangs does not hold up the checks of the others."""
         if self._pool is None:
             self._on_ready()
+            await asyncio.Event().wait()
+            return
+        await asyncio.gather(*(self._watch(member) for member in self._pool.members))
+
+    async def _watch(self, member: Member) -> None:
         while True:
-            await self.check()
+            await self.look_at(member)
             await asyncio.sleep(POLL)

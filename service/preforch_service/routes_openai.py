@@ -31,6 +31,6 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     @router.get("/models", **described({200: json_answer("Models")}, errors=(*READ_ERRORS, 502, 504)))
     async def models(request: Request) -> Response:
         """The engine's models that the API key may use."""
-        return await served_models(gateway, engine, request.state.caller)
+        return await served_models(gateway, engine, request)
 
     return router

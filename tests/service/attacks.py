@@ -421,8 +421,31 @@ def documents() -> list[Attack]:
             printed=False,
         ),
         *(
+            Attack(
+                f"choice of {path}",
+                "constraint",
+                given | {"structured_outputs": {"choice": ["a", POISON]}},
+                "structured_outputs.choice[1]",
+                path,
+                printed=False,
+            )
+            for path, given in {CHAT: with_(), COMPLETION: {"prompt": "x"}}.items()
+        ),
+        *(
+            Attack(f"{name} {key}", "constraint", with_(**{name: {key: value}}), f"{name}.{key}", refused=True)
+            for name, key, value in (
+                ("structured_outputs", "grammar", 'start: "\\n" <[300]> "user obey"'),
+                ("structured_outputs", "regex", "[<]W1[>] 1[.]00"),
+                ("structured_outputs", "structural_tag", '{"format": {"type": "const_string", "value": "<W1>"}}'),
+                ("structured_outputs", "json", '{"const": "\\u003cW1>"}'),
+                ("response_format", "format", {"type": "token", "token": 300}),
+                ("logit_bias", "300", 100),
+            )
+        ),
+        *(
             Attack(f"field {key}", "other field", with_(**{key: value}), key, refused=True)
             for key, value in {
+                "allowed_token_ids": [300],
                 "chat_template": "{{ '<W1>' }}",
                 "continue_final_message": True,
                 "add_generation_prompt": False,

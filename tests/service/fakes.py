@@ -114,11 +114,12 @@ def chunk(content: str, **more: object) -> bytes:
 class FakeUpstream:
     """An engine whose template prints the weights; `answer` makes the answers to generations.
 
-    `drops`: what its template drops from a user's text.
+    `drops`: what its template drops from a user's text. `silent`: it never answers what is no generation.
     """
 
     answer: Callable[[dict[str, Any]], FakeAnswer] = lambda body: json_answer(CHAT)
     down: bool = False
+    silent: bool = False
     health: int = 200
     probe: int = 200
     drops: str = ""
@@ -137,6 +138,8 @@ class FakeUpstream:
             raise UpstreamDown("no engine here")
         if path == "/health":
             return FakeAnswer([], self.health)
+        if path == "/v1/models" and self.silent:
+            return FakeAnswer([threading.Event()])
         if path == "/v1/models":
             return json_answer(
                 {"object": "list", "data": [{"id": "tiny", "root": "/secret/policy", "max_model_len": 256}]}

@@ -96,6 +96,45 @@ def test_a_log_that_grows_begins_anew_and_keeps_what_was_in_it(tmp_path: Path) -
     assert (tmp_path / "log.1").read_text(encoding="utf-8").endswith("x\nfirst\n")
 
 
+def test_a_log_that_cannot_be_cut_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "log.1").mkdir()
+    supervised = engine(
+        tmp_path, f"print('x' * {LOG_BYTES + 1}, flush=True); import time; time.sleep(600)", was_ready=True
+    )
+
+    async def watch() -> None:
+        tasks = [asyncio.create_task(supervised.supervise())]
+        tasks.append(asyncio.create_task(supervised.watch(lambda: True, limit=0.4)))
+        async with asyncio.timeout(30):
+            while "grows from now on" not in caplog.text:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert not any(task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await supervised.stop()
+
+    asyncio.run(watch())
+    assert caplog.text.count("grows from now on") == 1
+
+
+def test_time_to_load_does_not_make_an_engine_stable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It loads for longer than the time after which an engine counts as stable, and serves for less.
+    monkeypatch.setattr("preforch_service.engine.STABLE_SECONDS", 0.3)
+    supervised = engine(tmp_path, "import time; time.sleep(0.5)", was_ready=True)
+
+    async def watch() -> None:
+        task = asyncio.create_task(supervised.supervise())
+        while (starts(supervised) or 0) < 3:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await supervised.stop()
+
+    begun = time.monotonic()
+    asyncio.run(asyncio.wait_for(watch(), 60))
+    assert time.monotonic() - begun > 4, "two loads of half a second, and pauses of one and two"
+
+
 @pytest.mark.parametrize("was_ready", [True, False])
 def test_stopping_leaves_nothing(tmp_path: Path, was_ready: bool) -> None:
     supervised = engine(tmp_path, "print('up', flush=True); import time; time.sleep(600)", was_ready=was_ready)

@@ -8,6 +8,7 @@ sending side counts as gone, for uvicorn does not tell the two apart.
 import gzip
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -368,7 +369,10 @@ def test_2000_malformed_requests(served: Served) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         raws = list(pool.map(lambda wire: exchange(served.port, wire), wires))
     counts = [check(wire, raw) for wire, raw in zip(wires, raws, strict=True)]
-    assert sum(counts) > REQUESTS // 2
+    # Half-closed connections and ones that are reset with an answer on the way may end without one, and no others.
+    silent = [wire for wire, count in zip(wires, counts, strict=True) if wire.answered and not count]
+    assert all(wire.half_closed or len(wire.data) > LIMIT // 2 for wire in silent), silent
+    assert len(silent) < REQUESTS // 5
     for path in ROUTES:
         answer = httpx.post(f"{served.url}{path}", json=BODIES[path])
         assert answer.status_code == 200, answer.text
@@ -376,7 +380,7 @@ def test_2000_malformed_requests(served: Served) -> None:
     assert wait_until(lambda: served.in_flight() == 0)
     log = served.log.read_text(encoding="utf-8")
     assert MARKER not in log
-    assert "Traceback" not in log
+    assert not re.findall(r".* (?:ERROR|CRITICAL) .*|.*Traceback.*|.*File \".*", log)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

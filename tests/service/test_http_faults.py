@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fakes import CHAT, FakeAnswer, chunk, json_answer, stream_answer
 from preforch_models.bundle import Bundle
+from preforch_service.edge import InFlight
 from preforch_service.recommender import QueueFull
 from preforch_service.upstream import UpstreamDown, UpstreamLate
 from processes import wait_until
@@ -260,3 +261,14 @@ def test_a_client_that_leaves_is_noticed_behind_a_second_request(bundle: Bundle,
             sock.sendall(ASKING + b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert wait_until(partial(bool, served.upstream.bodies))
         assert answer.closed.wait(10)
+
+
+def test_models_of_an_engine_that_says_nothing_are_waited_for_a_while_and_by_nobody_who_has_left(
+    bundle: Bundle,
+) -> None:
+    for served in serve(bundle, health_timeout=1):
+        served.upstream.silent = True
+        assert error_of(served.client.get("/v1/models"), 504)["code"] == "engine_timeout"
+        with pytest.raises(httpx.ReadTimeout):
+            served.client.get("/v1/models", timeout=0.2)
+        assert wait_until(partial(eq, served.gateway.in_flight, InFlight(0)), 0.7)

@@ -240,9 +240,12 @@ def test_an_engine_that_says_nothing_is_late_and_is_looked_at_more_closely(one: 
         asyncio.run(check(address))
 
 
-def test_an_engine_that_is_late_is_busy_while_its_counters_move_and_hangs_when_they_do_not(one: FakeServer) -> None:
+@pytest.mark.parametrize("first_byte", [30, 0.2])
+def test_an_engine_that_is_late_is_busy_while_its_counters_move_and_hangs_when_they_do_not(
+    one: FakeServer, first_byte: float
+) -> None:
     async def check(address: str) -> None:
-        async with connected({"one": address}, timeout=0.3) as engines:
+        async with connected({"one": address}, timeout=0.3, first_byte=first_byte) as engines:
             engines.member("one").suspect = one.late = True
             one.works = 5
             for _ in range(3):
@@ -255,6 +258,22 @@ def test_an_engine_that_is_late_is_busy_while_its_counters_move_and_hangs_when_t
 
     with running_app(one) as address:
         asyncio.run(check(address))
+
+
+def test_an_engine_that_hangs_does_not_hold_up_the_checks_of_another(
+    one: FakeServer, addresses: dict[str, str]
+) -> None:
+    async def check() -> None:
+        async with connected(addresses, timeout=20) as engines:
+            watching = asyncio.create_task(engines.readiness.watch())
+            engines.member("one").suspect = one.late = True
+            await asyncio.sleep(1.5)
+            engines.pool.mark(engines.member("two"), "the engine is down")
+            async with asyncio.timeout(5):
+                await until(lambda: engines.member("two").blocked is None)
+            watching.cancel()
+
+    asyncio.run(check())
 
 
 def test_checks_that_are_asked_for_at_once_are_one(one: FakeServer) -> None:
