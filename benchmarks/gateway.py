@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--engine-core", type=int, help="the engine computes on this core alone, everything else runs on the others")
     add("--rounds", type=int, default=5, help="of all arms, in turns; at least 2")
     add("--clients", type=int, nargs="+", default=[1, 16, 64], help="concurrent clients")
-    add("--requests", type=int, nargs="+", default=[16, 64, 128], help="per arm and round, one number per --clients")
+    add("--requests", type=int, nargs="+", default=[32, 256, 512], help="per arm and round, one number per --clients")
     add("--max-tokens", type=int, default=64, help="of every answer, no fewer and no more")
     add("--modes", nargs="+", choices=["whole", "stream"], default=["whole", "stream"])
     add("--proxies", nargs="+", choices=KINDS, default=[KINDS[0]], help="do-nothing proxies; the first is compared to")

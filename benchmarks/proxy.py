@@ -3,7 +3,7 @@
 In:  the engine's URL, a port, and which HTTP client and event loop to use. It copies bytes both ways and looks at none,
      parses nothing, watches for no disconnect, counts nothing.
 
-    python benchmarks/proxy.py --upstream http://127.0.0.1:8000 --port 8001 --kind aiohttp
+    python benchmarks/proxy.py --upstream http://127.0.0.1:8000 --port 8001 --kind aiohttp-uvloop
 """
 
 import argparse
@@ -15,7 +15,7 @@ import aiohttp
 import httpx
 import uvicorn
 
-KINDS = ("aiohttp", "aiohttp-uvloop", "httpx", "httpx-uvloop")
+KINDS = ("aiohttp-uvloop", "aiohttp", "httpx", "httpx-uvloop")
 KEEP_ALIVE = 3.0
 
 Scope = dict[str, Any]

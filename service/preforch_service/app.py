@@ -85,14 +85,15 @@ def create_app(gateway: Gateway) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    # In the order in which a path is looked for: what is asked most comes first.
+    if gateway.engine is not None:
+        app.include_router(openai_router(gateway, gateway.engine))
+        app.include_router(generate_router(gateway, gateway.engine))
+    app.include_router(weights_router(gateway))
     app.include_router(health_router(gateway))
+    app.include_router(admin_router(gateway))
     app.include_router(playground_router())
     app.include_router(docs_router(app.title))
-    app.include_router(weights_router(gateway))
-    app.include_router(admin_router(gateway))
-    if gateway.engine is not None:
-        app.include_router(generate_router(gateway, gateway.engine))
-        app.include_router(openai_router(gateway, gateway.engine))
     # FastAPI gives out the document that it finds here.
     app.openapi_schema = complete(app.openapi(), gateway.bundles.current.bundle.names, gateway.settings)
     app.add_exception_handler(ApiError, on_api_error)

@@ -28,6 +28,7 @@ from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import listener_config
 from preforch_service.locate import find_policy
+from preforch_service.memory import settle
 from preforch_service.metrics import Metrics, exposed
 from preforch_service.readiness import Readiness
 from preforch_service.reloading import Reloader
@@ -160,6 +161,7 @@ def serve(settings: ServeSettings) -> int:
         private_folder() if policy else contextlib.nullcontext() as folder,
     ):
         engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy and folder else None
+        settle()
         # uvicorn's choice, as if it ran by itself: uvloop.
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             return runner.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
