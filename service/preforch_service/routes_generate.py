@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from preforch_service.body import validate
 from preforch_service.gateway import EngineSide, Gateway, Generation, start_generation, weights_header
 from preforch_service.openapi import ENGINE_ERRORS, SEND_ERRORS, described, generation_answer
+from preforch_service.plain_route import PlainRoute
 from preforch_service.relay import DONE, event, event_data, events
 from preforch_service.weighing import Decision
 from preforch_service.wire import Generated, GenerateRequest
@@ -67,7 +68,7 @@ async def answer(generation: Generation) -> Response:
 
 def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     """The route."""
-    router = APIRouter()
+    router = APIRouter(route_class=PlainRoute)
     about = described(
         {200: generation_answer("Generated")}, errors=(*SEND_ERRORS, *ENGINE_ERRORS), body="GenerateRequest"
     )

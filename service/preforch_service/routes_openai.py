@@ -3,12 +3,20 @@
 from fastapi import APIRouter, Request, Response
 
 from preforch_service.gateway import EngineSide, Gateway, served_models, start_generation, weights_header
-from preforch_service.openapi import ENGINE_ERRORS, READ_ERRORS, SEND_ERRORS, described, generation_answer, json_answer
+from preforch_service.openapi import (
+    ENGINE_ERRORS,
+    READ_ERRORS,
+    SEND_ERRORS,
+    described,
+    generation_answer,
+    json_answer,
+)
+from preforch_service.plain_route import PlainRoute
 
 
 def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/v1")
+    router = APIRouter(prefix="/v1", route_class=PlainRoute)
     errors = (*SEND_ERRORS, *ENGINE_ERRORS)
 
     @router.post(
