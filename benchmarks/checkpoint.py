@@ -11,6 +11,7 @@ computes as much, but other numbers.
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +26,11 @@ SMALL = 1e-3
 def export(orchestrator: Path, target: Path) -> None:
     """Write the checkpoint. Raises ValueError for an orchestrator that is not softmax(linear(mean(BERT)))."""
     model = OrchestratorModel.from_pretrained(orchestrator)
-    settings = dict(model.config.encoder)
-    shape = (settings.pop("model_type"), model.config.pooling, model.config.layers)
+    encoder = dict(model.config.encoder)
+    shape = (encoder.pop("model_type"), model.config.pooling, model.config.layers)
     if shape != ("bert", "mean", [-1]) or model.config.confidence == "shrink":
         raise ValueError(f"{orchestrator}: only BERT, mean pooling of the last layer, no shrinkage; got {shape}")
-    config = BertConfig(**settings, num_labels=len(model.config.objectives))
+    config = BertConfig(**encoder, num_labels=len(model.config.objectives))
     classifier = BertForSequenceClassification(config)
     classifier.bert.load_state_dict(model.encoder.state_dict(), strict=False)
     with torch.no_grad():
@@ -43,6 +44,10 @@ def export(orchestrator: Path, target: Path) -> None:
     tokenizer.no_truncation()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=tokenizer.id_to_token(config.pad_token_id))
     fast.save_pretrained(target)
+    # Under the name that transformers 4 knows too: infinity pins it.
+    about = target / "tokenizer_config.json"
+    settings = json.loads(about.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    about.write_text(json.dumps(settings), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
