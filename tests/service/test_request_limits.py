@@ -292,7 +292,7 @@ def test_a_body_behind_an_upgrade_never_becomes_a_request(url: str, start: bytes
         time.sleep(pause)
         sock.sendall(SMUGGLED)
         status, body = read_answer(sock)
-        assert (status, body["error"]["message"]) == (400, "the connection cannot be upgraded")
+        assert (status, "cannot be upgraded" in body["error"]["message"]) == (400, True)
         # Bytes that nobody has read make it a reset.
         with suppress(ConnectionResetError):
             assert sock.recv(1) == b""
