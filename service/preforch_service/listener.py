@@ -52,7 +52,7 @@ def protocol_within(limits: RequestLimits, *, idle_timeout: float) -> type[async
     fields_too_large, size = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"larger than {limits.max_header_bytes} bytes"
     head_too_large = fields_too_large, f"request line and headers are {size}"
     rest_too_large = fields_too_large, f"trailers and the frames of chunks are {size}"
-    no_upgrade = HTTPStatus.BAD_REQUEST, "the connection cannot be upgraded; send the request without the header Upgrade"
+    no_upgrade = HTTPStatus.BAD_REQUEST, "the connection cannot be upgraded; ask without the header Upgrade"
 
     class LimitedProtocol(HttpToolsProtocol):
         _head_bytes: int | None = 0  # None outside of a head
