@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import uuid
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -128,20 +128,16 @@ def failure(gateway: Gateway, error: UpstreamDown) -> ApiError:
 
 @dataclass(frozen=True)
 class Generation:
-    """One generation: asks the engine and keeps what the answer must say about the weights."""
+    """One generation: the engine's answer, and what it must say about the weights.
+
+    `content` is the whole answer, or empty where it comes as events.
+    """
 
     gateway: Gateway
-    engine: EngineSide
     request: Request
     decision: Decision
     answer: PooledAnswer
-
-    async def read(self) -> bytes:
-        """The whole answer. Raises ApiError when it breaks off, ClientGone when nobody waits for it."""
-        try:
-            return await until_disconnect(self.request, read_all(self.answer))
-        except UpstreamDown as error:
-            raise failure(self.gateway, error) from error
+    content: bytes
 
     async def _engine_works(self) -> bool:
         """Whether the engine that answered takes requests. Raises ClientGone when nobody waits for that."""
@@ -150,7 +146,7 @@ class Generation:
     @property
     def streams(self) -> bool:
         """Whether the answer comes as events."""
-        return self.answer.status == 200 and self.answer.content_type == EVENT_STREAM
+        return _streams(self.answer)
 
     def stream(self, body: AsyncIterator[bytes]) -> Response:
         """Events made of the answer's; one more tells of a failure."""
@@ -166,7 +162,7 @@ class Generation:
         preference, headers = self.decision.preference(), self.decision.headers()
         if self.streams:
             return self.stream(relay_events(self.answer.chunks(), preference))
-        content = await self.read()
+        content = self.content
         if self.answer.status == 200:
             content = splice(content, "preference", preference)
         elif self.answer.status >= 500 and not await self._engine_works():
@@ -180,10 +176,14 @@ class Generation:
         return Response(content, self.answer.status, headers=headers, media_type="application/json")
 
 
+def _streams(answer: PooledAnswer) -> bool:
+    return answer.status == 200 and answer.content_type == EVENT_STREAM
+
+
 async def _ask(
     gateway: Gateway, engine: EngineSide, seen: Observation, prepared: Prepared, path: str, ours: Mapping[str, str]
-) -> tuple[Decision, PooledAnswer]:
-    """A slot, the weights, the first bytes of the answer. The slot is held until the answer is closed."""
+) -> tuple[Decision, PooledAnswer, bytes]:
+    """A slot, the weights, the answer: whole, or the beginning of a stream. The slot is held until it is closed."""
     await engine.admission.enter()
     with ExitStack() as stack:
         stack.callback(engine.admission.leave)
@@ -193,13 +193,13 @@ async def _ask(
         answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
         seen.engine_answered(answer.status)
         answer.closing.push(stack.pop_all())
-        return decision, answer
+        return decision, answer, b"" if _streams(answer) else await read_all(answer)
 
 
 async def start_generation(
     gateway: Gateway, engine: EngineSide, request: Request, prepared: Prepared, path: str
 ) -> Generation:
-    """Decide the weights and send the request. Raises ApiError or ClientGone."""
+    """Decide the weights and ask the engine. Raises ApiError or ClientGone."""
     caller: ApiKey | None = request.state.caller
     if caller is not None and not caller.may_use(engine.model):
         message = f"API key {caller.name!r} may not use model {engine.model!r}"
@@ -207,14 +207,14 @@ async def start_generation(
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
     # Unique in the engine even when a client uses an id twice.
-    ours = {"request_id": f"{request.state.request_id}-{uuid.uuid4().hex[:8]}"}
+    ours = {"request_id": f"{request.state.request_id}-{secrets.token_hex(4)}"}
     ours |= {} if caller is None else {"cache_salt": caller.salt}
     asking = _ask(gateway, engine, observation_of(request), prepared, path, ours)
     try:
-        decision, answer = await until_disconnect(request, asking)
+        decision, answer, content = await until_disconnect(request, asking)
     except UpstreamDown as error:
         raise failure(gateway, error) from error
-    return Generation(gateway, engine, request, decision, answer)
+    return Generation(gateway, request, decision, answer, content)
 
 
 async def served_models(gateway: Gateway, engine: EngineSide, request: Request) -> Response:

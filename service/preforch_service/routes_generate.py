@@ -63,7 +63,7 @@ async def answer(generation: Generation) -> Response:
         return generation.stream(generated_events(generation.answer.chunks(), decision))
     if generation.answer.status != 200:
         return await generation.relay()
-    return JSONResponse(generated(await generation.read(), decision), headers=decision.headers())
+    return JSONResponse(generated(generation.content, decision), headers=decision.headers())
 
 
 def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
