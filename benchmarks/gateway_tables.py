@@ -115,19 +115,32 @@ def cpu(found: Table) -> list[str]:
     header = [
         *("mode", "clients", "arm", "in front, CPU ms per request [95%]", "engine, CPU ms per request [95%]"),
         *("in front, CPU µs per event [95%]", "per event by the first proxy [95%]"),
+        *("µs for one more event [95%]", "by the first proxy [95%]"),
     ]
     rows = []
     for cell, by_arm in found.items():
-        bare, proxy, *_ = by_arm.values()
+        bare, proxy, *_ = by_arm
+        whole = found.get(Cell("whole", cell.clients))
+        figures = []
+        if cell.mode == "stream":
+            figures.append({name: per_round(rounds, event_us) for name, rounds in by_arm.items()})
+        if cell.mode == "stream" and whole is not None:
+            figures.append({name: more_us(rounds, whole[name]) for name, rounds in by_arm.items()})
         for name, rounds in by_arm.items():
-            front, event, against = NONE, NONE, NONE
-            if rounds is not bare:
-                front = mean(per_round(rounds, front_ms))
-            if rounds is not bare and cell.mode == "stream":
-                event = mean(per_round(rounds, event_us))
-                against = NONE if rounds is proxy else ratio(per_round(rounds, event_us), per_round(proxy, event_us))
-            rows.append([cell.mode, cell.clients, name, front, mean(per_round(rounds, engine_ms)), event, against])
+            shown = [NONE] * 4
+            for place, figure in enumerate(figures if name != bare else []):
+                against = NONE if name == proxy else ratio(figure[name], figure[proxy])
+                shown[2 * place : 2 * place + 2] = mean(figure[name]), against
+            front = NONE if name == bare else mean(per_round(rounds, front_ms))
+            rows.append([cell.mode, cell.clients, name, front, mean(per_round(rounds, engine_ms)), *shown])
     return table(header, rows).splitlines()
+
+
+def more_us(stream: Rounds, whole: Rounds) -> np.ndarray:
+    """CPU time of one more event, microseconds: what a stream costs more than a whole answer, by its events."""
+    more = 1000 * (per_round(stream, front_ms) - per_round(whole, front_ms))
+    events: np.ndarray = more / per_round(stream, lambda measured: measured.result.events / measured.requests)
+    return events
 
 
 def split(found: Table) -> list[str]:

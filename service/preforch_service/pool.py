@@ -122,10 +122,10 @@ class Pool:
         except UpstreamLate:
             # The client has waited its time.
             raise
-        except UpstreamDown as error:
+        except UpstreamDown:
             if all(member.blocked for member in others):
                 raise
-            logger.warning("engine %s failed before it answered, asking another one: %s", first.name, error)
+            logger.info("asking another engine than %s", first.name)
         else:
             if answer.status < 500 or all(member.blocked for member in others):
                 return answer
@@ -180,6 +180,7 @@ class Pool:
         if self._closed:
             return
         self._metrics.upstream_failures.labels(error.reason).inc()
+        logger.warning("engine %s failed: %s", member.name, error)
         if not isinstance(error, UpstreamLate):
             self.mark(member, DOWN)
         elif member.last_byte <= begun or member.silent(SILENCE):

@@ -203,7 +203,9 @@ class Readiness:
         except (TimeoutError, UpstreamLate):
             # Until it has been up for the first time, it is loading.
             blocked = member.blocked or (None if await self._works(member) else HUNG)
-        except UpstreamDown:
+        except UpstreamDown as error:
+            if member.blocked is None:
+                logger.warning("engine %s fails its health check: %s", member.name, error)
             blocked = member.blocked or DOWN
         except TemplateError as error:
             blocked = str(error)
