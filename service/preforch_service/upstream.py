@@ -175,13 +175,13 @@ class AiohttpUpstream:
     async def _head(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Send; once more when a pooled connection turns out to be closed."""
+        """Send; once more when a pooled connection turns out to be closed, or where cores are so short that none opens."""
         try:
             try:
                 return await self._send(method, path, body, headers)
             except aiohttp.ClientConnectorError:
                 raise
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ConnectionTimeoutError):
                 return await self._send(method, path, body, headers)
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamDown(f"the engine cannot be reached: {str(error) or repr(error)}") from error
