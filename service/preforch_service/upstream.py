@@ -175,7 +175,7 @@ class AiohttpUpstream:
     async def _head(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Send; once more when a pooled connection turns out to be closed, or where cores are so short that none opens."""
+        """Send; once more when a pooled connection turns out to be closed, or a new one does not open in time."""
         try:
             try:
                 return await self._send(method, path, body, headers)
