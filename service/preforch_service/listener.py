@@ -77,12 +77,19 @@ def protocol_within(limits: RequestLimits, *, idle_timeout: float) -> type[async
             super().pause_writing()
             self._watch_reader()
 
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            # The client reads. More may come to be written, which a look at what is left would take for standstill.
+            self._stop_watching()
+            if self.cycle is not None and self.cycle.response_complete:
+                self._watch_reader()
+
         def on_response_complete(self) -> None:
             super().on_response_complete()
             self._watch_reader()
 
         def _watch_reader(self) -> None:
-            """Break the connection off unless the client reads, as long as something is there to be read."""
+            """Break the connection off unless the client reads. For times when nothing is written that it could not."""
             self._stop_watching()
             self._unread = self.transport.get_write_buffer_size()
             if self._unread:
@@ -139,6 +146,7 @@ def protocol_within(limits: RequestLimits, *, idle_timeout: float) -> type[async
                 self.cycle.keep_alive = False
                 raise Refused
             super().on_message_begin()
+            self._stop_watching()
             self._head_bytes = 0
             self._body_bytes = self._other_bytes = 0
             if self._timer is None:
