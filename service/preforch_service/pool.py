@@ -180,7 +180,7 @@ class Pool:
         if self._closed:
             return
         self._metrics.upstream_failures.labels(error.reason).inc()
-        logger.warning("engine %s failed: %s", member.name, error)
+        logger.warning("engine %s failed: %s", member.name, error.kind)
         if not isinstance(error, UpstreamLate):
             self.mark(member, DOWN)
         elif member.last_byte <= begun or member.silent(SILENCE):

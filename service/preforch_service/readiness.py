@@ -205,7 +205,7 @@ class Readiness:
             blocked = member.blocked or (None if await self._works(member) else HUNG)
         except UpstreamDown as error:
             if member.blocked is None:
-                logger.warning("engine %s fails its health check: %s", member.name, error)
+                logger.warning("engine %s fails its health check: %s", member.name, error.kind)
             blocked = member.blocked or DOWN
         except TemplateError as error:
             blocked = str(error)

@@ -25,6 +25,12 @@ class UpstreamDown(Exception):
         super().__init__(message)
         self.reason = reason
 
+    @property
+    def kind(self) -> str:
+        """What a log may say: messages could quote what was sent."""
+        cause = self.__cause__
+        return self.reason if cause is None else f"{self.reason} ({type(cause).__name__})"
+
 
 class UpstreamLate(UpstreamDown):
     """The engine holds the connection but sends nothing, for longer than allowed."""

@@ -65,11 +65,13 @@ def test_bare_vllm_is_what_the_others_are_compared_to(printed: str) -> None:
 
 
 def test_cpu_time_is_split_between_the_engine_and_what_is_in_front(printed: str) -> None:
-    for mode, _clients, arm, front, engine, event, against in rows(printed, 1):
+    for mode, _clients, arm, front, engine, event, against, more, more_against in rows(printed, 1):
         assert numbers(engine)[0] > 0
         assert (front == "") == (arm == "bare vLLM")
         assert (event == "") == (arm == "bare vLLM" or mode == "whole")
         assert (against == "") == (event == "" or arm == "proxy, aiohttp")
+        assert (more == "") == (event == "")
+        assert (more_against == "") == (against == "")
     assert [row[:2] for row in rows(printed, 2)] == [["whole", "1"], ["whole", "2"], ["stream", "1"], ["stream", "2"]]
 
 

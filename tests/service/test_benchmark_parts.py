@@ -103,4 +103,4 @@ def test_new_prompts_are_never_alike_and_the_same_for_a_seed() -> None:
 def test_the_proxy_is_a_process_like_the_others() -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "proxy.py"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
-    assert "--kind {aiohttp,aiohttp-uvloop,httpx,httpx-uvloop}" in done.stdout
+    assert "--kind {aiohttp-uvloop,aiohttp,httpx,httpx-uvloop}" in done.stdout
