@@ -97,7 +97,7 @@ def vllm(checkpoint: Path, bundle: Bundle, threads: int, folder: Path) -> Iterat
         *(sys.executable, "-m", SERVER, "--model", str(checkpoint), "--served-model-name", "classifier"),
         *("--runner", "pooling", "--pooler-config", '{"seq_pooling_type": "MEAN"}', "--dtype", "float32"),
         *("--enforce-eager", "--max-model-len", str(longest), "--host", "127.0.0.1", "--port", str(port)),
-        # Faster here than vLLM's default, whose processes burn a core each while they wait for each other.
+        # As we start vLLM ourselves: the processes of its default burn a core each while they wait for each other.
         *("--disable-uvicorn-access-log", "--distributed-executor-backend", ONE_PROCESS),
     ]
     settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}

@@ -101,7 +101,8 @@ class EngineCommand:
 class Engine:
     """One supervised engine. `mark_ready` is called when it serves; before that, its end is final.
 
-    `on_end` is called when it has ended.
+    `on_end` is called when it has ended. One that has served for `stable_seconds` is started again after the first,
+    short pause.
     """
 
     command: list[str]
@@ -111,6 +112,7 @@ class Engine:
     metrics: Metrics
     was_ready: bool = False
     on_end: Callable[[], None] = lambda: None
+    stable_seconds: float = STABLE_SECONDS
     # Whether it has served since it was started last; an engine that loads does not hang.
     serving: bool = field(default=False, init=False)
     _served_since: float | None = field(default=None, init=False)
@@ -132,7 +134,7 @@ class Engine:
                 raise EngineFailed(f"the engine ended before it was ready; the end of its log:\n{self.log_tail()}")
             # Loading does not count: an engine that loads for minutes and then fails is not stable.
             since = self._served_since
-            pause = FIRST_PAUSE if since is not None and time.monotonic() - since > STABLE_SECONDS else pause
+            pause = FIRST_PAUSE if since is not None and time.monotonic() - since > self.stable_seconds else pause
             logger.warning("the engine ended; starting it again in %.0f s", pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

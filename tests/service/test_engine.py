@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import stat
 import sys
 import time
@@ -118,21 +119,24 @@ def test_a_log_that_cannot_be_cut_ends_nothing(tmp_path: Path, caplog: pytest.Lo
     assert caplog.text.count("grows from now on") == 1
 
 
-def test_time_to_load_does_not_make_an_engine_stable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It loads for longer than the time after which an engine counts as stable, and serves for less.
-    monkeypatch.setattr("preforch_service.engine.STABLE_SECONDS", 0.3)
-    supervised = engine(tmp_path, "import time; time.sleep(0.5)", was_ready=True)
+@pytest.mark.parametrize(("serves", "pauses"), [(True, ["1 s", "1 s"]), (False, ["1 s", "2 s"])])
+def test_time_to_serve_makes_an_engine_stable_and_time_to_load_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, serves: bool, pauses: list[str]
+) -> None:
+    supervised = engine(tmp_path, "import time; time.sleep(0.7)", was_ready=True)
+    supervised.stable_seconds = 0.3
 
     async def watch() -> None:
         task = asyncio.create_task(supervised.supervise())
         while (starts(supervised) or 0) < 3:
             await asyncio.sleep(0.01)
+            if serves:
+                supervised.mark_ready()
         task.cancel()
         await supervised.stop()
 
-    begun = time.monotonic()
     asyncio.run(asyncio.wait_for(watch(), 60))
-    assert time.monotonic() - begun > 4, "two loads of half a second, and pauses of one and two"
+    assert re.findall(r"starting it again in (\d+ s)", caplog.text) == pauses
 
 
 @pytest.mark.parametrize("was_ready", [True, False])

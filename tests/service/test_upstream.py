@@ -1,12 +1,13 @@
 """The client of the engine survives connections that the engine has closed, and says so when it is gone."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from preforch_service.upstream import AiohttpUpstream, UpstreamDown, read_all
+from preforch_service.upstream import CONNECT_TIMEOUT, AiohttpUpstream, UpstreamDown, read_all
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -43,9 +44,9 @@ class Engine:
 
 
 @asynccontextmanager
-async def connected(engine: Engine, socket: Path) -> AsyncIterator[AiohttpUpstream]:
-    upstream = AiohttpUpstream("http://engine", socket=socket)
-    async with await asyncio.start_unix_server(engine.handle, socket):
+async def connected(engine: Engine, path: Path) -> AsyncIterator[AiohttpUpstream]:
+    upstream = AiohttpUpstream("http://engine", socket=path)
+    async with await asyncio.start_unix_server(engine.handle, path):
         try:
             yield upstream
         finally:
@@ -72,6 +73,29 @@ def test_an_engine_that_never_answers_is_down(tmp_path: Path) -> None:
         assert engine.requests == 2
 
     asyncio.run(check())
+
+
+def test_a_connection_that_does_not_open_in_time_is_tried_again_once() -> None:
+    """The queue of connections is full; it is emptied when the first attempt has been given up."""
+
+    async def check() -> None:
+        engine = Engine(per_connection=1)
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as fillers:
+            address = full.getsockname()
+            for _ in range(8):
+                filler = fillers.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            upstream = AiohttpUpstream(f"http://127.0.0.1:{address[1]}")
+            asked = asyncio.create_task(upstream.request("POST", "/", b"{}"))
+            await asyncio.sleep(CONNECT_TIMEOUT + 0.3)
+            assert not asked.done()
+            async with await asyncio.start_server(engine.handle, sock=full):
+                assert await read_all(await asked) == b"{}"
+            await upstream.close()
+        assert engine.requests == 1
+
+    asyncio.run(asyncio.wait_for(check(), 30))
 
 
 def test_no_engine_is_down(tmp_path: Path) -> None:
