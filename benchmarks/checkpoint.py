@@ -29,7 +29,9 @@ def export(orchestrator: Path, target: Path) -> None:
     encoder = dict(model.config.encoder)
     shape = (encoder.pop("model_type"), model.config.pooling, model.config.layers)
     if shape != ("bert", "mean", [-1]) or model.config.confidence == "shrink":
-        raise ValueError(f"{orchestrator}: only BERT, mean pooling of the last layer, no shrinkage; got {shape}")
+        raise ValueError(
+            f"{orchestrator}: only BERT, mean pooling of the last layer, no shrinkage; got {shape}"
+        )
     config = BertConfig(**encoder, num_labels=len(model.config.objectives))
     classifier = BertForSequenceClassification(config)
     classifier.bert.load_state_dict(model.encoder.state_dict(), strict=False)
@@ -42,7 +44,9 @@ def export(orchestrator: Path, target: Path) -> None:
     tokenizer = Tokenizer.from_file(str(orchestrator / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=tokenizer.id_to_token(config.pad_token_id))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=tokenizer.id_to_token(config.pad_token_id)
+    )
     fast.save_pretrained(target)
     # Under the name that transformers 4 knows too: infinity pins it.
     about = target / "tokenizer_config.json"

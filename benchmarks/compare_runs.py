@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from preforch_models.manifest import digest, read_manifest
 from preforch_training.config import RunConfig, read_config
-from preforch_training.evaluation import preference_hits
-from preforch_training.intervals import mean_interval
-from preforch_training.markdown import table
-from preforch_training.pair_rewards import pair_rewards
-from preforch_training.prediction import predict_weights
+from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.records import PreferencePair, Prompt, by_id, read_records
-from preforch_training.rewards import pair_margins
+from preforch_training.reward.scoring import pair_margins
 from preforch_training.run import Run
-from preforch_training.score_table import read_calibration, read_scores
+from preforch_training.scores.pairs import pair_rewards
+from preforch_training.scores.table import read_calibration, read_scores
+from preforch_training.statistics.bootstrap import mean_interval
+from preforch_training.statistics.markdown import table
+from preforch_training.statistics.metrics import preference_hits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = [config.open_run() for config in configs]
     first, second = (digest(read_manifest(run.data).files) for run in runs)
     if first != second:
-        raise SystemExit(f"{options.first} and {options.second} have different data; compare runs on the same")
+        raise SystemExit(
+            f"{options.first} and {options.second} have different data; compare runs on the same"
+        )
     print("\n".join(compare(configs, runs, seed=options.seed, draws=options.draws)))
 
 
@@ -51,14 +53,18 @@ def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, seed: int, dra
     measured = []
     for name in configs[0].names:
         own = [pair for pair in pairs if pair.objective == name]
-        hits = [reward_hits(config, run, name, own, prompts) for config, run in zip(configs, runs, strict=True)]
+        hits = [
+            reward_hits(config, run, name, own, prompts) for config, run in zip(configs, runs, strict=True)
+        ]
         measured.append((f"pair accuracy {name}", [pair.prompt_id for pair in own], hits))
     if all(run.orchestrator.exists() for run in runs):
         measured.append(("preference accuracy of f(x)", *weight_hits(configs[0], runs, prompts)))
     rows = []
     for what, ids, (ours, theirs) in measured:
         group_N = np.unique(ids, return_inverse=True)[1]
-        shown = [mean_interval(hits, group_N, seed=seed, draws=draws) for hits in (ours, theirs, theirs - ours)]
+        shown = [
+            mean_interval(hits, group_N, seed=seed, draws=draws) for hits in (ours, theirs, theirs - ours)
+        ]
         rows.append([what, len(ids), *shown])
     return table(["on test pairs", "pairs", "first", "second", "second minus first"], rows).splitlines()
 
@@ -79,7 +85,9 @@ def weight_hits(
     pairs = pair_rewards(scored, read_calibration(runs[0].scores), config.names)
     texts = [prompts[prompt_id].text for prompt_id in pairs.prompt_ids]
     margin_NK = pairs.chosen_NK - pairs.rejected_NK
-    return pairs.prompt_ids, [preference_hits(predict_weights(run.orchestrator, texts), margin_NK) for run in runs]
+    return pairs.prompt_ids, [
+        preference_hits(predict_weights(run.orchestrator, texts), margin_NK) for run in runs
+    ]
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from preforch_training.batching import batch_tokens, length_batches
-from preforch_training.encoders import MINILM, EncoderSettings, TextVectors, encoder_path
+from preforch_training.embeddings.batching import batch_tokens, length_batches
+from preforch_training.embeddings.vectors import MINILM, EncoderSettings, TextVectors, encoder_path
 from rounds import ratio
 from texts import read_texts
 from transformers import AutoModel, AutoTokenizer
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Encoding texts: a plain transformers loop against TextVectors.")
+    parser = argparse.ArgumentParser(
+        description="Encoding texts: a plain transformers loop against TextVectors."
+    )
     parser.add_argument("--texts", type=Path, help="JSON Lines file (default: made from the demo world)")
     parser.add_argument("--field", default="text", help="field of a line that holds the text (default: text)")
     parser.add_argument("--encoder", default=MINILM, help="folder, hub id, or the packaged MiniLM (default)")
@@ -156,7 +158,11 @@ def describe(settings: EncoderSettings, texts: Sequence[str], options: argparse.
     ours = list(length_batches(lengths, tokens=batch_tokens(torch.device("cpu"))))
     padded = [sum(len(rows) * max(lengths[i] for i in rows) for rows in way) for way in (plain, ours)]
     quantiles = ", ".join(f"{q:.0f}" for q in np.quantile(lengths, [0.05, 0.25, 0.5, 0.75, 0.95]))
-    source = "demo world, strung together" if options.texts is None else f"{options.texts.name}, field {options.field}"
+    source = (
+        "demo world, strung together"
+        if options.texts is None
+        else f"{options.texts.name}, field {options.field}"
+    )
     return [
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}.",

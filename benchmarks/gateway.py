@@ -25,9 +25,9 @@ from load import Load, Plan, load_generator
 from preforch_models.bundle import Bundle, read_bundle
 from preforch_models.policy_card import CARD_FILE, PolicyCard, read_policy_card
 from preforch_models.weights import Weights
-from preforch_service.engine import EngineCommand
+from preforch_service.engine.supervisor import EngineCommand
 from preforch_service.locate import find_bundle, find_policy
-from preforch_service.weighing import announced
+from preforch_service.recommendation.weighing import announced
 from proxy import KINDS
 from random_policy import write_random_policy
 from servers import Server, free_port, machine, running
@@ -42,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     options = parse(argv)
     about = machine(*DISTRIBUTIONS)
-    with tempfile.TemporaryDirectory() as folder, load_generator() as load, started(options, Path(folder)) as bench:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        load_generator() as load,
+        started(options, Path(folder)) as bench,
+    ):
         check_same_prompt(bench, load)
         found = measure(bench, load, options)
     print("\n".join([about, *describe(options), "", *tables(found)]))
@@ -53,22 +57,52 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("run", type=Path, help="folder of a run with a bundle and a policy")
     add("--policy", type=Path, help="policy folder, where the run holds several")
-    add("--random-policy", type=int, nargs=2, metavar=("WIDTH", "LAYERS"), help="random weights of this size instead")
-    add("--engine-core", type=int, help="the engine computes on this core alone, everything else runs on the others")
+    add(
+        "--random-policy",
+        type=int,
+        nargs=2,
+        metavar=("WIDTH", "LAYERS"),
+        help="random weights of this size instead",
+    )
+    add(
+        "--engine-core",
+        type=int,
+        help="the engine computes on this core alone, everything else runs on the others",
+    )
     add("--rounds", type=int, default=5, help="of all arms, in turns; at least 2")
     add("--clients", type=int, nargs="+", default=[1, 16, 64], help="concurrent clients")
-    add("--requests", type=int, nargs="+", default=[32, 256, 512], help="per arm and round, one number per --clients")
+    add(
+        "--requests",
+        type=int,
+        nargs="+",
+        default=[32, 256, 512],
+        help="per arm and round, one number per --clients",
+    )
     add("--max-tokens", type=int, default=64, help="of every answer, no fewer and no more")
     add("--modes", nargs="+", choices=["whole", "stream"], default=["whole", "stream"])
-    add("--proxies", nargs="+", choices=KINDS, default=[KINDS[0]], help="do-nothing proxies; the first is compared to")
-    add("--gateway-arg", dest="gateway_args", action="append", default=[], help="to the gateway: --gateway-arg=--flag")
+    add(
+        "--proxies",
+        nargs="+",
+        choices=KINDS,
+        default=[KINDS[0]],
+        help="do-nothing proxies; the first is compared to",
+    )
+    add(
+        "--gateway-arg",
+        dest="gateway_args",
+        action="append",
+        default=[],
+        help="to the gateway: --gateway-arg=--flag",
+    )
     add("--engine-arg", dest="engine_args", action="append", default=[], help="to vLLM: --engine-arg=--flag")
     add("--seed", type=int, default=0, help="of the prompts")
     options = parser.parse_args(argv)
     if options.rounds < 2:
         parser.error(f"--rounds is {options.rounds}; an interval needs at least 2")
     if len(options.clients) != len(options.requests):
-        parser.error(f"--requests has {len(options.requests)} numbers for {len(options.clients)} of --clients")
+        parser.error(
+            f"--requests has {len(options.requests)} numbers for {len(options.clients)} of --clients"
+        )
     return options
 
 
@@ -153,7 +187,16 @@ def part(cores: Sequence[int]) -> None:
 
 def start_proxy(kind: str, engine: Server, folder: Path) -> contextlib.AbstractContextManager[Server]:
     port = free_port()
-    command = [sys.executable, str(HERE / "proxy.py"), "--upstream", engine.url, "--port", str(port), "--kind", kind]
+    command = [
+        sys.executable,
+        str(HERE / "proxy.py"),
+        "--upstream",
+        engine.url,
+        "--port",
+        str(port),
+        "--kind",
+        kind,
+    ]
     return running(kind, command, port=port, folder=folder)
 
 
@@ -214,17 +257,28 @@ def measure(bench: Bench, load: Load, options: argparse.Namespace) -> Table:
     return {cell: {arm.name: by_arm[arm.name] for arm in arms} for cell, by_arm in found.items()}
 
 
-def warm_up(bench: Bench, load: Load, prompts: NewPrompts, seen: Sequence[str], options: argparse.Namespace) -> None:
+def warm_up(
+    bench: Bench, load: Load, prompts: NewPrompts, seen: Sequence[str], options: argparse.Namespace
+) -> None:
     """Every arm with most clients once; then the gateway meets the prompts that it will have seen."""
     clients = max(options.clients)
     for arm in bench.arms():
         for mode in options.modes:
-            one(bench, load, arm, prompts.draw(clients), Cell(mode, clients), max_tokens=min(8, options.max_tokens))
+            one(
+                bench,
+                load,
+                arm,
+                prompts.draw(clients),
+                Cell(mode, clients),
+                max_tokens=min(8, options.max_tokens),
+            )
     bodies = tuple({"prompt": prompt} for prompt in seen)
     load(Plan(url=bench.gateway.url + "/weights", bodies=bodies, clients=4))
 
 
-def one(bench: Bench, load: Load, arm: Arm, prompts: Sequence[str], cell: Cell, *, max_tokens: int) -> Measured:
+def one(
+    bench: Bench, load: Load, arm: Arm, prompts: Sequence[str], cell: Cell, *, max_tokens: int
+) -> Measured:
     """One arm in one cell. Raises ValueError when the answers are not as long as asked for."""
     stream = cell.mode == "stream"
     bodies = tuple(body(bench, arm, prompt, max_tokens=max_tokens, stream=stream) for prompt in prompts)
@@ -232,8 +286,12 @@ def one(bench: Bench, load: Load, arm: Arm, prompts: Sequence[str], cell: Cell, 
     result = load(Plan(url=arm.server.url + CHAT, bodies=bodies, clients=cell.clients))
     front, engine = arm.server.cpu() - before[0], bench.engine.cpu() - before[1]
     if result.tokens != max_tokens * len(bodies):
-        raise ValueError(f"{arm.name}: {result.tokens} tokens came, asked for were {max_tokens * len(bodies)}")
-    return Measured(result=result, front_cpu=front if arm.server is not bench.engine else 0.0, engine_cpu=engine)
+        raise ValueError(
+            f"{arm.name}: {result.tokens} tokens came, asked for were {max_tokens * len(bodies)}"
+        )
+    return Measured(
+        result=result, front_cpu=front if arm.server is not bench.engine else 0.0, engine_cpu=engine
+    )
 
 
 def describe(options: argparse.Namespace) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from load import Result
-from preforch_training.markdown import table
+from preforch_training.statistics.markdown import table
 from rounds import mean, ratio, spread
 from servers import Server
 
@@ -157,7 +157,9 @@ def split(found: Table) -> list[str]:
 
 def notes(found: Table) -> list[str]:
     """How to read the tables, and whether every gateway arm did what its name says."""
-    every = [(name, rounds) for by_arm in found.values() for name, rounds in by_arm.items() if "gateway" in name]
+    every = [
+        (name, rounds) for by_arm in found.values() for name, rounds in by_arm.items() if "gateway" in name
+    ]
     sources: dict[str, dict[str, int]] = {}
     for name, rounds in every:
         for measured in rounds:

@@ -28,9 +28,17 @@ import uvloop
 Reader = Callable[[str, int], Coroutine[None, None, int]]
 Runner = Callable[[Coroutine[None, None, int]], int]
 CHOICE = {"index": 0, "delta": {"content": " word"}, "logprobs": None, "finish_reason": None}
-EVENT = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [CHOICE]}
+EVENT = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "m",
+    "choices": [CHOICE],
+}
 CHUNK = b"data: " + json.dumps(EVENT).encode() + b"\n\n"
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="CPU seconds per 1,000 streamed chunks, by HTTP client and loop.")
+    parser = argparse.ArgumentParser(
+        description="CPU seconds per 1,000 streamed chunks, by HTTP client and loop."
+    )
     parser.add_argument("--streams", type=int, default=16, help="read at once")
     parser.add_argument("--chunks", type=int, default=200, help="per stream")
     parser.add_argument("--pause", type=float, default=0.005, help="seconds between two chunks of a stream")
@@ -165,7 +175,9 @@ def measure(options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
 
 def table(options: argparse.Namespace) -> list[str]:
     """The lines of the table, and what was measured."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("aiohttp", "httpx", "httpx2", "uvloop"))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("aiohttp", "httpx", "httpx2", "uvloop")
+    )
     lines = [
         f"{options.streams} streams of {options.chunks} chunks of {len(CHUNK)} bytes, {options.repeats} rounds; "
         f"Python {platform.python_version()}, {versions}",

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from preforch_models.bundle import Bundle, read_bundle
-from preforch_service.session import DeviceError, OnnxSession
+from preforch_service.recommendation.onnx_session import DeviceError, OnnxSession
 
 TOLERANCE = 1e-4
 ROWS = (1, 8, 32, 128, 256)
@@ -43,11 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Plain run against IO binding, in turns, on the same batches.")
+    parser = argparse.ArgumentParser(
+        description="Plain run against IO binding, in turns, on the same batches."
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="texts of a batch")
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu only tries the script out")
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda", help="cpu only tries the script out"
+    )
     return parser.parse_args(argv)
 
 

@@ -34,7 +34,9 @@ def create_app(orchestrator: Path) -> FastAPI:
 
     @app.post("/classify")
     def classify(asked: Asked) -> dict[str, list[float]]:
-        inputs = tokenizer(asked.text, truncation=True, max_length=model.config.max_tokens, return_tensors="pt")
+        inputs = tokenizer(
+            asked.text, truncation=True, max_length=model.config.max_tokens, return_tensors="pt"
+        )
         with torch.no_grad():
             weights_1K, _ = model.serve(inputs["input_ids"], inputs["attention_mask"])
         return {"weights": weights_1K[0].tolist()}

@@ -31,7 +31,9 @@ class Aiohttp:
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
 
     @asynccontextmanager
-    async def send(self, method: str, url: str, body: bytes) -> AsyncIterator[tuple[int, str, AsyncIterator[bytes]]]:
+    async def send(
+        self, method: str, url: str, body: bytes
+    ) -> AsyncIterator[tuple[int, str, AsyncIterator[bytes]]]:
         """Status, content type and body of the answer."""
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         async with self._session.request(method, url, data=body, headers=headers) as answer:
@@ -42,11 +44,15 @@ class Httpx:
     """The friendlier client."""
 
     def __init__(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE)
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE
+        )
         self._client = httpx.AsyncClient(limits=limits, timeout=None)
 
     @asynccontextmanager
-    async def send(self, method: str, url: str, body: bytes) -> AsyncIterator[tuple[int, str, AsyncIterator[bytes]]]:
+    async def send(
+        self, method: str, url: str, body: bytes
+    ) -> AsyncIterator[tuple[int, str, AsyncIterator[bytes]]]:
         """Status, content type and body of the answer."""
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         async with self._client.stream(method, url, content=body, headers=headers) as answer:
@@ -72,8 +78,18 @@ class Proxy:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        async with self._send(scope["method"], self._upstream + scope["path"], body) as (status, kind, pieces):
-            await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode())]})
+        async with self._send(scope["method"], self._upstream + scope["path"], body) as (
+            status,
+            kind,
+            pieces,
+        ):
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": status,
+                    "headers": [(b"content-type", kind.encode())],
+                }
+            )
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -84,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A do-nothing streaming reverse proxy.")
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="HTTP client, and uvloop instead of asyncio")
+    parser.add_argument(
+        "--kind", choices=KINDS, default=KINDS[0], help="HTTP client, and uvloop instead of asyncio"
+    )
     options = parser.parse_args(argv)
     client, _, uvloop = options.kind.partition("-")
     app = Proxy(options.upstream.rstrip("/"), Aiohttp if client == "aiohttp" else Httpx)

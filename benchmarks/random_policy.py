@@ -6,7 +6,7 @@ In:  a trained policy, whose tokenizer, context and chat template it keeps. Out:
 from pathlib import Path
 
 from preforch_models.policy_card import read_policy_card
-from preforch_training.language_model import Scratch, load_tokenizer, new_model, save_policy
+from preforch_training.policy.base_model import Scratch, load_tokenizer, new_model, save_policy
 
 HEAD_WIDTH = 64
 

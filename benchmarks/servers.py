@@ -21,7 +21,7 @@ import psutil
 
 START_SECONDS = 900.0
 STOP_SECONDS = 20.0
-LAUNCHER = "preforch_service.engine_main"
+LAUNCHER = "preforch_service.engine.launcher"
 """Ends a command and all processes below it when its parent, this benchmark, ends in whatever way."""
 
 
@@ -63,7 +63,11 @@ def running(
     launched = [sys.executable, "-m", LAUNCHER, str(os.getpid()), *command]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            launched, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(environment or {})}
+            launched,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(environment or {})},
         )
     try:
         server = Server(name, f"http://127.0.0.1:{port}", process.pid)
@@ -86,7 +90,10 @@ def wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path) 
     """Return when the URL answers 200. Raises ServerFailed when the process ends or is late."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(url, timeout=5) as answer:
+        with (
+            contextlib.suppress(OSError, urllib.error.URLError),
+            urllib.request.urlopen(url, timeout=5) as answer,
+        ):
             if answer.status == 200:
                 return
         time.sleep(0.2)
@@ -116,7 +123,9 @@ def cpu_seconds(pid: int) -> float:
 def machine(*distributions: str) -> str:
     """One line: what the figures were taken on, and whether something else ran there."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU"
+    )
     versions = ", ".join(f"{name} {version(name)}" for name in distributions)
     return (
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, {model}; Python {platform.python_version()}, "

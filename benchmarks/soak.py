@@ -196,7 +196,9 @@ async def _turns_unready(http: httpx.AsyncClient) -> bool:
     return False
 
 
-async def _watch(gateway: Gateway, http: httpx.AsyncClient, story: Story, options: argparse.Namespace) -> None:
+async def _watch(
+    gateway: Gateway, http: httpx.AsyncClient, story: Story, options: argparse.Namespace
+) -> None:
     """Sample, reload and kill at their times."""
     length = options.minutes * 60
     started = time.monotonic()
@@ -225,16 +227,16 @@ async def _watch(gateway: Gateway, http: httpx.AsyncClient, story: Story, option
 
 
 def _line(sample: Sample) -> str:
-    return (
-        f"| {sample.seconds / 60:.1f} | {sample.rss / 2**20:.1f} | {sample.fds} | {sample.sockets} | {sample.threads} |"
-    )
+    return f"| {sample.seconds / 60:.1f} | {sample.rss / 2**20:.1f} | {sample.fds} | {sample.sockets} | {sample.threads} |"
 
 
 def report(tally: Tally, story: Story, found: Sequence[str]) -> str:
     """The tables and the verdict."""
     every = max(1, round(60 / SAMPLE_SECONDS))
     lines = ["| kind | outcome | requests |", "|---|---|---|"]
-    lines += [f"| {kind} | {outcome} | {count} |" for (kind, outcome), count in sorted(tally.outcomes.items())]
+    lines += [
+        f"| {kind} | {outcome} | {count} |" for (kind, outcome), count in sorted(tally.outcomes.items())
+    ]
     lines += ["", "| minute | RSS MiB | descriptors | sockets | threads |", "|---|---|---|---|---|"]
     lines += [_line(sample) for sample in story.samples[::every]]
     first, last = (third(story.samples, lambda s: s.rss, last=last) / 2**20 for last in (False, True))
@@ -274,14 +276,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--reload-every", type=float, default=30, metavar="S")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, default=Path("soak.log"), help="log of the gateway")
-    parser.add_argument("--serve-option", action="append", default=[], help="to preforch serve: --serve-option=--flag")
+    parser.add_argument(
+        "--serve-option", action="append", default=[], help="to preforch serve: --serve-option=--flag"
+    )
     return parser.parse_args(argv)
 
 

@@ -17,7 +17,12 @@ from preforch_models.context import objective_tokens, render_context
 from preforch_models.policy_card import PolicyCard
 from tokenizers import Tokenizer
 
-PROMPTS = ("How do I fix a tyre?", "Tell me a joke about a penguin.", "I feel sad today.", "Plan a week in the Alps.")
+PROMPTS = (
+    "How do I fix a tyre?",
+    "Tell me a joke about a penguin.",
+    "I feel sad today.",
+    "Plan a week in the Alps.",
+)
 KINDS = {
     "chat": 5,
     "stream": 5,
@@ -150,10 +155,16 @@ class Clients:
 
     async def completion(self) -> None:
         """A completion of a prompt."""
-        body = {"prompt": self._rng.choice(PROMPTS), "max_tokens": 16, "return_token_ids": True} | self._asked()
+        body = {
+            "prompt": self._rng.choice(PROMPTS),
+            "max_tokens": 16,
+            "return_token_ids": True,
+        } | self._asked()
         answer = await self._post("completion", "/v1/completions", body)
         if answer is not None:
-            self._check("completion", answer["choices"][0]["prompt_token_ids"], answer["preference"]["weights"])
+            self._check(
+                "completion", answer["choices"][0]["prompt_token_ids"], answer["preference"]["weights"]
+            )
 
     async def generate(self) -> None:
         """Our own format."""
@@ -204,7 +215,11 @@ class Clients:
             if response.status_code != 200:
                 self._tally.error("stream", response.status_code, await response.aread())
                 return
-            data = [line.removeprefix("data: ") async for line in response.aiter_lines() if line.startswith("data: ")]
+            data = [
+                line.removeprefix("data: ")
+                async for line in response.aiter_lines()
+                if line.startswith("data: ")
+            ]
         if not data or data[-1] != "[DONE]":
             self._tally.nothing("stream", f"ends with {data[-1:]}")
             return

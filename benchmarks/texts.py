@@ -12,7 +12,9 @@ import numpy as np
 from preforch_training.demo import world
 
 
-def read_texts(file: Path | None, *, field: str, limit: int, seed: int, median_words: float = 50) -> list[str]:
+def read_texts(
+    file: Path | None, *, field: str, limit: int, seed: int, median_words: float = 50
+) -> list[str]:
     """Distinct texts in random order; without a file, made ones of about `median_words` words."""
     rng = np.random.default_rng(seed)
     distinct = dict.fromkeys(file_texts(file, field) if file is not None else ())
@@ -29,7 +31,9 @@ def file_texts(file: Path, name: str) -> list[str]:
         for number, line in enumerate(lines, start=1):
             value = json.loads(line).get(name)
             if not isinstance(value, str):
-                raise ValueError(f"{file}:{number}: field {name!r} is {value!r}, it must be a string; see --field")
+                raise ValueError(
+                    f"{file}:{number}: field {name!r} is {value!r}, it must be a string; see --field"
+                )
             texts.append(value)
     return texts
 

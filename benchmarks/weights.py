@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     bundle = read_bundle(find_bundle(options.run))
     raw = RawLoop(bundle, threads=options.threads)
     texts = read_texts(
-        options.texts, field=options.field, limit=options.limit, seed=options.seed, median_words=options.median_words
+        options.texts,
+        field=options.field,
+        limit=options.limit,
+        seed=options.seed,
+        median_words=options.median_words,
     )
     texts = [raw.cut(text) for text in texts]
     with (
@@ -54,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Weights for prompts: /weights against other ways to compute them.")
+    parser = argparse.ArgumentParser(
+        description="Weights for prompts: /weights against other ways to compute them."
+    )
     add = parser.add_argument
     add("run", type=Path, help="folder of a run with a bundle and the stage `orchestrator`")
     add("--texts", type=Path, help="JSON Lines file (default: made from the demo world)")
@@ -89,7 +95,11 @@ def idle(peers: Sequence[Peer], *, seconds: float) -> str:
     before = [peer.server.cpu() for peer in peers]
     time.sleep(seconds)
     shares = [100 * (peer.server.cpu() - start) / seconds for peer, start in zip(peers, before, strict=True)]
-    return "CPU at rest: " + ", ".join(f"{p.name} {share:.1f}%" for p, share in zip(peers, shares, strict=True)) + "."
+    return (
+        "CPU at rest: "
+        + ", ".join(f"{p.name} {share:.1f}%" for p, share in zip(peers, shares, strict=True))
+        + "."
+    )
 
 
 def check(peers: Sequence[Peer], raw: RawLoop, load: Load, texts: Sequence[str]) -> None:
@@ -102,7 +112,9 @@ def check(peers: Sequence[Peer], raw: RawLoop, load: Load, texts: Sequence[str])
         answers_NK = np.array([peer.read(answer) for answer in result.answers])
         difference = float(np.abs(answers_NK - expected_NK).max())
         if difference > TOLERANCE:
-            raise ValueError(f"weights of {peer.name} differ by {difference:.1e}, allowed are {TOLERANCE:.0e}")
+            raise ValueError(
+                f"weights of {peer.name} differ by {difference:.1e}, allowed are {TOLERANCE:.0e}"
+            )
 
 
 # Measuring.
@@ -133,7 +145,13 @@ def measure(
 
 
 def turns(
-    peers: Sequence[Peer], raw: RawLoop, load: Load, texts: Sequence[str], all_ways: Sequence[Way], *, start: int
+    peers: Sequence[Peer],
+    raw: RawLoop,
+    load: Load,
+    texts: Sequence[str],
+    all_ways: Sequence[Way],
+    *,
+    start: int,
 ) -> Iterator[tuple[str, Way | None, Measured]]:
     """One round. Servers stand side by side in each way of asking; the raw loops come in the middle of them."""
     for place, way in enumerate(all_ways):
@@ -158,14 +176,20 @@ def loop(raw: RawLoop, texts: Sequence[str], *, sort: bool) -> Measured:
     """The raw loop, in this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     raw.run(texts, sort=sort)
-    return Measured(prompts=len(texts), seconds=time.perf_counter() - wall, cpu=time.process_time() - cpu, latencies=())
+    return Measured(
+        prompts=len(texts), seconds=time.perf_counter() - wall, cpu=time.process_time() - cpu, latencies=()
+    )
 
 
 def describe(raw: RawLoop, bundle: Bundle, texts: Sequence[str], options: argparse.Namespace) -> list[str]:
     """The texts: how much of the work is padding decides what sorting gains."""
     lengths = raw.lengths(texts)
     quantiles = ", ".join(f"{q:.0f}" for q in np.quantile(lengths, [0.05, 0.25, 0.5, 0.75, 0.95]))
-    source = "demo world, strung together" if options.texts is None else f"{options.texts.name}, field {options.field}"
+    source = (
+        "demo world, strung together"
+        if options.texts is None
+        else f"{options.texts.name}, field {options.field}"
+    )
     return [
         f"Texts: {len(texts)} distinct ({source}), seed {options.seed}; tokens at 5, 25, 50, 75, 95%: {quantiles}; "
         f"at most {bundle.info.max_tokens}, longer ones cut beforehand. "

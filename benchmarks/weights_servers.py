@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preforch_models.bundle import Bundle
-from preforch_service.engine import ONE_PROCESS, SERVER
+from preforch_service.engine.supervisor import ONE_PROCESS, SERVER
 from servers import Server, free_port, running
 
 HERE = Path(__file__).parent
@@ -53,7 +53,9 @@ def start_peers(options: argparse.Namespace, bundle: Bundle, folder: Path) -> It
         if options.infinity_command:
             peers.append(enter(infinity(options.infinity_command, checkpoint, threads, folder)))
         elif options.infinity_url:
-            peers.append(infinity_at(Server("infinity", options.infinity_url.rstrip("/"), None), "classifier"))
+            peers.append(
+                infinity_at(Server("infinity", options.infinity_url.rstrip("/"), None), "classifier")
+            )
         yield peers
 
 
@@ -102,7 +104,9 @@ def vllm(checkpoint: Path, bundle: Bundle, threads: int, folder: Path) -> Iterat
     ]
     settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     cut = {"model": "classifier", "truncate_prompt_tokens": longest, "truncation_side": "right"}
-    with running("vllm", command, port=port, folder=folder, environment=environment(threads) | settings) as server:
+    with running(
+        "vllm", command, port=port, folder=folder, environment=environment(threads) | settings
+    ) as server:
         yield Peer(
             server,
             "/classify",
@@ -120,7 +124,11 @@ def plain(orchestrator: Path, threads: int, folder: Path) -> Iterator[Peer]:
     command += ["--port", str(port), "--threads", str(threads)]
     with running("plain", command, port=port, folder=folder, environment=environment(threads)) as server:
         yield Peer(
-            server, "/classify", single=lambda text: {"text": text}, batch=None, read=lambda answer: answer["weights"]
+            server,
+            "/classify",
+            single=lambda text: {"text": text},
+            batch=None,
+            read=lambda answer: answer["weights"],
         )
 
 

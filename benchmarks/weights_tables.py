@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from preforch_training.markdown import table
+from preforch_training.statistics.markdown import table
 from rounds import mean, ratio, spread
 
 
@@ -67,12 +67,21 @@ def against_limit(found: Table) -> list[str]:
     header += ["CPU ms per prompt [95%]"]
     rows = []
     for (name, way), rounds in found.items():
-        against = "" if (name, way) == LIMIT else ratio(per_round(rounds, rate), per_round(found[LIMIT], rate))
+        against = (
+            "" if (name, way) == LIMIT else ratio(per_round(rounds, rate), per_round(found[LIMIT], rate))
+        )
         latencies = [1000 * seconds for measured in rounds for seconds in measured.latencies]
         cpu = mean(per_round(rounds, cpu_ms))
         speed = f"{per_round(rounds, rate).mean():.1f}"
         rows.append(
-            [name, "" if way is None else way, speed, against, spread(np.array(latencies)) if latencies else "", cpu]
+            [
+                name,
+                "" if way is None else way,
+                speed,
+                against,
+                spread(np.array(latencies)) if latencies else "",
+                cpu,
+            ]
         )
     return table(header, rows).splitlines()
 

@@ -77,7 +77,9 @@ def kill_after(command: list[str], seconds: float, log: Path) -> tuple[bool, lis
 
 def check_artifacts(folder: Path) -> int:
     """Verify every artifact there is; the number of them."""
-    manifests = [path for path in folder.rglob(MANIFEST) if ".partial" not in str(path) and ".work" not in str(path)]
+    manifests = [
+        path for path in folder.rglob(MANIFEST) if ".partial" not in str(path) and ".work" not in str(path)
+    ]
     for path in manifests:
         verify(path.parent)
     return len(manifests)
@@ -102,7 +104,10 @@ def differences(whole: Path, continued: Path) -> list[str]:
             found += _compare(pq.read_table(path).to_pylist(), pq.read_table(other).to_pylist(), name)
         elif path.name in ("samples.jsonl", "prompts.jsonl", "pairs.jsonl", "golden.jsonl"):
             found += _compare(_lines(path), _lines(other), name)
-        elif (path.suffix == ".json" and path.parent.parent == whole) or path.name in ("report.json", MANIFEST):
+        elif (path.suffix == ".json" and path.parent.parent == whole) or path.name in (
+            "report.json",
+            MANIFEST,
+        ):
             found += _compare(json.loads(path.read_text()), json.loads(other.read_text()), name)
     return found
 
@@ -117,7 +122,11 @@ def _compare(one: Any, two: Any, where: str) -> list[str]:
         keys = [key for key in one if key not in NOT_COMPARED]
         return [line for key in keys for line in _compare(one[key], two[key], f"{where}.{key}")]
     if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
-        return [line for i, (a, b) in enumerate(zip(one, two, strict=True)) for line in _compare(a, b, f"{where}[{i}]")]
+        return [
+            line
+            for i, (a, b) in enumerate(zip(one, two, strict=True))
+            for line in _compare(a, b, f"{where}[{i}]")
+        ]
     if isinstance(one, int | float) and isinstance(two, int | float):
         return [] if abs(one - two) <= METRICS_TOLERANCE else [f"{where}: {one} and {two}"]
     return [] if one == two else [f"{where}: {str(one)[:60]} and {str(two)[:60]}"]
@@ -133,7 +142,9 @@ def kill_and_continue(
     moments = sorted(generator.uniform(0, seconds) for _ in range(kills))
     for number, (earlier, moment) in enumerate(zip([0.0, *moments], moments, strict=False), 1):
         running, orphans = kill_after(command, moment - earlier + START_SECONDS, log)
-        print(f"kill {number}: {'running' if running else 'already done'}, {check_artifacts(folder)} artifacts whole")
+        print(
+            f"kill {number}: {'running' if running else 'already done'}, {check_artifacts(folder)} artifacts whole"
+        )
         assert not orphans, f"kill {number} left processes {orphans}"
     with log.open("ab") as output:
         subprocess.run(command, check=True, stdout=output, stderr=output)
@@ -150,9 +161,15 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     args = parser.parse_args()
     seconds = sum(json.loads(path.read_text())["seconds"] for path in args.whole.rglob(MANIFEST))
-    kill_and_continue(args.config, args.folder, args.settings, kills=args.kills, seconds=seconds, seed=args.seed)
+    kill_and_continue(
+        args.config, args.folder, args.settings, kills=args.kills, seconds=seconds, seed=args.seed
+    )
     found = differences(args.whole, args.folder)
-    print("\n".join(found) if found else "the same result: weights within 1e-5, metrics within 1e-3, samples equal")
+    print(
+        "\n".join(found)
+        if found
+        else "the same result: weights within 1e-5, metrics within 1e-3, samples equal"
+    )
     return 1 if found else 0
 
 

@@ -20,18 +20,43 @@ PACKAGES = {
 FORBIDDEN = {
     "preforch_models": {"preforch_training", "preforch_service", "preforch_client", "preforch_cli"},
     "preforch_training": {"preforch_service", "preforch_client", "preforch_cli"},
-    "preforch_service": {"preforch_training", "preforch_client", "preforch_cli", "torch", "transformers", "trl"},
+    "preforch_service": {
+        "preforch_training",
+        "preforch_client",
+        "preforch_cli",
+        "torch",
+        "transformers",
+        "trl",
+    },
 }
 # The demo talks to the service as a user does.
-EXCEPTIONS = {("demo_show.py", "preforch_client")}
-STAGES = ("data", "reward", "scores", "orchestrator", "policy", "bundle", "study.stage", "report")
+EXCEPTIONS = {("show.py", "preforch_client")}
+STAGES = ("data", "reward", "scores", "orchestrator", "policy", "bundle", "study", "report")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 TORCH_MODULES = {"encoder", "orchestrator_model", "reward_model"}
 MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 # What a module may do when it is imported, besides definitions: give a name to a value.
-QUIET = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+QUIET = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+)
 # Names that touch files, environment or global state, wherever a value is made of them.
-LOUD = {"open", "read_text", "read_bytes", "getenv", "environ", "basicConfig", "manual_seed", "parse_args", "Popen"}
+LOUD = {
+    "open",
+    "read_text",
+    "read_bytes",
+    "getenv",
+    "environ",
+    "basicConfig",
+    "manual_seed",
+    "parse_args",
+    "Popen",
+}
 
 
 def module_name(path: Path) -> str:
@@ -61,12 +86,18 @@ def imported(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+            base = (
+                resolve_name("." * node.level + (node.module or ""), package)
+                if node.level
+                else node.module or ""
+            )
             yield base
             # `from package import module` imports the module as well.
             yield from (f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+            yield from (
+                arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            )
 
 
 def tops(path: Path) -> set[str]:
@@ -112,9 +143,9 @@ def test_the_service_never_reaches_torch_through_the_models_either() -> None:
 
 
 def test_stages_never_import_each_other() -> None:
-    stages = {f"preforch_training.{stage}" for stage in STAGES}
+    stages = {f"preforch_training.{stage}.stage" for stage in STAGES}
     for stage in STAGES:
-        path = PACKAGES["preforch_training"] / f"{stage.replace('.', '/')}.py"
+        path = PACKAGES["preforch_training"] / stage / "stage.py"
         assert not set(imported(path)) & stages, f"{stage} imports another stage"
 
 
@@ -122,7 +153,11 @@ def test_the_command_line_imports_the_other_packages_only_when_a_command_runs() 
     for path in files("preforch_cli"):
         for node in parse(path).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                names = (
+                    [alias.name for alias in node.names]
+                    if isinstance(node, ast.Import)
+                    else [node.module or ""]
+                )
                 heavy = {"preforch_training", "preforch_service", "torch", "transformers"}
                 assert not {name.partition(".")[0] for name in names} & heavy, f"{path.name}:{node.lineno}"
 
@@ -135,7 +170,9 @@ def test_a_module_has_a_clear_name_a_docstring_and_does_nothing_when_it_is_impor
     for node in tree.body[1:]:
         if path.name == "__main__.py" or is_allowed_condition(node) or is_docstring(node):
             continue
-        assert isinstance(node, QUIET), f"line {node.lineno} does something at import: {ast.unparse(node)[:80]}"
+        assert isinstance(node, QUIET), (
+            f"line {node.lineno} does something at import: {ast.unparse(node)[:80]}"
+        )
         assert not loud_names(node), f"line {node.lineno} reaches outside at import: {ast.unparse(node)[:80]}"
 
 
@@ -146,7 +183,11 @@ def is_allowed_condition(node: ast.stmt) -> bool:
 
 def is_docstring(node: ast.stmt) -> bool:
     """A string below a constant that says what it is."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def loud_names(node: ast.stmt) -> set[str]:

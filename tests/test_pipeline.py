@@ -12,7 +12,12 @@ from preforch_models.manifest import verify
 from preforch_models.policy_card import check_match, read_policy_card
 
 CONFIG = Path(__file__).parent.parent / "training" / "configs" / "demo.toml"
-DATA = ["data.train_prompts=120", "data.validation_prompts=40", "data.test_prompts=24", "orchestrator.epochs=1"]
+DATA = [
+    "data.train_prompts=120",
+    "data.validation_prompts=40",
+    "data.test_prompts=24",
+    "orchestrator.epochs=1",
+]
 REWARDS = [f"reward.{name}.epochs=1" for name in ("helpful", "harmless", "humor")]
 POLICY = [
     "policy.offline.steps=12",

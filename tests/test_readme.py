@@ -29,7 +29,11 @@ def commands() -> list[str]:
 
 def test_the_tree_is_the_tree_on_disk() -> None:
     tree = README.split("## The tree")[1].split("```")[1]
-    named = {name.strip().rstrip("/") for line in tree.strip().splitlines() for name in line.split("  ")[0].split(",")}
+    named = {
+        name.strip().rstrip("/")
+        for line in tree.strip().splitlines()
+        for name in line.split("  ")[0].split(",")
+    }
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     on_disk = {line.split("/")[0] for line in tracked.splitlines()} - MADE - {"README.md"}
     assert {name.split("/")[0] for name in named} == on_disk

@@ -15,8 +15,8 @@ from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_models.objectives import Objective, names_of
 from preforch_models.orchestrator_model import OrchestratorConfig, OrchestratorModel
 from preforch_models.weights import normalise
-from preforch_training.language_model import Scratch, add_context, new_model, save_policy, train_tokenizer
-from preforch_training.onnx_export import OPSET, export_onnx
+from preforch_training.bundle.onnx_export import OPSET, export_onnx
+from preforch_training.policy.base_model import Scratch, add_context, new_model, save_policy, train_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig
 
@@ -55,7 +55,9 @@ def encoder_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def orchestrator(names: tuple[str, ...], vocabulary: int, *, seed: int = 0, width: int = 16) -> OrchestratorModel:
+def orchestrator(
+    names: tuple[str, ...], vocabulary: int, *, seed: int = 0, width: int = 16
+) -> OrchestratorModel:
     """A random orchestrator whose weights differ visibly from prompt to prompt."""
     encoder = BertConfig(
         vocab_size=vocabulary,
@@ -69,7 +71,9 @@ def orchestrator(names: tuple[str, ...], vocabulary: int, *, seed: int = 0, widt
         torch.manual_seed(seed)
         model = OrchestratorModel(
             OrchestratorConfig(
-                encoder=encoder.to_diff_dict() | {"model_type": "bert"}, objectives=list(names), max_tokens=MAX_TOKENS
+                encoder=encoder.to_diff_dict() | {"model_type": "bert"},
+                objectives=list(names),
+                max_tokens=MAX_TOKENS,
             )
         )
         torch.nn.init.normal_(model.head.weight, std=0.5)
@@ -78,12 +82,16 @@ def orchestrator(names: tuple[str, ...], vocabulary: int, *, seed: int = 0, widt
 
 
 @torch.no_grad()
-def golden_answer(model: OrchestratorModel, tokenizer: Tokenizer, text: str, names: tuple[str, ...]) -> Golden:
+def golden_answer(
+    model: OrchestratorModel, tokenizer: Tokenizer, text: str, names: tuple[str, ...]
+) -> Golden:
     """What the model itself says of a text."""
     messages = (Message(role="user", content=text),)
     ids = torch.tensor([tokenizer.encode(conversation_text(messages)).ids])
     weights_1K, confidence_1 = model.serve(ids, torch.ones_like(ids))
-    return Golden(messages=messages, weights=normalise(weights_1K[0].tolist(), names), confidence=confidence_1.item())
+    return Golden(
+        messages=messages, weights=normalise(weights_1K[0].tolist(), names), confidence=confidence_1.item()
+    )
 
 
 def write_bundle(

@@ -27,7 +27,9 @@ _UNPRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if chr(cod
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("prompt", nargs="?", help="answer this and stop; without it, read turns from stdin")
-    parser.add_argument("--weights", metavar="NAME=NUMBER,...", help="all or some weights (default: recommended ones)")
+    parser.add_argument(
+        "--weights", metavar="NAME=NUMBER,...", help="all or some weights (default: recommended ones)"
+    )
     parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
     add_gateway_arguments(parser)
     parser.epilog = f"In the conversation: {COMMANDS}"
@@ -48,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
 class Conversation:
     """The turns so far, and the weights for the next one (None: as recommended)."""
 
-    def __init__(self, client: "Client", *, weights: Mapping[str, float] | None, max_tokens: int | None) -> None:
+    def __init__(
+        self, client: "Client", *, weights: Mapping[str, float] | None, max_tokens: int | None
+    ) -> None:
         self._client = client
         self._weights = weights
         self._options = {} if max_tokens is None else {"max_tokens": max_tokens}

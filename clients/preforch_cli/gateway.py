@@ -22,9 +22,15 @@ def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("PREFORCH_URL", "http://127.0.0.1:8000"),
         help="address of the gateway (default: $PREFORCH_URL or http://127.0.0.1:8000)",
     )
-    parser.add_argument("--api-key", default=os.environ.get("PREFORCH_API_KEY"), help="default: $PREFORCH_API_KEY")
     parser.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="longest wait for bytes (default: 120)"
+        "--api-key", default=os.environ.get("PREFORCH_API_KEY"), help="default: $PREFORCH_API_KEY"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="longest wait for bytes (default: 120)",
     )
 
 

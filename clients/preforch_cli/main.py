@@ -45,7 +45,7 @@ COMMANDS = {
     "serve": Command("serve weights and answers over HTTP", "preforch_service.cli", extras="service"),
     "keygen": Command("make an API key for a gateway", "preforch_service.keygen", extras="service"),
     "engine-args": Command(
-        "print the arguments of a vLLM that runs apart", "preforch_service.engine_args", extras="service"
+        "print the arguments of a vLLM that runs apart", "preforch_service.engine.arguments", extras="service"
     ),
     "demo": Command(
         "train everything on the built-in demo world and serve it",

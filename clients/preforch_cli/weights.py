@@ -35,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
 def weights_table(weights: Mapping[str, float], *, bar: str) -> str:
     """One aligned line per objective: name, weight, bar."""
     width = max(map(len, weights), default=0)
-    lines = [f"{name:<{width}}  {value:.2f}  {bar * round(value * BAR_WIDTH)}" for name, value in weights.items()]
+    lines = [
+        f"{name:<{width}}  {value:.2f}  {bar * round(value * BAR_WIDTH)}" for name, value in weights.items()
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 

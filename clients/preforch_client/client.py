@@ -140,10 +140,20 @@ class Client:
     ) -> ChatCompletion: ...
     @overload
     def chat(
-        self, messages: Messages, *, weights: Weights | None = None, stream: Literal[True], **openai_fields: object
+        self,
+        messages: Messages,
+        *,
+        weights: Weights | None = None,
+        stream: Literal[True],
+        **openai_fields: object,
     ) -> Stream[ChatChunk]: ...
     def chat(
-        self, messages: Messages, *, weights: Weights | None = None, stream: bool = False, **openai_fields: object
+        self,
+        messages: Messages,
+        *,
+        weights: Weights | None = None,
+        stream: bool = False,
+        **openai_fields: object,
     ) -> ChatCompletion | Stream[ChatChunk]:
         """A chat completion; further fields (`model`, `max_tokens`, `tools`, ...) are OpenAI's."""
         if stream:
@@ -243,10 +253,20 @@ class AsyncClient:
     ) -> ChatCompletion: ...
     @overload
     async def chat(
-        self, messages: Messages, *, weights: Weights | None = None, stream: Literal[True], **openai_fields: object
+        self,
+        messages: Messages,
+        *,
+        weights: Weights | None = None,
+        stream: Literal[True],
+        **openai_fields: object,
     ) -> AsyncStream[ChatChunk]: ...
     async def chat(
-        self, messages: Messages, *, weights: Weights | None = None, stream: bool = False, **openai_fields: object
+        self,
+        messages: Messages,
+        *,
+        weights: Weights | None = None,
+        stream: bool = False,
+        **openai_fields: object,
     ) -> ChatCompletion | AsyncStream[ChatChunk]:
         """A chat completion; further fields (`model`, `max_tokens`, `tools`, ...) are OpenAI's."""
         if stream:

@@ -65,7 +65,9 @@ class ServiceFailed(PreferenceError):
 def error_of(status: int, headers: Mapping[str, str], content: bytes) -> PreferenceError:
     """The exception for an answer with an error status. `headers` ignore case, as those of httpx do."""
     fields = _error_fields(_json(content))
-    message = _text_field(fields, "message") or content.decode("utf-8", "replace").strip()[:200] or "no message"
+    message = (
+        _text_field(fields, "message") or content.decode("utf-8", "replace").strip()[:200] or "no message"
+    )
     return _class_of(status)(
         message,
         status=status,

@@ -82,12 +82,18 @@ def generate_stream_call(prompt: str | None, options: GenerateOptions) -> Call[G
     return Call("POST", "/generate", body, _reader(GenerationChunk))
 
 
-def chat_call(messages: Messages, weights: Weights | None, fields: Mapping[str, object]) -> Call[ChatCompletion]:
+def chat_call(
+    messages: Messages, weights: Weights | None, fields: Mapping[str, object]
+) -> Call[ChatCompletion]:
     """POST /v1/chat/completions."""
-    return Call("POST", "/v1/chat/completions", _chat_body(messages, weights, fields), _reader(ChatCompletion))
+    return Call(
+        "POST", "/v1/chat/completions", _chat_body(messages, weights, fields), _reader(ChatCompletion)
+    )
 
 
-def chat_stream_call(messages: Messages, weights: Weights | None, fields: Mapping[str, object]) -> Call[ChatChunk]:
+def chat_stream_call(
+    messages: Messages, weights: Weights | None, fields: Mapping[str, object]
+) -> Call[ChatChunk]:
     """POST /v1/chat/completions, answered by events."""
     body = _chat_body(messages, weights, fields) | {"stream": True}
     return Call("POST", "/v1/chat/completions", body, _reader(ChatChunk))
@@ -168,11 +174,15 @@ def _only_one(**given: object) -> dict[str, object]:
 
 
 def _generate_body(prompt: str | None, options: GenerateOptions) -> dict[str, object]:
-    rest = {name: _plain(value) for name, value in options.items() if name != "messages" and value is not None}
+    rest = {
+        name: _plain(value) for name, value in options.items() if name != "messages" and value is not None
+    }
     return _only_one(prompt=prompt, messages=options.get("messages")) | rest
 
 
-def _chat_body(messages: Messages, weights: Weights | None, fields: Mapping[str, object]) -> dict[str, object]:
+def _chat_body(
+    messages: Messages, weights: Weights | None, fields: Mapping[str, object]
+) -> dict[str, object]:
     asked = {} if weights is None else {"preference_weights": _plain(weights)}
     return {"messages": _plain(messages), **fields, **asked}
 

@@ -46,7 +46,9 @@ class Int8(Record):
     mean_difference: float = Field(ge=0.0, description="of a weight")
     largest_confidence_difference: float = Field(ge=0.0)
     mean_confidence_difference: float = Field(ge=0.0)
-    changed_largest: float = Field(ge=0.0, le=1.0, description="share of answers whose largest weight is another one")
+    changed_largest: float = Field(
+        ge=0.0, le=1.0, description="share of answers whose largest weight is another one"
+    )
     tolerance: float = Field(gt=0.0)
     confidence_tolerance: float = Field(gt=0.0)
     size_ratio: float = Field(gt=0.0, description="size of the int8 file / size of the other")
@@ -128,7 +130,9 @@ def read_bundle(path: Path) -> Bundle:
     info = _parse((path / BUNDLE_FILE).read_bytes(), BundleInfo, where=path / BUNDLE_FILE)
     if (info.int8 is None) == (INT8_FILE in manifest.files):
         says = "says nothing of it" if info.int8 is None else "says that it is there"
-        raise ArtifactError(f"{path / INT8_FILE}: {'missing' if info.int8 else 'unexpected'}, {BUNDLE_FILE} {says}")
+        raise ArtifactError(
+            f"{path / INT8_FILE}: {'missing' if info.int8 else 'unexpected'}, {BUNDLE_FILE} {says}"
+        )
     # Lines of bytes end with a line feed only; those of a string also end with U+2028, which a prompt may hold.
     lines = (path / GOLDEN_FILE).read_bytes().splitlines()
     golden = tuple(_parse(line, Golden, where=path / GOLDEN_FILE) for line in lines)

@@ -68,7 +68,9 @@ def fit_calibration(
         if method == "none":
             constants[name] = Constants()
         elif deviation <= 1e-12 or math.isnan(deviation):
-            raise ValueError(f"reward of {name!r} is the same for all {len(column_N)} responses; it says nothing")
+            raise ValueError(
+                f"reward of {name!r} is the same for all {len(column_N)} responses; it says nothing"
+            )
         else:
             scale = log_odds_scale(held[name], name) if method == "log_odds" else 1 / deviation
             constants[name] = Constants(offset=float(column_N.mean()), scale=scale)

@@ -53,7 +53,9 @@ def render_context(weights: Mapping[str, float], form: ContextFormat) -> str:
     if sum(round(value * 100) for value in weights.values()) != 100:
         raise WeightsError(f"context needs weights that sum to exactly 1.00, got {dict(weights)}")
     tokens = objective_tokens(len(form.objectives))
-    return "".join(f" {token} {weights[name]:.2f}" for token, name in zip(tokens, form.objectives, strict=True))
+    return "".join(
+        f" {token} {weights[name]:.2f}" for token, name in zip(tokens, form.objectives, strict=True)
+    )
 
 
 def parse_context(text: str, form: ContextFormat) -> Weights:
@@ -114,5 +116,7 @@ def _any_of(strings: set[str]) -> str:
     tails: dict[str, set[str]] = {}
     for string in strings - {""}:
         tails.setdefault(string[0], set()).add(string[1:])
-    branches = [re.escape(first) + (_any_of(rest) if rest != {""} else "") for first, rest in sorted(tails.items())]
+    branches = [
+        re.escape(first) + (_any_of(rest) if rest != {""} else "") for first, rest in sorted(tails.items())
+    ]
     return f"(?:{'|'.join(branches)}){'?' if '' in strings else ''}"

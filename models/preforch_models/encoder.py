@@ -31,7 +31,9 @@ def encode(
 ) -> torch.Tensor:
     """Token ids to pooled vectors, (B, L) -> (B, D), D = number of layers * hidden size."""
     if layers == LAST:
-        return pool(encoder(input_ids=input_ids_BL, attention_mask=mask_BL).last_hidden_state, mask_BL, pooling)
+        return pool(
+            encoder(input_ids=input_ids_BL, attention_mask=mask_BL).last_hidden_state, mask_BL, pooling
+        )
     states = encoder(input_ids=input_ids_BL, attention_mask=mask_BL, output_hidden_states=True).hidden_states
     return torch.cat([pool(states[layer], mask_BL, pooling) for layer in layers], dim=-1)
 
@@ -40,7 +42,9 @@ def check_layers(layers: Sequence[int], count: int) -> Layers:
     """Layers of an encoder with `count` transformer layers, as a tuple. Raises ValueError naming a wrong one."""
     for layer in layers:
         if not -count - 1 <= layer <= count:
-            raise ValueError(f"layer {layer} does not exist; the encoder has 0 to {count}, or -1 to {-count - 1}")
+            raise ValueError(
+                f"layer {layer} does not exist; the encoder has 0 to {count}, or -1 to {-count - 1}"
+            )
     if not layers or len({layer % (count + 1) for layer in layers}) != len(layers):
         raise ValueError(f"layers must be one or more different ones of 0 to {count}, got {list(layers)}")
     return tuple(layers)

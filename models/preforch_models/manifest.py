@@ -111,7 +111,9 @@ def read_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
         detail = explain(error) if isinstance(error, ValidationError) else str(error)
         raise ArtifactError(f"{path}: {detail}") from error
     if manifest.format_version != FORMAT_VERSION:
-        raise ArtifactError(f"{path}: format version {manifest.format_version}, this program reads {FORMAT_VERSION}")
+        raise ArtifactError(
+            f"{path}: format version {manifest.format_version}, this program reads {FORMAT_VERSION}"
+        )
     if kind is not None and manifest.kind != kind:
         raise ArtifactError(f"{path}: this is a {manifest.kind!r}, expected a {kind!r}")
     return manifest
@@ -125,7 +127,9 @@ def verify(folder: Path, *, kind: str | None = None) -> Manifest:
         if name not in found:
             raise ArtifactError(f"{folder / name}: missing, but {MANIFEST} lists it")
         if found[name] != expected:
-            raise ArtifactError(f"{folder / name}: sha256 is {found[name][:12]}..., {MANIFEST} says {expected[:12]}...")
+            raise ArtifactError(
+                f"{folder / name}: sha256 is {found[name][:12]}..., {MANIFEST} says {expected[:12]}..."
+            )
     extra = sorted(set(found) - set(manifest.files))
     if extra:
         raise ArtifactError(f"{folder / extra[0]}: not listed in {MANIFEST}")

@@ -47,7 +47,9 @@ def check_objectives(objectives: tuple[Objective, ...]) -> tuple[Objective, ...]
     lowest, highest = sum(o.low for o in objectives), sum(o.high for o in objectives)
     # 0.2 + 0.7 + 0.1 is a little less than 1.
     if lowest > 1.0 + 1e-9 or highest < 1.0 - 1e-9:
-        raise ValueError(f"no weights satisfy the bounds: the lows sum to {lowest:.3f}, the highs to {highest:.3f}")
+        raise ValueError(
+            f"no weights satisfy the bounds: the lows sum to {lowest:.3f}, the highs to {highest:.3f}"
+        )
     return objectives
 
 

@@ -52,7 +52,7 @@ class Familiarity(nn.Module):
 
     Mahalanobis distance d(u) = |F'(u - mean)|, u = v / |v|, F F' being the precision of the training prompts' u (Lee et
     al. 2018, one class); then sigmoid(slope (location - d)): 0.5 at `location`. Fitted by
-    `preforch_training.confidence`. Unit length matters: that of a pooled vector falls with the number of tokens, so
+    `preforch_training.orchestrator.familiarity`. Unit length matters: that of a pooled vector falls with the number of tokens, so
     that without it short prompts look unfamiliar and everything else familiar.
     """
 
@@ -128,7 +128,9 @@ class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]  # transformers 
         entropy_B = -(log_BK.exp() * log_BK).sum(dim=-1)
         return (1 - entropy_B / math.log(log_BK.shape[-1])).clamp(0, 1)
 
-    def serve(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def serve(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What clients get: see `serve_pooled`."""
         return self.serve_pooled(self.pooled(input_ids, attention_mask))
 

@@ -68,9 +68,13 @@ def check_control_strings(folder: Path, card: PolicyCard) -> None:
     except ValidationError as error:
         raise ArtifactError(f"{file}: {explain(error)}") from error
     known = set(card.control_strings)
-    missing = [token.content for token in tokenizer.added_tokens if token.special and token.content not in known]
+    missing = [
+        token.content for token in tokenizer.added_tokens if token.special and token.content not in known
+    ]
     if missing:
-        raise ArtifactError(f"{folder / CARD_FILE}: control_strings lack {missing[0]!r}, a special token of {file}")
+        raise ArtifactError(
+            f"{folder / CARD_FILE}: control_strings lack {missing[0]!r}, a special token of {file}"
+        )
     loose = [token.content for token in tokenizer.added_tokens if token.special and token.normalized]
     if loose and tokenizer.normalizer is not None:
         raise ArtifactError(

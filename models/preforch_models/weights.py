@@ -76,7 +76,9 @@ def blend(pinned: Mapping[str, object], recommended: Mapping[str, float], names:
     checked = check_values(pinned, names)
     total = sum(checked.values())
     if total > 1 + 1e-9:
-        raise WeightsError(f"a partial set of weights may sum to at most 1, got {total:.6g}; name all of {list(names)}")
+        raise WeightsError(
+            f"a partial set of weights may sum to at most 1, got {total:.6g}; name all of {list(names)}"
+        )
     rest = max(0.0, 1.0 - total)
     free = [name for name in names if name not in checked]
     mass = sum(recommended[name] for name in free)

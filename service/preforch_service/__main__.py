@@ -6,6 +6,8 @@ import sys
 from preforch_service.cli import add_arguments, run
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="preforch serve", description="Serve weights and, with them, answers.")
+    parser = argparse.ArgumentParser(
+        prog="preforch serve", description="Serve weights and, with them, answers."
+    )
     add_arguments(parser)
     sys.exit(run(parser.parse_args()))

@@ -9,21 +9,21 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from preforch_service.access import Access
-from preforch_service.edge import Edge
 from preforch_service.errors import ApiError, BadRequest, error_response, from_status
 from preforch_service.gateway import Gateway
-from preforch_service.logs import AccessLog
-from preforch_service.metrics import DISTRIBUTION
-from preforch_service.observer import Observer
-from preforch_service.openapi import complete
-from preforch_service.routes_admin import admin_router
-from preforch_service.routes_docs import docs_router
-from preforch_service.routes_generate import generate_router
-from preforch_service.routes_health import health_router
-from preforch_service.routes_openai import openai_router
-from preforch_service.routes_playground import playground_router
-from preforch_service.routes_weights import weights_router
+from preforch_service.middleware.access import Access
+from preforch_service.middleware.edge import Edge
+from preforch_service.middleware.observer import Observer
+from preforch_service.pages.docs import docs_router
+from preforch_service.pages.playground import playground_router
+from preforch_service.routes.admin import admin_router
+from preforch_service.routes.generate import generate_router
+from preforch_service.routes.health import health_router
+from preforch_service.routes.openai import openai_router
+from preforch_service.routes.openapi import complete
+from preforch_service.routes.weights import weights_router
+from preforch_service.telemetry.logs import AccessLog
+from preforch_service.telemetry.metrics import DISTRIBUTION
 
 EXPOSED = (
     *("X-Preference-Weights", "X-Preference-Source", "X-Preference-Bundle"),

@@ -13,27 +13,27 @@ from preforch_models.policy_card import PolicyCard
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preforch_service.admission import Admission
-from preforch_service.body import read_json, until_disconnect
-from preforch_service.control import ControlGuard
-from preforch_service.edge import InFlight
-from preforch_service.engine_request import Prepared, Preparer, encode_json
+from preforch_service.engine.admission import Admission
+from preforch_service.engine.pool import Pool, PooledAnswer
+from preforch_service.engine.readiness import Readiness
+from preforch_service.engine.relay import RelayResponse, relay_events, splice
+from preforch_service.engine.upstream import Upstream, UpstreamDown, UpstreamLate, read_all
 from preforch_service.errors import ApiError, EngineLate, Forbidden, Overloaded, Unavailable, engine_error
 from preforch_service.keys import ApiKey
-from preforch_service.metrics import Metrics
-from preforch_service.observer import Observation, observation_of
-from preforch_service.pool import Pool, PooledAnswer
-from preforch_service.readiness import Readiness
-from preforch_service.relay import RelayResponse, relay_events, splice
-from preforch_service.reloading import Reloader
-from preforch_service.serving import InForce
+from preforch_service.middleware.edge import InFlight
+from preforch_service.middleware.observer import Observation, observation_of
+from preforch_service.recommendation.active_bundle import InForce
+from preforch_service.recommendation.reloading import Reloader
+from preforch_service.recommendation.weighing import HEADER, Decision
+from preforch_service.requests.body import read_json, until_disconnect
+from preforch_service.requests.control_strings import ControlGuard
+from preforch_service.requests.engine_request import Prepared, Preparer, encode_json
 from preforch_service.settings import ServeSettings
-from preforch_service.upstream import Upstream, UpstreamDown, UpstreamLate, read_all
-from preforch_service.weighing import HEADER, Decision
+from preforch_service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     # The SDK is loaded only where traces are wanted.
-    from preforch_service.tracing import Tracing
+    from preforch_service.telemetry.tracing import Tracing
 
 EVENT_STREAM = "text/event-stream"
 
@@ -83,7 +83,9 @@ def build_gateway(
     side = None
     pool = None
     if card is not None and upstreams is not None:
-        guard = ControlGuard(ControlStrings(card.control_strings), mode=settings.control_tokens, metrics=metrics)
+        guard = ControlGuard(
+            ControlStrings(card.control_strings), mode=settings.control_tokens, metrics=metrics
+        )
         preparer = Preparer(card.context, guard, model=model, template_kwargs=settings.template_kwargs)
         pool = Pool(upstreams, metrics=metrics)
         admission = Admission(
@@ -170,7 +172,9 @@ class Generation:
         elif self.answer.status == 503:
             # The engine is up: its queue is full. To a client that is the same as a full line in front of it.
             self.gateway.metrics.rejections.labels("engine").inc()
-            raise Overloaded("too many requests: the engine's queue is full; try again later", code="overloaded")
+            raise Overloaded(
+                "too many requests: the engine's queue is full; try again later", code="overloaded"
+            )
         else:
             content = engine_error(self.answer.status, content)
         return Response(content, self.answer.status, headers=headers, media_type="application/json")
@@ -181,7 +185,12 @@ def _streams(answer: PooledAnswer) -> bool:
 
 
 async def _ask(
-    gateway: Gateway, engine: EngineSide, seen: Observation, prepared: Prepared, path: str, ours: Mapping[str, str]
+    gateway: Gateway,
+    engine: EngineSide,
+    seen: Observation,
+    prepared: Prepared,
+    path: str,
+    ours: Mapping[str, str],
 ) -> tuple[Decision, PooledAnswer, bytes]:
     """A slot, the weights, the answer: whole, or the beginning of a stream. The slot is held until it is closed."""
     await engine.admission.enter()

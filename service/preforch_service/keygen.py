@@ -17,7 +17,9 @@ RANDOM_BYTES = 32
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="whose key it is: letters, digits, '.', '_', '-'")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="whose key it is: letters, digits, '.', '_', '-'"
+    )
     parser.add_argument("--admin", action="store_true", help="the key for /admin/* instead; it has no name")
     parser.epilog = (
         "preforch keygen alice >> keys.toml && chmod 600 keys.toml && preforch serve RUN --api-keys keys.toml"

@@ -33,7 +33,9 @@ def digest_of(key: str) -> str:
 class AdminKey(Record):
     """The key for `/admin/*`, and for nothing else."""
 
-    sha256: str = Field(pattern=f"^{HASH}$", description="SHA-256 of the key, 64 lower-case hexadecimal digits")
+    sha256: str = Field(
+        pattern=f"^{HASH}$", description="SHA-256 of the key, 64 lower-case hexadecimal digits"
+    )
 
 
 class ApiKey(AdminKey):
@@ -69,7 +71,9 @@ class Keys(Record):
         names = [key.name for key in self.keys]
         hashes = [key.sha256 for key in self.keys] + ([self.admin.sha256] if self.admin else [])
         if len(set(names)) < len(names):
-            raise ValueError(f"two API keys have the same name: {sorted(n for n in set(names) if names.count(n) > 1)}")
+            raise ValueError(
+                f"two API keys have the same name: {sorted(n for n in set(names) if names.count(n) > 1)}"
+            )
         if len(set(hashes)) < len(hashes):
             raise ValueError("one key is given twice; every name, and the admin, needs a key of its own")
         return self
@@ -121,7 +125,9 @@ def _validated(model: type[Keys], content: Mapping[str, Any], where: str) -> Key
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc'])) or 'keys'}: {e['msg']}" for e in error.errors(include_input=False)]
+        wrong = [
+            f"{'.'.join(map(str, e['loc'])) or 'keys'}: {e['msg']}" for e in error.errors(include_input=False)
+        ]
         raise ValueError(f"{where}: {'; '.join(wrong)}") from None
 
 

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from preforch_service.errors import error_body, from_status
-from preforch_service.request_limits import RequestLimits
+from preforch_service.requests.limits import RequestLimits
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,10 @@ def listener_config(app: ASGIApp, limits: RequestLimits, *, idle_timeout: float)
 def protocol_within(limits: RequestLimits, *, idle_timeout: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol within the limits. uvicorn makes the instances, so the limits belong to the class."""
 
-    fields_too_large, size = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"larger than {limits.max_header_bytes} bytes"
+    fields_too_large, size = (
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        f"larger than {limits.max_header_bytes} bytes",
+    )
     head_too_large = fields_too_large, f"request line and headers are {size}"
     rest_too_large = fields_too_large, f"trailers and the frames of chunks are {size}"
     no_upgrade = HTTPStatus.BAD_REQUEST, "the connection cannot be upgraded; ask without the header Upgrade"
@@ -114,7 +117,11 @@ def protocol_within(limits: RequestLimits, *, idle_timeout: float) -> type[async
             if not in_head and self._head_bytes is None and self._heads == heads:
                 self._bound_the_rest(len(data) - (self._body_bytes - body_bytes))
             # Bytes behind an answer stop uvicorn's own timer of idle connections.
-            if self._timer is None and (self.cycle is None or self.cycle.response_complete) and not self.pipeline:
+            if (
+                self._timer is None
+                and (self.cycle is None or self.cycle.response_complete)
+                and not self.pipeline
+            ):
                 self._timer = self.loop.call_later(limits.receive_timeout, self._too_slow)
             # A piece that began and ended within one head; a head that ends is measured when it does.
             if in_head and self._head_bytes is not None and self._heads == heads:
@@ -127,7 +134,10 @@ def protocol_within(limits: RequestLimits, *, idle_timeout: float) -> type[async
             """Bytes that are neither head nor body: the frames of chunks, trailers, blank lines between requests."""
             self._other_bytes += size
             # A chunk of one byte has five of frame.
-            if self._other_bytes > limits.max_header_bytes + 8 * self._body_bytes and not self.transport.is_closing():
+            if (
+                self._other_bytes > limits.max_header_bytes + 8 * self._body_bytes
+                and not self.transport.is_closing()
+            ):
                 self._refusal = rest_too_large
                 self.send_400_response("")
 

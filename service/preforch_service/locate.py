@@ -31,7 +31,9 @@ def find_policy(run: Path) -> Path:
     """The newest round of the only policy of a run. Raises ArtifactError when there is none, or several."""
     found = rounds(run)
     if not found:
-        raise ArtifactError(f"{run}: no policy/*/round-*/{CARD_FILE} in it; train a policy, or use --weights-only")
+        raise ArtifactError(
+            f"{run}: no policy/*/round-*/{CARD_FILE} in it; train a policy, or use --weights-only"
+        )
     if len(found) > 1:
         raise ArtifactError(
             f"{run}: holds several policies, choose with --policy: {[str(f[-1]) for f in found.values()]}"

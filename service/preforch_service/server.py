@@ -23,23 +23,23 @@ from preforch_models.policy_card import PolicyCard, check_control_strings, check
 from uvicorn.loops.auto import auto_loop_factory
 
 from preforch_service.app import create_app
-from preforch_service.engine import Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.engine.readiness import Readiness
+from preforch_service.engine.supervisor import Engine, EngineCommand, EngineFailed, private_folder
+from preforch_service.engine.upstream import AiohttpUpstream
 from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import listener_config
 from preforch_service.locate import find_policy
 from preforch_service.memory import settle
-from preforch_service.metrics import Metrics, exposed
-from preforch_service.readiness import Readiness
-from preforch_service.reloading import Reloader
-from preforch_service.serving import InForce, load_bundle, read_configured
-from preforch_service.session import check_distributions, installed_distributions
+from preforch_service.recommendation.active_bundle import InForce, load_bundle, read_configured
+from preforch_service.recommendation.onnx_session import check_distributions, installed_distributions
+from preforch_service.recommendation.reloading import Reloader
+from preforch_service.recommendation.weighing import announced
 from preforch_service.settings import ServeSettings, upstream_name
-from preforch_service.upstream import AiohttpUpstream
-from preforch_service.weighing import announced
+from preforch_service.telemetry.metrics import Metrics, exposed
 
 if TYPE_CHECKING:
-    from preforch_service.tracing import Tracing
+    from preforch_service.telemetry.tracing import Tracing
 
 # Seconds for error events to go out.
 LAST_WORDS = 2.0
@@ -99,7 +99,13 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
 
 
 def engine_command(
-    settings: ServeSettings, bundle: Bundle, card: PolicyCard, policy: Path, *, listen: tuple[str, ...], cpu: bool
+    settings: ServeSettings,
+    bundle: Bundle,
+    card: PolicyCard,
+    policy: Path,
+    *,
+    listen: tuple[str, ...],
+    cpu: bool,
 ) -> EngineCommand:
     """The engine that serves a policy folder."""
     return EngineCommand(
@@ -138,7 +144,7 @@ def traced(settings: ServeSettings) -> "Iterator[Tracing | None]":
     if settings.otlp_endpoint is None:
         yield None
         return
-    from preforch_service.tracing import traced_to
+    from preforch_service.telemetry.tracing import traced_to
 
     with traced_to(settings.otlp_endpoint) as tracing:
         yield tracing
@@ -160,7 +166,11 @@ def serve(settings: ServeSettings) -> int:
         # Without an engine of its own, a gateway writes nothing anywhere.
         private_folder() if policy else contextlib.nullcontext() as folder,
     ):
-        engine = new_engine(settings, bundle, card, policy, folder, metrics) if card and policy and folder else None
+        engine = (
+            new_engine(settings, bundle, card, policy, folder, metrics)
+            if card and policy and folder
+            else None
+        )
         settle()
         # uvicorn's choice, as if it ran by itself: uvloop.
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
@@ -185,7 +195,13 @@ async def _serve(
 
     async with _upstreams(settings, engine) as upstreams:
         gateway = build_gateway(
-            settings, bundles, metrics=metrics, card=card, upstreams=upstreams, tracing=tracing, on_ready=announce
+            settings,
+            bundles,
+            metrics=metrics,
+            card=card,
+            upstreams=upstreams,
+            tracing=tracing,
+            on_ready=announce,
         )
         if engine is not None and gateway.engine is not None:
             engine.on_end = gateway.engine.upstream.mark_all_down
@@ -218,7 +234,9 @@ async def _upstreams(
 async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> int:
     """Serve, watch and supervise until one of them ends."""
     loop = asyncio.get_running_loop()
-    config = listener_config(create_app(gateway), gateway.settings, idle_timeout=gateway.settings.idle_timeout)
+    config = listener_config(
+        create_app(gateway), gateway.settings, idle_timeout=gateway.settings.idle_timeout
+    )
     stopping = asyncio.Event()
 
     def on_signal() -> None:

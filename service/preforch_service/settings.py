@@ -9,8 +9,8 @@ from preforch_models.bundle import Precision
 from pydantic import Field, model_validator
 
 from preforch_service.keys import Keys
-from preforch_service.logs import LogFormat
-from preforch_service.request_limits import RequestLimits
+from preforch_service.requests.limits import RequestLimits
+from preforch_service.telemetry.logs import LogFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 ControlMode = Literal["escape", "reject"]
@@ -38,7 +38,9 @@ class ServeSettings(RequestLimits):
 
     path: Path = Field(description="a run folder, or a bundle folder with upstreams or weights_only")
     upstreams: tuple[str, ...] = Field(default=(), description="URLs of vLLM servers that run already")
-    policy_card: Path | None = Field(default=None, description="preference.json of the policy behind `upstreams`")
+    policy_card: Path | None = Field(
+        default=None, description="preference.json of the policy behind `upstreams`"
+    )
     weights_only: bool = False
     policy: Path | None = Field(default=None, description="policy folder, where the run holds several")
     served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
@@ -46,43 +48,69 @@ class ServeSettings(RequestLimits):
     port: int = Field(default=8000, ge=0, le=65535)
     metrics_port: int | None = Field(default=None, ge=0, le=65535, description="0 is off; default: port + 1")
     keys: Keys = Field(default=Keys(), description="without data keys, only loopback is served")
-    metrics_host: str = Field(default="127.0.0.1", description="metrics want no key: open them to Prometheus alone")
+    metrics_host: str = Field(
+        default="127.0.0.1", description="metrics want no key: open them to Prometheus alone"
+    )
     no_auth: bool = Field(default=False, description="serve other machines without API keys")
-    cors_origins: tuple[str, ...] = Field(default=(), description="origins whose pages may call; '*' allows all")
-    allowed_hosts: tuple[str, ...] = Field(default=(), description="Host headers besides loopback; '*' allows all")
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="origins whose pages may call; '*' allows all"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Host headers besides loopback; '*' allows all"
+    )
     device: Device = "auto"
     orchestrator_threads: int = Field(default=2, ge=1)
     precision: Precision = "fp32"
     orchestrator_deadline: float = Field(
         default=2.0, gt=0, description="for one prompt, waiting included; n inputs have n times as long"
     )
-    orchestrator_queue: int = Field(default=256, ge=1, description="requests that may wait for the orchestrator")
+    orchestrator_queue: int = Field(
+        default=256, ge=1, description="requests that may wait for the orchestrator"
+    )
     batch_tokens: int | None = Field(
         default=None, ge=1, description="padded tokens of a batch; default: 512 on a CPU, 16384 on CUDA"
     )
-    cache_entries: int = Field(default=16_384, ge=0, description="texts whose recommendation is kept; 0 is off")
+    cache_entries: int = Field(
+        default=16_384, ge=0, description="texts whose recommendation is kept; 0 is off"
+    )
     control_tokens: ControlMode = "escape"
-    template_kwargs: tuple[str, ...] = Field(default=(), description="chat_template_kwargs that users may set")
+    template_kwargs: tuple[str, ...] = Field(
+        default=(), description="chat_template_kwargs that users may set"
+    )
     log_format: LogFormat = "text"
     access_log: bool = Field(default=True, description="one line per request")
-    otlp_endpoint: str | None = Field(default=None, description="collector of traces; spans go to its /v1/traces")
+    otlp_endpoint: str | None = Field(
+        default=None, description="collector of traces; spans go to its /v1/traces"
+    )
     max_running: int = Field(default=256, ge=1, description="generations in the engines at once")
     max_waiting: int = Field(default=512, ge=0, description="generations in line for a slot; more are a 429")
     max_weights: int = Field(default=64, ge=1, description="requests to /weights at once; more are a 429")
-    first_byte_timeout: float = Field(default=600.0, gt=0, description="an answer that is not streamed comes whole")
-    idle_timeout: float = Field(default=120.0, gt=0, description="between two pieces of an answer, on either side")
-    health_timeout: float = Field(default=10.0, gt=0, description="for a health check; also: silence that asks for one")
-    hang_timeout: float = Field(default=600.0, gt=0, description="a supervised engine that hangs longer is restarted")
+    first_byte_timeout: float = Field(
+        default=600.0, gt=0, description="an answer that is not streamed comes whole"
+    )
+    idle_timeout: float = Field(
+        default=120.0, gt=0, description="between two pieces of an answer, on either side"
+    )
+    health_timeout: float = Field(
+        default=10.0, gt=0, description="for a health check; also: silence that asks for one"
+    )
+    hang_timeout: float = Field(
+        default=600.0, gt=0, description="a supervised engine that hangs longer is restarted"
+    )
     drain_timeout: float = Field(default=30.0, ge=0)
     engine_args: tuple[str, ...] = ()
-    engine_log: Path | None = Field(default=None, description="default: a file in the private temporary folder")
+    engine_log: Path | None = Field(
+        default=None, description="default: a file in the private temporary folder"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "ServeSettings":
         if self.upstreams and self.weights_only:
             raise ValueError("upstream and weights_only exclude each other")
         if bool(self.upstreams) != (self.policy_card is not None):
-            raise ValueError("upstream and policy_card belong together: the gateway cannot see the checkpoint there")
+            raise ValueError(
+                "upstream and policy_card belong together: the gateway cannot see the checkpoint there"
+            )
         for url in self.upstreams:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"upstream must be an http:// or https:// URL, got {url!r}")
@@ -101,7 +129,9 @@ class ServeSettings(RequestLimits):
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ValueError(f"cors_origins: an origin is '*' or like https://host:port, got {origin!r}")
         if self.metrics_at > 65535:
-            raise ValueError(f"port {self.port} leaves no port + 1 for metrics; give metrics_port (--metrics-port)")
+            raise ValueError(
+                f"port {self.port} leaves no port + 1 for metrics; give metrics_port (--metrics-port)"
+            )
         return self
 
     @property

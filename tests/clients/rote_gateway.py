@@ -31,14 +31,20 @@ def preference(body: dict[str, Any], header: str | None = None) -> dict[str, Any
     if header:
         asked = {name: float(value) for name, value in (item.split("=") for item in header.split(","))}
     source = "blended" if asked else "orchestrator"
-    return {"weights": RECOMMENDED | asked, "source": source, "recommended": RECOMMENDED, "clamped": False} | {
-        "bundle": BUNDLE
-    }
+    return {
+        "weights": RECOMMENDED | asked,
+        "source": source,
+        "recommended": RECOMMENDED,
+        "clamped": False,
+    } | {"bundle": BUNDLE}
 
 
 def chat_events(body: dict[str, Any], header: str | None = None) -> bytes:
     """A streamed chat completion as vLLM writes it, the preference object in the first chunk."""
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": part} for part in ANSWER)]
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": ""},
+        *({"content": part} for part in ANSWER),
+    ]
     chunks: list[dict[str, Any]] = [
         {
             "id": "chatcmpl-1",
@@ -57,7 +63,12 @@ def chat_events(body: dict[str, Any], header: str | None = None) -> bytes:
 
 def chat_answer(body: dict[str, Any]) -> dict[str, Any]:
     """A chat completion as vLLM writes it, with the preference object."""
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(ANSWER), "refusal": None, "tool_calls": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(ANSWER),
+        "refusal": None,
+        "tool_calls": [],
+    }
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -88,7 +99,10 @@ def answer_by_rote(path: str, body: dict[str, Any]) -> dict[str, Any]:
             "id": "chatcmpl-1",
         },
         "/v1/chat/completions": chat_answer(body),
-        "/v1/models": {"object": "list", "data": [{"id": "demo", "object": "model", "created": 1, "owned_by": "x"}]},
+        "/v1/models": {
+            "object": "list",
+            "data": [{"id": "demo", "object": "model", "created": 1, "owned_by": "x"}],
+        },
     }
     return answers[path]
 
@@ -111,7 +125,9 @@ def running_gateway() -> Iterator[Gateway]:
             self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
         def _answer(self, body: dict[str, Any]) -> None:
-            seen.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+            seen.requests.append(
+                (self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+            )
             if (name := unknown_objective(body)) is not None:
                 self._error(400, f"unknown objective {name!r}", "preference_weights")
             elif "overload" in json.dumps(body):

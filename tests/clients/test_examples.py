@@ -17,7 +17,12 @@ def run_example(name: str, gateway: Gateway) -> str:
     command = ["sh"] if name.endswith(".sh") else [sys.executable]
     environment = os.environ | {"PREFORCH_URL": gateway.url, "PREFORCH_API_KEY": "secret"}
     done = subprocess.run(
-        [*command, str(EXAMPLES / name)], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*command, str(EXAMPLES / name)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert all(headers["authorization"] == "Bearer secret" for _, headers, _ in gateway.requests)
@@ -35,7 +40,11 @@ def test_curl(gateway: Gateway) -> None:
 
 def test_openai_chat(gateway: Gateway) -> None:
     lines = run_example("openai_chat.py", gateway).split("\n")
-    assert [line.partition(":")[0] for line in lines if ": {" in line] == ["recommended", "blended", "streamed with"]
+    assert [line.partition(":")[0] for line in lines if ": {" in line] == [
+        "recommended",
+        "blended",
+        "streamed with",
+    ]
     assert lines.count(TEXT) == 3
     weights = [body.get("preference_weights") for body in gateway.bodies("/v1/chat/completions")]
     assert weights == [None, {"helpful": 0.7}, None]

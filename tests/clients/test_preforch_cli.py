@@ -17,12 +17,19 @@ from rote_gateway import ANSWER, BUNDLE, RECOMMENDED, Gateway
 TEXT = "".join(ANSWER)
 
 
-def preforch(*arguments: str, stdin: str = "", blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def preforch(
+    *arguments: str, stdin: str = "", blocked: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a process, with packages that cannot be imported."""
     block = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))"
     code = f"{block}; from preforch_cli.main import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -52,10 +59,16 @@ def test_wrong_arguments_are_exit_code_2(argv: list[str], capsys: pytest.Capture
     assert "error:" in capsys.readouterr().err
 
 
-def test_weights_prints_an_aligned_table_with_bars(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_prints_an_aligned_table_with_bars(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["weights", "How do I calm a dog?", "--url", gateway.url]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:3]] == [["helpful", "0.20"], ["harmless", "0.75"], ["humor", "0.05"]]
+    assert [line.split()[:2] for line in lines[:3]] == [
+        ["helpful", "0.20"],
+        ["harmless", "0.75"],
+        ["humor", "0.05"],
+    ]
     assert [len(line.split()[2]) for line in lines[:3]] == [8, 30, 2]
     assert len({line.index("0.") for line in lines[:3]}) == 1
     assert lines[3] == f"source orchestrator, confidence 0.38, entropy 0.69 nats, bundle {BUNDLE[:12]}"
@@ -74,7 +87,12 @@ def test_the_api_key_is_sent(gateway: Gateway) -> None:
 
 
 def test_bars_fall_back_to_ascii() -> None:
-    assert [bar_character(encoding) for encoding in ("utf-8", "ascii", None, "no-such")] == ["█", "#", "#", "#"]
+    assert [bar_character(encoding) for encoding in ("utf-8", "ascii", None, "no-such")] == [
+        "█",
+        "#",
+        "#",
+        "#",
+    ]
     assert weights_table({"a": 0.0, "long": 1.0}, bar="#") == "a     0.00\nlong  1.00  " + "#" * 40
 
 
@@ -95,7 +113,11 @@ def test_chat_reads_turns_from_a_pipe(gateway: Gateway) -> None:
     first, second, third = gateway.bodies("/v1/chat/completions")
     assert [message["content"] for message in second["messages"]] == ["One", TEXT, "Two"]
     assert [message["content"] for message in third["messages"]] == ["Three"]
-    assert [body.get("preference_weights") for body in (first, second, third)] == [None, {"helpful": 0.7}, None]
+    assert [body.get("preference_weights") for body in (first, second, third)] == [
+        None,
+        {"helpful": 0.7},
+        None,
+    ]
     assert done.stderr.splitlines()[1].startswith("[helpful 0.70 ")
 
 
@@ -165,7 +187,12 @@ def test_no_usage_is_reported_unless_asked_for(given: str | None) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"ORT_DISABLE_TELEMETRY": given} if given else {}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert done.stderr.split()[0] == (given or "1")
 
@@ -221,7 +248,17 @@ def test_a_missing_extra_is_named() -> None:
 
 
 def test_help_and_weights_need_no_other_extra(gateway: Gateway) -> None:
-    others = ("torch", "transformers", "trl", "vllm", "fastapi", "uvicorn", "aiohttp", "onnxruntime", "tokenizers")
+    others = (
+        "torch",
+        "transformers",
+        "trl",
+        "vllm",
+        "fastapi",
+        "uvicorn",
+        "aiohttp",
+        "onnxruntime",
+        "tokenizers",
+    )
     assert preforch("--help", blocked=(*others, "httpx", "pydantic", "numpy")).returncode == 0
     assert preforch("chat", "--help", blocked=(*others, "httpx")).returncode == 0
     assert preforch("weights", "Hello", "--url", gateway.url, blocked=(*others, "numpy")).returncode == 0

@@ -24,7 +24,13 @@ from preforch_client import (
 
 MESSAGES = [{"role": "user", "content": "How do I calm a dog?"}]
 WEIGHTS = {"helpful": 0.2, "harmless": 0.8}
-WEIGHED = {"weights": WEIGHTS, "source": "orchestrator", "recommended": WEIGHTS, "entropy": 0.5, "confidence": 0.28}
+WEIGHED = {
+    "weights": WEIGHTS,
+    "source": "orchestrator",
+    "recommended": WEIGHTS,
+    "entropy": 0.5,
+    "confidence": 0.28,
+}
 PREFERENCE = {"weights": WEIGHTS, "source": "user", "recommended": None, "clamped": True, "bundle": "abc"}
 COMPLETION = {
     "id": "chatcmpl-1",
@@ -32,7 +38,11 @@ COMPLETION = {
     "created": 1,
     "model": "demo",
     "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": "Wait.", "tool_calls": []}, "finish_reason": "stop"}
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Wait.", "tool_calls": []},
+            "finish_reason": "stop",
+        }
     ],
     "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11},
     "preference": PREFERENCE,
@@ -45,8 +55,12 @@ def chunk(**fields: Any) -> bytes:
 
 
 def chat_stream() -> bytes:
-    first = chunk(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}], preference=PREFERENCE)
-    middle = [chunk(choices=[{"index": 0, "delta": {"content": part}, "finish_reason": None}]) for part in TEXT]
+    first = chunk(
+        choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}], preference=PREFERENCE
+    )
+    middle = [
+        chunk(choices=[{"index": 0, "delta": {"content": part}, "finish_reason": None}]) for part in TEXT
+    ]
     usage = chunk(choices=[], usage={"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13})
     return first + b": a comment\n\n" + b"".join(middle) + usage + b"data: [DONE]\n\n"
 
@@ -109,7 +123,11 @@ def test_weights_of_a_prompt_are_asked_for_and_read() -> None:
     transport, seen = answering(WEIGHED | {"bundle": "abc", "field_of_a_newer_gateway": 1})
     with Client("http://gateway:8000", api_key="secret", transport=transport) as client:
         recommendation = client.weights("Hello")
-    assert (recommendation.weights, recommendation.source, recommendation.bundle) == (WEIGHTS, "orchestrator", "abc")
+    assert (recommendation.weights, recommendation.source, recommendation.bundle) == (
+        WEIGHTS,
+        "orchestrator",
+        "abc",
+    )
     assert (recommendation.entropy, recommendation.confidence) == (0.5, 0.28)
     assert (seen[0].method, str(seen[0].url)) == ("POST", "http://gateway:8000/weights")
     assert seen[0].headers["Authorization"] == "Bearer secret"
@@ -128,20 +146,35 @@ def test_weights_of_several_inputs_come_in_order_each_with_the_bundle() -> None:
     transport, seen = answering({"results": [WEIGHED, other], "bundle": "abc"})
     with Client(transport=transport) as client:
         results = client.weights(inputs=("one", "two"))
-    assert [(result.source, result.bundle) for result in results] == [("orchestrator", "abc"), ("fallback", "abc")]
+    assert [(result.source, result.bundle) for result in results] == [
+        ("orchestrator", "abc"),
+        ("fallback", "abc"),
+    ]
     assert sent(seen[0]) == {"inputs": ["one", "two"]}
 
 
-@pytest.mark.parametrize("arguments", [{}, {"prompt": "a", "messages": MESSAGES}, {"messages": MESSAGES, "inputs": []}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"prompt": "a", "messages": MESSAGES}, {"messages": MESSAGES, "inputs": []}]
+)
 def test_exactly_one_kind_of_input_is_allowed(arguments: dict[str, Any]) -> None:
     transport, seen = answering(WEIGHED)
-    with Client(transport=transport) as client, pytest.raises(ValueError, match="exactly one of prompt, messages"):
+    with (
+        Client(transport=transport) as client,
+        pytest.raises(ValueError, match="exactly one of prompt, messages"),
+    ):
         client.weights(**arguments)
     assert seen == []
 
 
 def test_generate_sends_its_options_and_leaves_out_what_is_none() -> None:
-    answer = {"text": "Wait.", "weights": WEIGHTS, "source": "user", "finish_reason": "stop", "usage": None, "id": "1"}
+    answer = {
+        "text": "Wait.",
+        "weights": WEIGHTS,
+        "source": "user",
+        "finish_reason": "stop",
+        "usage": None,
+        "id": "1",
+    }
     transport, seen = answering(answer | {"model": "demo"})
     with Client(transport=transport) as client:
         generation = client.generate("Hello", weights=(0.2, 0.8), max_tokens=5, stop=["\n"])
@@ -210,7 +243,9 @@ def test_leaving_a_stream_early_closes_the_connection() -> None:
 
 
 def test_an_error_event_ends_a_stream_after_what_came_before() -> None:
-    error = chunk(error={"message": "the engine died while it was answering", "type": "x", "code": "engine_down"})
+    error = chunk(
+        error={"message": "the engine died while it was answering", "type": "x", "code": "engine_down"}
+    )
     body = chunk(choices=[{"index": 0, "delta": {"content": "Wa"}}]) + error + b"data: [DONE]\n\n"
     transport, _ = answering(body, headers={"X-Request-Id": "r1"})
     texts: list[str] = []
@@ -245,8 +280,15 @@ def test_a_stream_without_its_end_is_an_error() -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_each_status_has_its_error(status: int, kind: type[PreferenceError], stream: bool) -> None:
-    error = {"message": "unknown objective 'x'", "type": "t", "param": "preference_weights", "code": "invalid_weights"}
-    transport, _ = answering({"error": error}, status=status, headers={"X-Request-Id": "r1", "Retry-After": "2"})
+    error = {
+        "message": "unknown objective 'x'",
+        "type": "t",
+        "param": "preference_weights",
+        "code": "invalid_weights",
+    }
+    transport, _ = answering(
+        {"error": error}, status=status, headers={"X-Request-Id": "r1", "Retry-After": "2"}
+    )
     with Client(transport=transport) as client, pytest.raises(PreferenceError) as caught:
         client.chat(MESSAGES, stream=True) if stream else client.chat(MESSAGES)
     assert type(caught.value) is kind
@@ -259,7 +301,11 @@ def test_each_status_has_its_error(status: int, kind: type[PreferenceError], str
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"<html>Bad gateway</html>", "<html>Bad gateway"), (b"", "no message"), (b'{"error": "plain"}', "plain")],
+    [
+        (b"<html>Bad gateway</html>", "<html>Bad gateway"),
+        (b"", "no message"),
+        (b'{"error": "plain"}', "plain"),
+    ],
 )
 def test_errors_of_proxies_are_shown_as_they_are(content: bytes, message: str) -> None:
     transport, _ = answering(content, status=502, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
@@ -271,7 +317,10 @@ def test_errors_of_proxies_are_shown_as_they_are(content: bytes, message: str) -
 @pytest.mark.parametrize("content", [b"<html>welcome</html>", b"{}", b'{"weights": "all", "source": "user"}'])
 def test_an_answer_of_something_else_is_named(content: bytes) -> None:
     transport, _ = answering(content)
-    with Client(transport=transport) as client, pytest.raises(ServiceFailed, match="not the answer of a gateway"):
+    with (
+        Client(transport=transport) as client,
+        pytest.raises(ServiceFailed, match="not the answer of a gateway"),
+    ):
         client.weights("Hello")
 
 
@@ -372,4 +421,6 @@ def test_the_client_imports_nothing_else_of_this_project() -> None:
     code = "import sys, preforch_client; print([m for m in sys.modules if m.startswith('preforch_')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "preforch_client.wire" in done.stdout
-    assert not any(name in done.stdout for name in ("preforch_models", "preforch_service", "preforch_training"))
+    assert not any(
+        name in done.stdout for name in ("preforch_models", "preforch_service", "preforch_training")
+    )

@@ -49,7 +49,9 @@ def check_values(values: Mapping[str, Any]) -> None:
         chart.validate_schema(dict(values))
 
 
-def render(values: Mapping[str, Any], *, release: str = RELEASE, namespace: str = NAMESPACE) -> list[Manifest]:
+def render(
+    values: Mapping[str, Any], *, release: str = RELEASE, namespace: str = NAMESPACE
+) -> list[Manifest]:
     """All manifests but the notes, hooks included."""
     with Chart.load(CHART) as chart:
         rendered = chart.render(dict(values), name=release, namespace=namespace)
@@ -61,7 +63,9 @@ def render(values: Mapping[str, Any], *, release: str = RELEASE, namespace: str 
 def notes(values: Mapping[str, Any]) -> str:
     """What Helm says after an installation."""
     with Chart.load(CHART) as chart:
-        return chart.render(dict(values), name=RELEASE, namespace=NAMESPACE)[f"{CHART.name}/templates/NOTES.txt"]
+        return chart.render(dict(values), name=RELEASE, namespace=NAMESPACE)[
+            f"{CHART.name}/templates/NOTES.txt"
+        ]
 
 
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:

@@ -88,7 +88,9 @@ def described(schema: dict[str, Any], values: list[Value]) -> dict[str, Any]:
     return schema
 
 
-def nodes(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+def nodes(
+    schema: dict[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """The schema of every key, by its path. What several keys share is described where it is used."""
     for key, node in schema.get("properties", {}).items():
         yield (*path, key), node
@@ -101,7 +103,8 @@ def made() -> dict[Path, str]:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     return {
         CHART / "README.md": readme((CHART / "README.md").read_text(encoding="utf-8"), values),
-        CHART / "values.schema.json": json.dumps(described(schema, values), indent=2, ensure_ascii=False) + "\n",
+        CHART / "values.schema.json": json.dumps(described(schema, values), indent=2, ensure_ascii=False)
+        + "\n",
     }
 
 

@@ -21,4 +21,6 @@ def pip_cache() -> Path:
 def gateway_image(tmp_path_factory: pytest.TempPathFactory, pip_cache: Path) -> Image:
     """The target `gateway`, built as the Dockerfile says."""
     work = tmp_path_factory.mktemp("image")
-    return Builder(context=copy_context(work / "context"), work=work / "stages", pip_cache=pip_cache).build("gateway")
+    return Builder(context=copy_context(work / "context"), work=work / "stages", pip_cache=pip_cache).build(
+        "gateway"
+    )

@@ -41,7 +41,15 @@ class Container:
 
     def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """What `docker exec` does."""
-        inside = ["nsenter", "--target", str(self.process.pid), "--user", "--preserve-credentials", "--mount", "--net"]
+        inside = [
+            "nsenter",
+            "--target",
+            str(self.process.pid),
+            "--user",
+            "--preserve-credentials",
+            "--mount",
+            "--net",
+        ]
         variables = [f"{name}={value}" for name, value in self.image.environment.items()]
         # env looks for the command on the image's path.
         words = [*inside, "--", "env", "-i", *variables, *command]

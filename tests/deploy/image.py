@@ -52,7 +52,9 @@ class Image:
 def instructions(dockerfile: Path = DOCKERFILE) -> list[tuple[str, str]]:
     """Names and values, comments left out."""
     parser = DockerfileParser(path=str(dockerfile))
-    return [(step["instruction"], step["value"]) for step in parser.structure if step["instruction"] != "COMMENT"]
+    return [
+        (step["instruction"], step["value"]) for step in parser.structure if step["instruction"] != "COMMENT"
+    ]
 
 
 def stages(dockerfile: Path = DOCKERFILE) -> dict[str, list[tuple[str, str]]]:
@@ -65,7 +67,9 @@ def stages(dockerfile: Path = DOCKERFILE) -> dict[str, list[tuple[str, str]]]:
             defaults |= dict(extract_key_values(False, {}, {}, value))
             continue
         if instruction == "FROM":
-            match = re.fullmatch(r"(\S+)\s+AS\s+(\S+)", str(WordSplitter(value, args=defaults, envs={}).dequote()))
+            match = re.fullmatch(
+                r"(\S+)\s+AS\s+(\S+)", str(WordSplitter(value, args=defaults, envs={}).dequote())
+            )
             assert match, f"every stage has a name: FROM {value}"
             value, name = match.groups()
             found[name] = []
@@ -142,7 +146,9 @@ class Builder:
             case "EXPOSE":
                 pass
             case _:
-                raise RuntimeError(f"{self.dockerfile.name}: {instruction} is not known to tests/deploy/image.py")
+                raise RuntimeError(
+                    f"{self.dockerfile.name}: {instruction} is not known to tests/deploy/image.py"
+                )
         return image
 
     def _copy(self, image: Image, words: list[str]) -> None:
@@ -181,4 +187,6 @@ class Builder:
             elif left.exists():
                 left.rmdir()
         if done.returncode:
-            raise RuntimeError(f"RUN {value}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+            raise RuntimeError(
+                f"RUN {value}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+            )

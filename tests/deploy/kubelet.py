@@ -32,7 +32,9 @@ class Kubelet:
 
     def here(self, each: Manifest, text: str) -> str:
         """Text of a container with its mount paths, and names of the cluster, as they are here."""
-        folders = {mount["mountPath"]: str(self.volumes[mount["name"]]) for mount in each.get("volumeMounts", [])}
+        folders = {
+            mount["mountPath"]: str(self.volumes[mount["name"]]) for mount in each.get("volumeMounts", [])
+        }
         paths = "|".join(re.escape(path) for path in sorted(folders, key=len, reverse=True)) or "(?!)"
         # In one go, for the folders here may hold such a path themselves; and whole names alone.
         text = re.sub(rf"(?<![\w./-])({paths})(?![\w.-])", lambda match: folders[match[1]], text)
@@ -74,7 +76,11 @@ class Kubelet:
         with (
             log.open("wb") as output,
             subprocess.Popen(
-                self.command(each), env=self.environment(each), stdout=output, stderr=output, start_new_session=True
+                self.command(each),
+                env=self.environment(each),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             ) as process,
         ):
             try:

@@ -83,16 +83,22 @@ def licences(names: list[str]) -> dict[str, str]:
         *names,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = {canonicalize_name(row["Name"]): " ".join(row["License"].split()) for row in json.loads(done.stdout)}
+    found = {
+        canonicalize_name(row["Name"]): " ".join(row["License"].split()) for row in json.loads(done.stdout)
+    }
     files = {canonicalize_name(name): text for name, text in FROM_THEIR_FILES.items()}
     found |= {name: text for name, text in files.items() if found.get(name) == "UNKNOWN"}
     missing = [name for name in names if canonicalize_name(name) not in found]
     if missing:
-        raise ValueError(f"not installed, so their licence is unknown: {missing}; run `make test-deploy` first")
+        raise ValueError(
+            f"not installed, so their licence is unknown: {missing}; run `make test-deploy` first"
+        )
     # Some packages put the whole text into the field for its name.
     unknown = [name for name, text in found.items() if text == "UNKNOWN"]
     if unknown:
-        raise ValueError(f"no licence in the metadata of {unknown}; read their licence files, add to FROM_THEIR_FILES")
+        raise ValueError(
+            f"no licence in the metadata of {unknown}; read their licence files, add to FROM_THEIR_FILES"
+        )
     return {name: text if len(text) < 80 else f"{text[:60]}..." for name, text in sorted(found.items())}
 
 

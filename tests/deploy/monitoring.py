@@ -83,7 +83,11 @@ def dashboard_queries() -> list[Query]:
     """The expressions of all panels, variables and annotations."""
     read = dashboard()
     found = [
-        Query(panel["title"], filled(target["expr"]), frozenset(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])))
+        Query(
+            panel["title"],
+            filled(target["expr"]),
+            frozenset(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])),
+        )
         for panel in panels()
         for target in panel["targets"]
     ]
@@ -120,7 +124,9 @@ def check_all(metrics: Mapping[str, frozenset[str]]) -> list[str]:
         except ValueError as error:
             wrong.append(f"{query.where}: {error}")
         else:
-            wrong += [f"{query.where}: shows {sorted(missing)}, which its result does not have"] if missing else []
+            wrong += (
+                [f"{query.where}: shows {sorted(missing)}, which its result does not have"] if missing else []
+            )
     return wrong
 
 
@@ -146,7 +152,9 @@ def gateway_in_front_of(engine: str, run: Path, folder: Path, *options: str) -> 
         *("--port", str(port), "--metrics-port", str(metrics_port), *options),
     ]
     environment = {"OMP_NUM_THREADS": "1"}
-    with running("gateway", command, port=port, folder=folder, environment=environment, health="/readyz") as server:
+    with running(
+        "gateway", command, port=port, folder=folder, environment=environment, health="/readyz"
+    ) as server:
         yield Gateway(server, metrics_port)
 
 

@@ -25,7 +25,14 @@ def machine_environment() -> dict[str, str]:
 
 def package_index_environment() -> dict[str, str]:
     """How this machine reaches its package index. No option of pip that says what is installed is among it."""
-    wanted = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT", "HOME")
+    wanted = (
+        "PIP_CERT",
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_DEFAULT_TIMEOUT",
+        "HOME",
+    )
     names = {name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("SSL_CERT")}
     return {name: os.environ[name] for name in {*wanted, *names} if name in os.environ}
 
@@ -44,7 +51,9 @@ def sandboxed(
 ) -> list[str]:
     """The bwrap command line. It leaves empty entries in `root`, which `top_level` names. `scratch`: tmpfs."""
     uid, _, gid = user.partition(":")
-    folders: list[tuple[str, Path | None, str]] = [("--bind", path, place) for place, path in (writable or {}).items()]
+    folders: list[tuple[str, Path | None, str]] = [
+        ("--bind", path, place) for place, path in (writable or {}).items()
+    ]
     folders += [("--ro-bind", path, place) for place, path in (readonly or {}).items()]
     folders += [("--tmpfs", None, place) for place in scratch]
     network = [] if root or network_of is not None else ["--unshare-net"]
@@ -52,8 +61,23 @@ def sandboxed(
     enter = [] if network_of is None else ["nsenter", "--target", str(network_of), "--net", "--"]
     return [
         *enter,
-        *("bwrap", "--unshare-user", "--uid", uid, "--gid", gid or uid, "--unshare-ipc", *network, "--die-with-parent"),
-        *("--cap-drop", "ALL", "--clearenv", *(["--bind", str(root), "/", "--tmpfs", "/tmp"] if root else [])),
+        *(
+            "bwrap",
+            "--unshare-user",
+            "--uid",
+            uid,
+            "--gid",
+            gid or uid,
+            "--unshare-ipc",
+            *network,
+            "--die-with-parent",
+        ),
+        *(
+            "--cap-drop",
+            "ALL",
+            "--clearenv",
+            *(["--bind", str(root), "/", "--tmpfs", "/tmp"] if root else []),
+        ),
         *(*_machine(top_level() if root else programs()), "--proc", "/proc", "--dev", "/dev"),
         # A folder comes before what is mounted in it.
         *(

@@ -72,7 +72,9 @@ def at(values: Any, path: tuple[str, ...]) -> Any:
 def test_kubernetes_takes_every_manifest(version: str) -> None:
     all_manifests = [manifest for name in value_sets() for manifest in render(read_values(name))]
     # Many are the same in several value sets, and this is slow.
-    different = {json.dumps(manifest): manifest for manifest in all_manifests if manifest["kind"] not in CUSTOM}
+    different = {
+        json.dumps(manifest): manifest for manifest in all_manifests if manifest["kind"] not in CUSTOM
+    }
     assert len(different) > 50
     for manifest in different.values():
         kubernetes_validate.validate(manifest, version, strict=True)
@@ -95,7 +97,9 @@ def test_strict_lint_is_clean(name: str) -> None:
 @each_value_set
 def test_names_are_unique_and_notes_are_written(name: str) -> None:
     manifests = render(read_values(name))
-    names = [(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests]
+    names = [
+        (manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests
+    ]
     assert len(set(names)) == len(names)
     assert {manifest["metadata"]["namespace"] for manifest in manifests} == {"pro"}
     assert all(len(name) <= 63 for _, _, name in names)
@@ -140,7 +144,9 @@ def test_every_container_is_probed_by_what_its_probe_is_for(name: str) -> None:
             budget = merged(name)[each["name"]]["startupSeconds"]
             assert budget <= startup["periodSeconds"] * startup["failureThreshold"] < budget + 10
             if each["name"] == "gateway":
-                paths = [each[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")]
+                paths = [
+                    each[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")
+                ]
                 assert paths == ["/livez", "/livez", "/readyz"]
 
 
@@ -170,14 +176,24 @@ def test_selectors_find_exactly_the_pods_that_they_mean(name: str) -> None:
 @each_value_set
 def test_named_ports_exist(name: str) -> None:
     manifests = render(read_values(name))
-    known = {port["name"] for pod in pods(manifests) for each in containers(pod) for port in each.get("ports", [])}
-    used = {port["targetPort"] for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]}
+    known = {
+        port["name"] for pod in pods(manifests) for each in containers(pod) for port in each.get("ports", [])
+    }
+    used = {
+        port["targetPort"] for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]
+    }
     policies = [rule for policy in of_kind(manifests, "NetworkPolicy") for rule in policy["spec"]["ingress"]]
     used |= {port["port"] for rule in policies for port in rule["ports"]}
-    services = {port["name"] for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]}
-    monitored = {end["port"] for found in of_kind(manifests, "ServiceMonitor") for end in found["spec"]["endpoints"]}
+    services = {
+        port["name"] for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]
+    }
+    monitored = {
+        end["port"] for found in of_kind(manifests, "ServiceMonitor") for end in found["spec"]["endpoints"]
+    }
     scraped = {
-        end["port"] for found in of_kind(manifests, "PodMonitor") for end in found["spec"]["podMetricsEndpoints"]
+        end["port"]
+        for found in of_kind(manifests, "PodMonitor")
+        for end in found["spec"]["podMetricsEndpoints"]
     }
     assert used <= known
     assert scraped <= known
@@ -276,7 +292,9 @@ def test_fetched_artifacts_are_pinned() -> None:
         given = {variable["name"]: variable for variable in fetch["env"]}
         assert given["REVISION"]["value"] == "0123456789abcdef0123456789abcdef01234567"
         assert given["HF_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "read"}
-    assert '"policy/preference.json"' in container(pod, "fetch-policy")["args"][0], "the gateway needs the card alone"
+    assert '"policy/preference.json"' in container(pod, "fetch-policy")["args"][0], (
+        "the gateway needs the card alone"
+    )
 
 
 def test_the_chart_has_the_version_of_the_program() -> None:
@@ -284,4 +302,7 @@ def test_the_chart_has_the_version_of_the_program() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (chart["version"], chart["appVersion"]) == (project["version"], project["version"])
     gateway = named(render(read_values("split-gpu")), "Deployment", "-gateway")["spec"]["template"]
-    assert container(gateway, "gateway")["image"] == f"ghcr.io/preference-orchestrator/gateway:{project['version']}"
+    assert (
+        container(gateway, "gateway")["image"]
+        == f"ghcr.io/preference-orchestrator/gateway:{project['version']}"
+    )

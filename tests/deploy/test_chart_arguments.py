@@ -10,12 +10,13 @@ import tiny
 from chart import container, merged, of_kind, read_values, render, value_sets
 from preforch_models.bundle import read_bundle
 from preforch_models.policy_card import PolicyCard, read_policy_card
-from preforch_service import cli, engine_args
-from preforch_service.engine import EngineCommand
+from preforch_service import cli
+from preforch_service.engine import arguments as engine_args
+from preforch_service.engine.supervisor import EngineCommand
 from preforch_service.keys import ApiKey, Keys, digest_of
-from preforch_service.metrics import Metrics
 from preforch_service.server import new_engine
 from preforch_service.settings import ServeSettings
+from preforch_service.telemetry.metrics import Metrics
 
 KEYS = Keys(keys=(ApiKey(name="alice", sha256=digest_of("k" * 32)),))
 
@@ -60,7 +61,9 @@ def test_the_gateway_takes_its_arguments_and_means_the_values(name: str, gateway
     assert list(settings.cors_origins) == theirs["corsOrigins"]
     assert settings.otlp_endpoint == (theirs["otlpEndpoint"] or None)
     assert set(theirs["allowedHosts"]) <= set(settings.allowed_hosts)
-    assert "rel-preference-orchestrator-gateway.pro.svc" in settings.allowed_hosts or values["fullnameOverride"]
+    assert (
+        "rel-preference-orchestrator-gateway.pro.svc" in settings.allowed_hosts or values["fullnameOverride"]
+    )
     if not settings.weights_only:
         assert settings.policy_card is not None
         assert (settings.max_running, settings.max_waiting) == (theirs["maxRunning"], theirs["maxWaiting"])
@@ -124,7 +127,9 @@ def test_the_engine_has_the_variables_of_one_that_preforch_starts(
     wanted = command_of(run_folder, card, cpu=cpu).variables()
     given = {variable["name"]: variable.get("value") for variable in engine["env"]}
     assert ("OMP_NUM_THREADS" in given) == cpu
-    ours = {"HOME", "USER", "OMP_NUM_THREADS"} | {variable["name"] for variable in merged(name)["engine"]["extraEnv"]}
+    ours = {"HOME", "USER", "OMP_NUM_THREADS"} | {
+        variable["name"] for variable in merged(name)["engine"]["extraEnv"]
+    }
     assert {name: value for name, value in given.items() if name not in ours} == wanted
 
 
@@ -136,7 +141,16 @@ def test_engine_args_are_those_that_preforch_serve_gives_its_own_engine(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy, output = run_folder / "policy" / "wic" / "round-0", tmp_path / "arguments.json"
-    given = ["--policy", str(policy), "--cpu", "--engine-arg=--seed=7", "--output", str(output), "--port", "8111"]
+    given = [
+        "--policy",
+        str(policy),
+        "--cpu",
+        "--engine-arg=--seed=7",
+        "--output",
+        str(output),
+        "--port",
+        "8111",
+    ]
     assert engine_args.run(engine_parser().parse_args([str(run_folder / "bundle"), *given])) == 0
     made = json.loads(output.read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out) == made
@@ -168,7 +182,9 @@ def test_the_hub_tool_of_the_image_knows_the_options_of_the_chart() -> None:
 
 def container_script(name: str, kind: str) -> str:
     deployment = next(
-        d for d in of_kind(render(read_values(name)), "Deployment") if d["metadata"]["name"].endswith("engine")
+        d
+        for d in of_kind(render(read_values(name)), "Deployment")
+        if d["metadata"]["name"].endswith("engine")
     )
     script: str = container(deployment["spec"]["template"], kind)["args"][0]
     return script

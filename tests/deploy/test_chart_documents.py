@@ -8,7 +8,9 @@ from chart_tables import made, values_of
 
 def test_the_table_and_the_descriptions_are_fresh() -> None:
     for file, content in made().items():
-        assert file.read_text(encoding="utf-8") == content, f"{file.name} is stale: python tests/deploy/chart_tables.py"
+        assert file.read_text(encoding="utf-8") == content, (
+            f"{file.name} is stale: python tests/deploy/chart_tables.py"
+        )
 
 
 def test_every_value_is_explained_and_in_the_schema() -> None:

@@ -46,8 +46,13 @@ class Cluster:
     def kubelet(self, mode: str, end: str = "-gateway") -> Kubelet:
         """A pod of the chart, in a mode."""
         manifests = render({**self.values, "mode": mode})
-        names = {"rel-preference-orchestrator-engine": "127.0.0.1", "rel-preference-orchestrator-gateway": "127.0.0.1"}
-        pod = pods(manifests)[-1] if end == "-test" else named(manifests, "Deployment", end)["spec"]["template"]
+        names = {
+            "rel-preference-orchestrator-engine": "127.0.0.1",
+            "rel-preference-orchestrator-gateway": "127.0.0.1",
+        }
+        pod = (
+            pods(manifests)[-1] if end == "-test" else named(manifests, "Deployment", end)["spec"]["template"]
+        )
         self.check_secret(pod)
         return Kubelet(pod, self.volumes, names)
 
@@ -118,7 +123,10 @@ def gateway(cluster: Cluster, engine: Engine, mode: str, log: Path) -> Iterator[
     with kubelet.running("gateway", log) as process:
         assert wait_until(lambda: kubelet.probe("gateway", "startup"), 60), log.read_text()
         assert kubelet.probe("gateway", "liveness")
-        assert wait_until(lambda: kubelet.probe("gateway", "readiness"), 600), (log.read_text(), engine.log.read_text())
+        assert wait_until(lambda: kubelet.probe("gateway", "readiness"), 600), (
+            log.read_text(),
+            engine.log.read_text(),
+        )
         yield process
 
 

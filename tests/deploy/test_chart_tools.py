@@ -100,7 +100,9 @@ def test_a_command_of_the_guide_renders(command: str, tmp_path: Path) -> None:
 def typescript(manifests: list[Manifest]) -> str:
     """A program that holds the manifests as literals of their types, and validates them."""
     imports = [f'import {{ {kind} }} from "{module}";' for kind, module in MODELS.items()]
-    checks = [f"new {manifest['kind']}({json.dumps(without_kind(manifest))}).validate();" for manifest in manifests]
+    checks = [
+        f"new {manifest['kind']}({json.dumps(without_kind(manifest))}).validate();" for manifest in manifests
+    ]
     return "\n".join([*imports, *checks, 'console.log("valid");'])
 
 
@@ -144,7 +146,9 @@ def test_custom_resources_are_those_of_their_projects(tmp_path: Path) -> None:
         ("ServiceMonitor", "spec", {"selector": None}, "ILabelSelector"),
     ],
 )
-def test_a_wrong_custom_resource_fails(kind: str, place: str, wrong: Manifest, said: str, tmp_path: Path) -> None:
+def test_a_wrong_custom_resource_fails(
+    kind: str, place: str, wrong: Manifest, said: str, tmp_path: Path
+) -> None:
     manifest = next(manifest for manifest in custom_manifests() if manifest["kind"] == kind)
     manifest[place] |= wrong
     assert said in check_custom([manifest], tmp_path)

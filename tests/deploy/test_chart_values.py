@@ -81,7 +81,11 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["/gateway/autoscaling/enabled"],
     ),
     "engines that are not ours and scale": (
-        {"mode": "external", "gateway": {"upstreams": ["http://v"]}, "engine": {"autoscaling": {"enabled": True}}},
+        {
+            "mode": "external",
+            "gateway": {"upstreams": ["http://v"]},
+            "engine": {"autoscaling": {"enabled": True}},
+        },
         ["/engine/autoscaling/enabled"],
     ),
     "an argument that the chart sets": (
@@ -90,7 +94,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a way around the keys": ({"gateway": {"extraArgs": ["--no-auth"]}}, ["/gateway/extraArgs/0", "not"]),
     "code of strangers": ({"engine": {"extraArgs": ["--trust-remote-code"]}}, ["/engine/extraArgs/0", "not"]),
-    "an argument in two words": ({"engine": {"extraArgs": ["--seed", "1"]}}, ["/engine/extraArgs/1", "pattern"]),
+    "an argument in two words": (
+        {"engine": {"extraArgs": ["--seed", "1"]}},
+        ["/engine/extraArgs/1", "pattern"],
+    ),
     "a drain in words": ({"drainSeconds": "30s"}, ["/drainSeconds", "want integer"]),
     "an endless drain": ({"drainSeconds": 86400}, ["/drainSeconds", "maximum"]),
     "root": ({"podSecurity": {"runAsUser": 0}}, ["/podSecurity/runAsUser", "minimum"]),

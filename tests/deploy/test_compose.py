@@ -10,7 +10,7 @@ import yaml
 from composition import COMPOSE, Composition, Service, read_composition
 from image import ROOT
 from preforch_models.policy_card import read_policy_card
-from preforch_service.engine import EngineCommand
+from preforch_service.engine.supervisor import EngineCommand
 from test_gateway_image import locked
 
 pytestmark = pytest.mark.deploy
@@ -77,7 +77,9 @@ def test_secrets_are_files_that_git_ignores(composition: Composition) -> None:
 def test_no_environment_holds_a_secret(composition: Composition, service: Service) -> None:
     assert set(service.secrets) <= set(composition.secrets)
     secret = [name for name in service.environment if re.search(r"(?i)key|token|password|secret", name)]
-    assert all(name.endswith("__FILE") and service.environment[name].startswith("/run/secrets/") for name in secret)
+    assert all(
+        name.endswith("__FILE") and service.environment[name].startswith("/run/secrets/") for name in secret
+    )
 
 
 def test_the_engines_are_the_tested_vllm(composition: Composition) -> None:
@@ -111,7 +113,9 @@ def test_prometheus_accepts_its_configuration(composition: Composition, tmp_path
     text = composition.configs["prometheus"]["content"]
     alerts = next(mount for mount in composition.services["prometheus"].volumes if mount.type == "bind")
     assert alerts.target in text
-    (tmp_path / "prometheus.yml").write_text(text.replace(alerts.target, str(ROOT / alerts.source)), encoding="utf-8")
+    (tmp_path / "prometheus.yml").write_text(
+        text.replace(alerts.target, str(ROOT / alerts.source)), encoding="utf-8"
+    )
     check("promtool", "check", "config", str(tmp_path / "prometheus.yml"))
 
 
@@ -119,13 +123,18 @@ def test_prometheus_scrapes_the_gateways_metrics_and_the_engine(composition: Com
     jobs = yaml.safe_load(composition.configs["prometheus"]["content"])["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
     assert targets == {"gateway": ["gateway:8001"], "engine": ["engine:8100"]}
-    upstream = next(word for word in composition.services["gateway"].command if word.startswith("--upstream="))
+    upstream = next(
+        word for word in composition.services["gateway"].command if word.startswith("--upstream=")
+    )
     assert upstream == f"--upstream=http://{targets['engine'][0]}"
 
 
 def test_grafana_finds_prometheus_and_the_dashboard(composition: Composition) -> None:
     grafana = composition.services["grafana"]
-    content = {grant.target: yaml.safe_load(composition.configs[grant.source]["content"]) for grant in grafana.configs}
+    content = {
+        grant.target: yaml.safe_load(composition.configs[grant.source]["content"])
+        for grant in grafana.configs
+    }
     datasources, dashboards = (
         content[f"/etc/grafana/provisioning/{name}"]
         for name in ("datasources/prometheus.yaml", "dashboards/preforch.yaml")
@@ -137,6 +146,11 @@ def test_grafana_finds_prometheus_and_the_dashboard(composition: Composition) ->
 
 
 def test_everything_that_is_mounted_from_the_checkout_is_there(composition: Composition) -> None:
-    sources = {mount.source for each in composition.services.values() for mount in each.volumes if mount.type == "bind"}
+    sources = {
+        mount.source
+        for each in composition.services.values()
+        for mount in each.volumes
+        if mount.type == "bind"
+    }
     assert all((ROOT / source).is_file() for source in sources if source.startswith("./helm/"))
     assert {source for source in sources if not source.startswith(("./helm/", "./runs/demo/"))} == set()

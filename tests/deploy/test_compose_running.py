@@ -55,7 +55,9 @@ def places(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def configured(image: Image, service: Service) -> Image:
     """An image as a service overrides it."""
     entrypoint = image.entrypoint if service.entrypoint is None else tuple(service.entrypoint)
-    return replace(image, user=service.user, entrypoint=entrypoint, environment=image.environment | service.environment)
+    return replace(
+        image, user=service.user, entrypoint=entrypoint, environment=image.environment | service.environment
+    )
 
 
 def mounted(service: Service, places: dict[str, Path], *, read_only: bool) -> dict[str, Path]:
@@ -74,7 +76,9 @@ def write_arguments(image: Image, service: Service, places: dict[str, Path], log
         log=log,
     ) as once:
         assert once.sandbox.wait(60) == 0, once.said()
-    return [str(word) for word in json.loads((places["/engine"] / "arguments.json").read_text(encoding="utf-8"))]
+    return [
+        str(word) for word in json.loads((places["/engine"] / "arguments.json").read_text(encoding="utf-8"))
+    ]
 
 
 def vllm_image(folder: Path) -> Image:
@@ -92,17 +96,25 @@ def python_folders() -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def started(
-    gateway_image: Image, composition: Composition, places: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    gateway_image: Image,
+    composition: Composition,
+    places: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Started]:
     logs = tmp_path_factory.mktemp("logs")
     gateway, engine = composition.services["gateway"], composition.services["engine-cpu"]
-    arguments = write_arguments(gateway_image, composition.services["engine-arguments-cpu"], places, logs / "arguments")
+    arguments = write_arguments(
+        gateway_image, composition.services["engine-arguments-cpu"], places, logs / "arguments"
+    )
     hosts = {"/etc/hosts": places["/etc/hosts"]}
     image = configured(gateway_image, gateway)
     (logs / "vllm").mkdir()
     with (
         running(
-            image, gateway.command, mounts=mounted(gateway, places, read_only=True) | hosts, log=logs / "gateway"
+            image,
+            gateway.command,
+            mounts=mounted(gateway, places, read_only=True) | hosts,
+            log=logs / "gateway",
         ) as first,
         running(
             configured(vllm_image(logs / "vllm"), engine),
@@ -118,7 +130,11 @@ def started(
 
 
 def chat(started: Started, weights: dict[str, float] | None = None) -> dict[str, object]:
-    body: dict[str, object] = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    body: dict[str, object] = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 4,
+    }
     if weights is not None:
         body["preference_weights"] = weights
     headers = {"Authorization": f"Bearer {KEY}"}

@@ -32,7 +32,13 @@ def tracked() -> list[Path]:
 def run(*command: object, cwd: Path | None = None) -> str:
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **package_index_environment()}
     done = subprocess.run(
-        [*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False, env=environment, timeout=300
+        [*map(str, command)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
@@ -68,14 +74,18 @@ def test_descriptions_render_and_metadata_is_whole(distribution: Distribution) -
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel_names: set[str]) -> None:
     assert packaged() - wheel_names == set()
-    assert {f"preforch_{name}/py.typed" for name in ("models", "training", "service", "client", "cli")} <= wheel_names
-    assert {"preforch_service/playground/index.html", "preforch_training/demo/world.py"} <= wheel_names
+    assert {
+        f"preforch_{name}/py.typed" for name in ("models", "training", "service", "client", "cli")
+    } <= wheel_names
+    assert {"preforch_service/pages/static/index.html", "preforch_training/demo/world.py"} <= wheel_names
 
 
 def test_the_wheel_holds_licence_and_configs_and_nothing_else(wheel_names: set[str]) -> None:
     others = {name for name in wheel_names if name not in packaged()}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in others)
-    configs = {name.rpartition("/")[2] for name in others if "/data/share/preference-orchestrator/configs/" in name}
+    configs = {
+        name.rpartition("/")[2] for name in others if "/data/share/preference-orchestrator/configs/" in name
+    }
     assert configs == {path.name for path in (ROOT / "training" / "configs").glob("*.toml")}
     assert all(".dist-info/" in name or ".data/" in name for name in others)
 

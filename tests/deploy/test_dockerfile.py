@@ -71,7 +71,9 @@ def test_every_environment_that_is_copied_into_an_image_has_a_lock() -> None:
     for name in stages():
         for instruction, value in stages()[name]:
             if instruction == "RUN" and " install " in value and "apt-get" not in value:
-                constraint = [v for step, v in lineage(name) if step == "ENV" and v.startswith("PIP_CONSTRAINT=")]
+                constraint = [
+                    v for step, v in lineage(name) if step == "ENV" and v.startswith("PIP_CONSTRAINT=")
+                ]
                 assert constraint, f"{name}: {value}"
 
 

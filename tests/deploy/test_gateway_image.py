@@ -77,21 +77,30 @@ def test_the_lock_for_gpus_satisfies_every_requirement_of_its_images(gateway_ima
     for text in ours.requires or []:
         requirement = Requirement(text)
         extras = ("service-gpu", "training", "vllm")
-        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+        if requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in extras
+        ):
             assert requirement.specifier.contains(gpu[canonicalize_name(requirement.name)]), text
 
 
 def test_it_recommends_weights(container: Container) -> None:
-    status, answer = container.request("POST", f"{URL}/weights", {"prompt": "How do I repair a bicycle tyre?"})
+    status, answer = container.request(
+        "POST", f"{URL}/weights", {"prompt": "How do I repair a bicycle tyre?"}
+    )
     assert status == 200, answer
     assert sum(json.loads(answer)["weights"].values()) == pytest.approx(1)
 
 
 def test_it_shows_the_playground_and_tells_its_version(container: Container) -> None:
-    version = next(each for each in installed(container.image) if each.name == "preference-orchestrator").version
+    version = next(
+        each for each in installed(container.image) if each.name == "preference-orchestrator"
+    ).version
     assert container.request("GET", f"{URL}/")[0] == 200
     assert json.loads(container.request("GET", f"{URL}/openapi.json")[1])["info"]["version"] == version
-    assert f'preforch_build_info{{version="{version}"}}' in container.request("GET", "http://127.0.0.1:8001/metrics")[1]
+    assert (
+        f'preforch_build_info{{version="{version}"}}'
+        in container.request("GET", "http://127.0.0.1:8001/metrics")[1]
+    )
     assert container.execute(["preforch", "--version"]).stdout.strip() == f"preforch {version}"
 
 
@@ -126,7 +135,9 @@ def test_a_file_that_the_context_lacks_fails_the_build(tmp_path: Path, pip_cache
 def test_the_wheel_in_the_image_has_every_file_of_the_packages(gateway_image: Image) -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     site = next((gateway_image.files / "app" / "lib").glob("python*")) / "site-packages"
-    packages = [Path(line) for line in tracked.splitlines() if "/preforch_" in line and not line.startswith("tests/")]
+    packages = [
+        Path(line) for line in tracked.splitlines() if "/preforch_" in line and not line.startswith("tests/")
+    ]
     missing = [path for path in packages if not (site / Path(*path.parts[1:])).is_file()]
     assert len(packages) > 100
     assert not missing

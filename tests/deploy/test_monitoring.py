@@ -123,7 +123,9 @@ def test_every_alert_says_what_it_is_and_has_a_runbook(alert: dict[str, Any]) ->
     # absent() has no value to show.
     assert "$value" in annotations["description"] or alert["expr"].startswith("absent(")
     text = RUNBOOKS.read_text(encoding="utf-8")
-    sections = {anchor(part.split("\n", 1)[0]): part for part in re.split(r"^#+ ", text, flags=re.MULTILINE)[1:]}
+    sections = {
+        anchor(part.split("\n", 1)[0]): part for part in re.split(r"^#+ ", text, flags=re.MULTILINE)[1:]
+    }
     assert annotations["runbook_url"] == f"docs/monitoring.md#{anchor(alert['alert'])}"
     assert anchor(alert["alert"]) in sections, f"docs/monitoring.md has no section {alert['alert']}"
     section = sections[anchor(alert["alert"])]

@@ -43,13 +43,20 @@ HERE = Path(__file__).parent
 def tool(name: str) -> str:
     """The path of a program of Debian's package `prometheus`."""
     found = shutil.which(name)
-    assert found is not None, f"{name} is not installed; Debian's package prometheus has it, make test-deploy gets it"
+    assert found is not None, (
+        f"{name} is not installed; Debian's package prometheus has it, make test-deploy gets it"
+    )
     return found
 
 
 def promtool(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [tool("promtool"), *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [tool("promtool"), *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -84,12 +91,16 @@ class Watched:
 
     def states(self, alert: str) -> set[str]:
         """States of an alert's series: pending or firing; empty where it is inactive."""
-        return {found["state"] for found in self.ask("alerts")["alerts"] if found["labels"]["alertname"] == alert}
+        return {
+            found["state"] for found in self.ask("alerts")["alerts"] if found["labels"]["alertname"] == alert
+        }
 
 
 def hurried_rules() -> str:
     """The rules with every `for` cut to 2 seconds, so that a test need not wait; nothing else differs."""
-    hurried, times = re.subn(r"^( +for:) \w+$", r"\1 2s", ALERTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    hurried, times = re.subn(
+        r"^( +for:) \w+$", r"\1 2s", ALERTS.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     assert times == sum("for" in rule for rule in rules())
     return hurried
 
@@ -131,7 +142,9 @@ def watched(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
         ]
-        prometheus = stack.enter_context(running("prometheus", command, port=port, folder=folder, health="/-/ready"))
+        prometheus = stack.enter_context(
+            running("prometheus", command, port=port, folder=folder, health="/-/ready")
+        )
         yield Watched(prometheus, engine, *gateways)
 
 
@@ -179,7 +192,9 @@ def test_every_query_of_the_dashboard_has_an_answer_with_the_labels_that_it_show
 def test_forced_fallbacks_make_their_alert_fire(watched: Watched) -> None:
     name = "PreforchFallbackRate"
     send_requests(watched.gateway.server.url)
-    assert wait_until(lambda: bool(watched.ask("query", query="job_reason:preforch_fallbacks:share5m")["result"]))
+    assert wait_until(
+        lambda: bool(watched.ask("query", query="job_reason:preforch_fallbacks:share5m")["result"])
+    )
     assert watched.states(name) == set()
     number = count()
 

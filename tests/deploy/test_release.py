@@ -22,7 +22,9 @@ def test_no_source_file_repeats_the_version() -> None:
 
 
 def test_the_chart_is_of_this_version() -> None:
-    chart = yaml.safe_load((ROOT / "helm" / "preference-orchestrator" / "Chart.yaml").read_text(encoding="utf-8"))
+    chart = yaml.safe_load(
+        (ROOT / "helm" / "preference-orchestrator" / "Chart.yaml").read_text(encoding="utf-8")
+    )
     assert chart["appVersion"] == PROJECT["version"]
 
 
@@ -38,4 +40,6 @@ def test_the_changelog_has_sections_as_keep_a_changelog_wants_them() -> None:
 
 @pytest.mark.deploy
 def test_the_list_of_licences_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "licences.md").read_text(encoding="utf-8") == licences.document(), "run `make licences`"
+    assert (ROOT / "docs" / "licences.md").read_text(encoding="utf-8") == licences.document(), (
+        "run `make licences`"
+    )

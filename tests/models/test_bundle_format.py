@@ -75,17 +75,28 @@ def test_a_flipped_byte_in_any_file_is_found(copy: Path, name: str) -> None:
 
 CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (lambda f: (f / BUNDLE_FILE).write_text("{", encoding="utf-8"), "Invalid JSON"),
-    "another serialisation": (lambda f: edit(f, serialisation="oldest-first/1"), "serialisation: .*oldest-first/1"),
+    "another serialisation": (
+        lambda f: edit(f, serialisation="oldest-first/1"),
+        "serialisation: .*oldest-first/1",
+    ),
     "an unknown key": (lambda f: edit(f, colour="blue"), "colour: Extra inputs"),
     "foreign fallback": (lambda f: edit(f, fallback={"a": 1.0}), "unknown objective 'a'"),
-    "foreign context": (lambda f: edit(f, context={"objectives": ["a", "b"]}), "context objectives .* differ"),
+    "foreign context": (
+        lambda f: edit(f, context={"objectives": ["a", "b"]}),
+        "context objectives .* differ",
+    ),
     "no golden prompts": (lambda f: (f / GOLDEN_FILE).write_text(""), "golden.jsonl: empty"),
-    "half a golden prompt": (lambda f: (f / GOLDEN_FILE).write_text('{"messages": []}\n'), "weights: Field required"),
+    "half a golden prompt": (
+        lambda f: (f / GOLDEN_FILE).write_text('{"messages": []}\n'),
+        "weights: Field required",
+    ),
 }
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
-def test_wrong_contents_under_right_hashes_are_an_error_that_says_what_is_wrong(copy: Path, corruption: str) -> None:
+def test_wrong_contents_under_right_hashes_are_an_error_that_says_what_is_wrong(
+    copy: Path, corruption: str
+) -> None:
     harm, message = CORRUPTIONS[corruption]
     harm(copy)
     seal(copy)

@@ -22,7 +22,9 @@ def test_z_scores_forget_the_scale_and_offset_of_a_reward_model() -> None:
 
 
 def test_no_calibration_changes_nothing() -> None:
-    np.testing.assert_array_equal(fit_calibration(REWARDS, NAMES, method="none").apply_matrix(REWARDS), REWARDS)
+    np.testing.assert_array_equal(
+        fit_calibration(REWARDS, NAMES, method="none").apply_matrix(REWARDS), REWARDS
+    )
 
 
 def test_one_response_and_a_matrix_are_calibrated_alike_and_by_name() -> None:
@@ -103,7 +105,9 @@ def test_margins_without_a_scale_are_refused_by_name(margin: list[float], messag
 
 
 def test_log_odds_needs_margins_of_every_objective() -> None:
-    with pytest.raises(ValueError, match=r"needs held-out margins of exactly \['helpful', 'harmless'\], got \[\]"):
+    with pytest.raises(
+        ValueError, match=r"needs held-out margins of exactly \['helpful', 'harmless'\], got \[\]"
+    ):
         fit_calibration(REWARDS, NAMES, method="log_odds")
     with pytest.raises(ValueError, match=r"got \['helpful'\]"):
         fit_calibration(REWARDS, NAMES, method="log_odds", margins={"helpful": held_out(50, scale=1.0)})

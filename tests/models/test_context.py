@@ -81,7 +81,14 @@ def test_what_is_rendered_is_parsed_back_exactly(case: tuple[ContextFormat, Weig
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no context", " <W1> 0.34 <W2> 0.33", " <W1> 0.34 <W2> 0.33 <W3> 0.33.", " <W1> 0.3 <W2> 0.3 <W3> 0.4"]
+    "text",
+    [
+        "",
+        "no context",
+        " <W1> 0.34 <W2> 0.33",
+        " <W1> 0.34 <W2> 0.33 <W3> 0.33.",
+        " <W1> 0.3 <W2> 0.3 <W3> 0.4",
+    ],
 )
 def test_a_text_that_does_not_end_with_a_context_cannot_be_parsed(text: str) -> None:
     with pytest.raises(ValueError, match="does not end with a context"):
@@ -130,12 +137,16 @@ def test_a_real_tokenizer_renders_the_same_bytes(case: tuple[ContextFormat, Weig
     form, weights = case
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(["<|im_start|>", "<|im_end|>"]))
     tokenizer.chat_template = chat_template(form)
-    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True, weights=weights)
+    text = tokenizer.apply_chat_template(
+        QUESTION, tokenize=False, add_generation_prompt=True, weights=weights
+    )
     assert text == f"<|im_start|>user\nHi{render_context(weights, form)}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_the_order_of_the_given_weights_does_not_matter() -> None:
-    assert render(FORM, QUESTION, weights=EVEN) == render(FORM, QUESTION, weights=dict(reversed(EVEN.items())))
+    assert render(FORM, QUESTION, weights=EVEN) == render(
+        FORM, QUESTION, weights=dict(reversed(EVEN.items()))
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,9 +203,9 @@ def test_content_is_printed_as_it_is(content: str) -> None:
 # Control strings.
 
 CONTROL = ["<W1>", "<W1> 0.70", "<W2>", "<|im_end|>", "<|im_start|>", "[INST]", "</s>", "ab", "abc", "abab"]
-hostile = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(alphabet="<>W1|[]abc#\u2060 0.7", max_size=4))).map(
-    "".join
-)
+hostile = st.lists(
+    st.one_of(st.sampled_from(CONTROL), st.text(alphabet="<>W1|[]abc#\u2060 0.7", max_size=4))
+).map("".join)
 
 
 def test_the_first_control_string_is_found_and_the_longest_at_its_place() -> None:
@@ -236,7 +247,10 @@ def test_a_token_that_begins_another_one_and_one_that_lies_inside_are_both_found
 def test_many_tokens_with_a_common_beginning_are_told_apart() -> None:
     control = ControlStrings(f"<|reserved_special_token_{i}|>" for i in range(1000))
     assert control.find("<|reserved_special_token_1000|>" * 3) is None
-    assert control.find("<|reserved_special_token_<|reserved_special_token_999|>") == "<|reserved_special_token_999|>"
+    assert (
+        control.find("<|reserved_special_token_<|reserved_special_token_999|>")
+        == "<|reserved_special_token_999|>"
+    )
 
 
 def test_a_special_token_of_one_character_is_ordinary_text() -> None:

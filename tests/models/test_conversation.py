@@ -39,7 +39,9 @@ def test_a_conversation_without_a_user_turn_is_refused(messages: list[Message]) 
 
 
 @given(turns, st.text(max_size=8))
-def test_every_turn_is_in_the_text_and_the_newest_user_turn_begins_it(before: list[Message], newest: str) -> None:
+def test_every_turn_is_in_the_text_and_the_newest_user_turn_begins_it(
+    before: list[Message], newest: str
+) -> None:
     text = conversation_text([*before, Message(role="user", content=newest)])
     assert text.startswith(newest)
     assert all(f"\n{message.role}: {message.content}" in text for message in before)

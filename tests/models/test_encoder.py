@@ -34,7 +34,9 @@ def bert() -> BertModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return BertModel(
-            BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+            BertConfig(
+                vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8
+            )
         ).eval()
 
 
@@ -73,7 +75,9 @@ def test_layers_of_the_encoder_are_taken_in_their_order(layers: list[int]) -> No
 
 @pytest.mark.parametrize("layer", [3, -4])
 def test_a_layer_that_does_not_exist_names_the_allowed_ones(layer: int) -> None:
-    with pytest.raises(ValueError, match=f"layer {layer} does not exist; the encoder has 0 to 2, or -1 to -3"):
+    with pytest.raises(
+        ValueError, match=f"layer {layer} does not exist; the encoder has 0 to 2, or -1 to -3"
+    ):
         check_layers([-1, layer], 2)
 
 

@@ -48,7 +48,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "extra file": (lambda folder: (folder / "more.txt").write_text("x"), r"more\.txt: not listed"),
     "link": (link, r"link: links are not allowed"),
     "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no manifest.json"),
-    "other version": (lambda folder: edit_manifest(folder, format_version=2), r"manifest\.json: format version 2"),
+    "other version": (
+        lambda folder: edit_manifest(folder, format_version=2),
+        r"manifest\.json: format version 2",
+    ),
     "unknown key": (lambda folder: edit_manifest(folder, owner="me"), r"manifest\.json: owner: Extra inputs"),
     "no JSON": (lambda folder: (folder / MANIFEST).write_text("{"), r"manifest\.json: .*Invalid JSON"),
     "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe"), r"manifest\.json: .*decode"),
@@ -93,7 +96,9 @@ def test_a_folder_without_a_manifest_never_becomes_an_artifact(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_writer_left_is_cleared_and_the_new_artifact_replaces_the_old_one(tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_cleared_and_the_new_artifact_replaces_the_old_one(
+    tmp_path: Path,
+) -> None:
     target = write(tmp_path / "artifact", "old")
     (tmp_path / ".artifact.partial").mkdir()
     (tmp_path / ".artifact.partial" / "half.bin").write_bytes(b"half")

@@ -17,7 +17,9 @@ def test_a_plain_lower_case_name_is_allowed(name: str) -> None:
     assert Objective(name=name).name == name
 
 
-@pytest.mark.parametrize("name", ["", "Helpful", "9lives", "-a", "with space", "a=b", "a,b", "ä", "a\n", "x" * 65])
+@pytest.mark.parametrize(
+    "name", ["", "Helpful", "9lives", "-a", "with space", "a=b", "a,b", "ä", "a\n", "x" * 65]
+)
 def test_any_other_name_is_refused_with_what_is_allowed(name: str) -> None:
     with pytest.raises(ValidationError, match="lower-case letters, digits"):
         Objective(name=name)

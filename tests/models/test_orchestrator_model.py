@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from preforch_models.orchestrator_model import OrchestratorModel, new_orchestrator
-from preforch_training.onnx_export import export_onnx
+from preforch_training.bundle.onnx_export import export_onnx
 from transformers import BertConfig, BertModel
 
 NAMES = ("helpful", "harmless", "humor")
@@ -19,7 +19,9 @@ MASK = (IDS != 0).long()
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
     """A tiny random encoder on disk."""
-    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
     BertModel(config, add_pooling_layer=True).save_pretrained(tmp_path / "encoder")
     return tmp_path / "encoder"
 
@@ -72,7 +74,9 @@ def deep(tmp_path: Path) -> Path:
 
 def layered(encoder: Path, layers: tuple[int, ...]) -> OrchestratorModel:
     """An orchestrator that reads several layers, head at random."""
-    model = new_orchestrator(str(encoder), objectives=list(NAMES), pooling="mean", max_tokens=16, layers=layers)
+    model = new_orchestrator(
+        str(encoder), objectives=list(NAMES), pooling="mean", max_tokens=16, layers=layers
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         torch.nn.init.normal_(model.head.weight, std=0.1)

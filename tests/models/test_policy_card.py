@@ -8,11 +8,19 @@ import pytest
 from preforch_models.bundle import Bundle
 from preforch_models.context import ContextFormat
 from preforch_models.manifest import ArtifactError
-from preforch_models.policy_card import CARD_FILE, PolicyCard, check_control_strings, check_match, read_policy_card
+from preforch_models.policy_card import (
+    CARD_FILE,
+    PolicyCard,
+    check_control_strings,
+    check_match,
+    read_policy_card,
+)
 from pydantic import ValidationError
 
 FORM = ContextFormat(objectives=("a", "b"))
-CARD = PolicyCard(context=FORM, control_strings=("<W1>", "<W2>", "<|im_end|>"), max_model_len=64, revision="r1")
+CARD = PolicyCard(
+    context=FORM, control_strings=("<W1>", "<W2>", "<|im_end|>"), max_model_len=64, revision="r1"
+)
 
 
 @pytest.fixture
@@ -69,7 +77,9 @@ def test_a_policy_that_reads_what_the_bundle_writes_matches(bundle: Bundle, run_
     check_match(bundle, read_policy_card(run_folder / "policy" / "wic" / "round-0"))
 
 
-@pytest.mark.parametrize("change", [{"encoding": "levels"}, {"objectives": ("a", "b", "c")}, {"order": "reversed"}])
+@pytest.mark.parametrize(
+    "change", [{"encoding": "levels"}, {"objectives": ("a", "b", "c")}, {"order": "reversed"}]
+)
 def test_a_policy_with_other_objectives_another_order_or_encoding_is_refused(
     bundle: Bundle, change: dict[str, object]
 ) -> None:

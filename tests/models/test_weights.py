@@ -31,7 +31,11 @@ def named(values: Sequence[float]) -> Weights:
     return {f"o{i}": value for i, value in enumerate(values)}
 
 
-simplex = st.lists(st.floats(0, 1), min_size=2, max_size=16).filter(any).map(lambda v: normalise(v, tuple(named(v))))
+simplex = (
+    st.lists(st.floats(0, 1), min_size=2, max_size=16)
+    .filter(any)
+    .map(lambda v: normalise(v, tuple(named(v))))
+)
 
 
 @st.composite
@@ -57,7 +61,9 @@ def bounded_weights(draw: st.DrawFn) -> tuple[tuple[Objective, ...], Weights]:
 
 
 def on_simplex(weights: Mapping[str, float]) -> bool:
-    return all(value >= 0 for value in weights.values()) and math.isclose(sum(weights.values()), 1, abs_tol=1e-9)
+    return all(value >= 0 for value in weights.values()) and math.isclose(
+        sum(weights.values()), 1, abs_tol=1e-9
+    )
 
 
 # Every wrong form.
@@ -73,7 +79,10 @@ def on_simplex(weights: Mapping[str, float]) -> bool:
         ("abc", "a list of weights needs 3 numbers"),
         (b"abc", "a list of weights needs 3 numbers"),
         ({"helpful": 1, "harmless": 1}, "weight of 'humor' is missing"),
-        ({"helpful": 1, "harmless": 1, "humor": 1, "honest": 1}, "unknown objective 'honest'; known are .*humor"),
+        (
+            {"helpful": 1, "harmless": 1, "humor": 1, "honest": 1},
+            "unknown objective 'honest'; known are .*humor",
+        ),
         ([1, -0.1, 1], "weight of 'harmless' must be a finite number >= 0, got -0.1"),
         ([1, math.nan, 1], "weight of 'harmless' must be a finite number >= 0, got nan"),
         ([1, math.inf, 1], "weight of 'harmless' must be a finite number >= 0, got inf"),
@@ -103,7 +112,9 @@ def test_full_weights_of_a_wrong_form_are_refused_by_name(wrong: Sequence[object
         ({"helpful": 0.6, "humor": 0.6}, "may sum to at most 1, got 1.2"),
     ],
 )
-def test_partial_weights_of_a_wrong_form_are_refused_by_name(wrong: Mapping[str, object], message: str) -> None:
+def test_partial_weights_of_a_wrong_form_are_refused_by_name(
+    wrong: Mapping[str, object], message: str
+) -> None:
     with pytest.raises(WeightsError, match=message):
         blend(wrong, uniform(NAMES), NAMES)
 

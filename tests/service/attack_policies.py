@@ -12,7 +12,7 @@ from typing import Literal
 import tiny
 from preforch_models.context import ContextFormat, chat_template
 from preforch_models.manifest import Manifest, write_manifest, writing
-from preforch_training.language_model import Scratch, add_context, new_model, save_policy, train_tokenizer
+from preforch_training.policy.base_model import Scratch, add_context, new_model, save_policy, train_tokenizer
 from tokenizers import AddedToken, normalizers
 
 Style = Literal["qwen_style", "llama_style"]
@@ -38,7 +38,9 @@ def write_style(target: Path, style: Style, form: ContextFormat) -> Path:
     tokenizer = train_tokenizer(tiny.TEXTS, vocabulary=300)
     tokenizer.backend_tokenizer.normalizer = NORMALIZERS[style]()
     if style == "llama_style":
-        tokenizer.add_tokens([AddedToken(t, special=True, normalized=True) for t in LLAMA_TOKENS], special_tokens=True)
+        tokenizer.add_tokens(
+            [AddedToken(t, special=True, normalized=True) for t in LLAMA_TOKENS], special_tokens=True
+        )
     else:
         tokenizer.add_tokens(["<tool_call>", "</tool_call>", "<think>", "</think>"])
     # vLLM on CPU wants heads of 32 or more.

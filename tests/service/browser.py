@@ -19,8 +19,20 @@ from processes import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-dev-shm-usage",
+    ),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--remote-debugging-port=0",
+    ),
 )
 
 
@@ -89,7 +101,9 @@ async def _session() -> aiohttp.ClientSession:
 
 async def _connect(session: aiohttp.ClientSession, port: str) -> aiohttp.ClientWebSocketResponse:
     async with session.get(f"http://127.0.0.1:{port}/json/list") as response:
-        (url,) = (target["webSocketDebuggerUrl"] for target in await response.json() if target["type"] == "page")
+        (url,) = (
+            target["webSocketDebuggerUrl"] for target in await response.json() if target["type"] == "page"
+        )
     return await session.ws_connect(url, max_msg_size=0)
 
 

@@ -16,14 +16,14 @@ from preforch_models.context import ContextFormat, objective_tokens
 from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 from preforch_service.app import create_app
+from preforch_service.engine.readiness import PROBE
+from preforch_service.engine.upstream import UpstreamDown
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import listener_config
-from preforch_service.metrics import Metrics
-from preforch_service.readiness import PROBE
-from preforch_service.recommender import Recommendation, Recommender
-from preforch_service.serving import InForce, assemble
+from preforch_service.recommendation.active_bundle import InForce, assemble
+from preforch_service.recommendation.recommender import Recommendation, Recommender
 from preforch_service.settings import ServeSettings
-from preforch_service.upstream import UpstreamDown
+from preforch_service.telemetry.metrics import Metrics
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -204,14 +204,18 @@ def engine_app(upstream: FakeUpstream) -> ASGIApp:
 def running(gateway: Gateway) -> Iterator[str]:
     """Serve a gateway on a free port; gives the URL."""
     settings = gateway.settings
-    with running_config(listener_config(create_app(gateway), settings, idle_timeout=settings.idle_timeout)) as url:
+    with running_config(
+        listener_config(create_app(gateway), settings, idle_timeout=settings.idle_timeout)
+    ) as url:
         yield url
 
 
 @contextmanager
 def running_app(app: ASGIApp) -> Iterator[str]:
     """Serve on a free port; gives the URL."""
-    with running_config(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)) as url:
+    with running_config(
+        uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    ) as url:
         yield url
 
 

@@ -22,11 +22,15 @@ def alive(pid: int) -> bool:
 
 def children(pid: int) -> set[int]:
     """All living processes below a process."""
-    parents = {int(entry.name): stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    parents = {
+        int(entry.name): stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()
+    }
     below: set[int] = set()
     grown = {pid}
     while grown:
-        grown = {p for p, found in parents.items() if found and found[1] in grown and found[0] not in "ZX"} - below
+        grown = {
+            p for p, found in parents.items() if found and found[1] in grown and found[0] not in "ZX"
+        } - below
         below |= grown
     return below
 

@@ -21,12 +21,12 @@ from preforch_models.bundle import Bundle
 from preforch_models.context import objective_tokens, render_context
 from preforch_models.policy_card import PolicyCard, read_policy_card
 from preforch_service.app import create_app
-from preforch_service.engine import LAUNCHER, EngineCommand, private_folder
+from preforch_service.engine.supervisor import LAUNCHER, EngineCommand, private_folder
+from preforch_service.engine.upstream import AiohttpUpstream, Answer, read_all
 from preforch_service.gateway import build_gateway
-from preforch_service.metrics import Metrics
-from preforch_service.serving import InForce, assemble
+from preforch_service.recommendation.active_bundle import InForce, assemble
 from preforch_service.settings import ControlMode, ServeSettings
-from preforch_service.upstream import AiohttpUpstream, Answer, read_all
+from preforch_service.telemetry.metrics import Metrics
 from tokenizers import Tokenizer
 
 START_SECONDS = 600
@@ -57,7 +57,9 @@ class Watched:
             name = sent["request_id"].rpartition("-")[0]
             read = json.loads(content)
             self.bodies[name] = sent
-            self.prompts[name] = (read if "prompt_token_ids" in read else read["choices"][0])["prompt_token_ids"]
+            self.prompts[name] = (read if "prompt_token_ids" in read else read["choices"][0])[
+                "prompt_token_ids"
+            ]
         return FakeAnswer([content], answer.status)
 
     async def close(self) -> None:
@@ -142,11 +144,16 @@ async def send(http: httpx.AsyncClient, watched: Watched, attack: Attack, name: 
     response = await http.post(attack.path, json=body, headers={**attack.headers, "X-Request-Id": name})
     answer: dict[str, Any] = response.json()
     return Reply(
-        response.status_code, answer.get("error") or {}, watched.prompts.get(name, []), watched.bodies.get(name, {})
+        response.status_code,
+        answer.get("error") or {},
+        watched.prompts.get(name, []),
+        watched.bodies.get(name, {}),
     )
 
 
-async def attack_all(bundle: Bundle, card: PolicyCard, socket: Path, folder: Path) -> list[dict[Attack, Reply]]:
+async def attack_all(
+    bundle: Bundle, card: PolicyCard, socket: Path, folder: Path
+) -> list[dict[Attack, Reply]]:
     """Escaped, rejected, unguarded, twins."""
     watched = Watched(AiohttpUpstream("http://engine", socket=socket))
     # The strings of a card that has none are those of a guard that looks for nothing.
@@ -187,7 +194,10 @@ def read_alike(text: str) -> str:
 def check_context(arena: Arena, attack: Attack, reply: Reply) -> None:
     """Each of the context's tokens once, in order, at the end of the last user turn, and only digits between them."""
     pieces = arena.pieces(reply.ids)
-    (first, *_), places = [pieces.index(CONTEXT[0])], [i for i, piece in enumerate(pieces) if piece in CONTEXT]
+    (first, *_), places = (
+        [pieces.index(CONTEXT[0])],
+        [i for i, piece in enumerate(pieces) if piece in CONTEXT],
+    )
     assert [pieces[i] for i in places] == CONTEXT
     context = render_context(RECOMMENDED, arena.card.context)
     assert "".join([" ", *pieces[first : places[-1] + 2]]) == context
@@ -225,7 +235,9 @@ def test_rejected_the_error_names_the_place(arena: Arena, attack: Attack) -> Non
 @pytest.mark.parametrize(
     "attack", [a for a in ATTACKS if a.refused], ids=lambda attack: f"{attack.kind}: {attack.name}"
 )
-def test_what_nobody_may_ask_is_refused_also_where_control_strings_are_escaped(arena: Arena, attack: Attack) -> None:
+def test_what_nobody_may_ask_is_refused_also_where_control_strings_are_escaped(
+    arena: Arena, attack: Attack
+) -> None:
     reply = arena.escaped[attack]
     assert reply.status in (400, 404)
     assert reply.error["param"] == attack.param

@@ -47,7 +47,9 @@ def numbers(cell: str) -> list[float]:
 
 
 def test_every_arm_is_in_every_cell(printed: str) -> None:
-    expected = [[mode, clients, arm] for mode in ("whole", "stream") for clients in ("1", "2") for arm in ARMS]
+    expected = [
+        [mode, clients, arm] for mode in ("whole", "stream") for clients in ("1", "2") for arm in ARMS
+    ]
     assert [row[:3] for row in rows(printed, 0)] == expected
     assert [row[:3] for row in rows(printed, 1)] == expected
 
@@ -72,7 +74,12 @@ def test_cpu_time_is_split_between_the_engine_and_what_is_in_front(printed: str)
         assert (against == "") == (event == "" or arm == "proxy, aiohttp")
         assert (more == "") == (event == "")
         assert (more_against == "") == (against == "")
-    assert [row[:2] for row in rows(printed, 2)] == [["whole", "1"], ["whole", "2"], ["stream", "1"], ["stream", "2"]]
+    assert [row[:2] for row in rows(printed, 2)] == [
+        ["whole", "1"],
+        ["whole", "2"],
+        ["stream", "1"],
+        ["stream", "2"],
+    ]
 
 
 def test_weights_come_from_where_the_arm_says(printed: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from preforch_service.session import CUDA
+from preforch_service.recommendation.onnx_session import CUDA
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "onnx_cuda.py"
 

@@ -49,11 +49,17 @@ def test_the_load_generator_counts_what_comes() -> None:
         result = load(Plan(url=f"{url}/ok", bodies=({}, {}, {}), clients=2))
     assert (result.events, result.tokens, result.sources) == (6, 21, {"user": 3})
     assert len(result.first) == len(result.whole) == 3
-    assert all(0 < first <= whole <= result.seconds for first, whole in zip(result.first, result.whole, strict=True))
+    assert all(
+        0 < first <= whole <= result.seconds for first, whole in zip(result.first, result.whole, strict=True)
+    )
 
 
 def test_an_error_is_fatal_and_not_a_fast_answer(capfd: pytest.CaptureFixture[str]) -> None:
-    with answering() as url, load_generator() as load, pytest.raises(RuntimeError, match="ended with exit code 1"):
+    with (
+        answering() as url,
+        load_generator() as load,
+        pytest.raises(RuntimeError, match="ended with exit code 1"),
+    ):
         load(Plan(url=f"{url}/missing", bodies=({},), clients=1))
     assert "/missing answered 404" in capfd.readouterr().err
 

@@ -34,7 +34,9 @@ def upstream() -> FakeUpstream:
 
 @pytest.fixture
 def url(bundle: Bundle, upstream: FakeUpstream) -> Iterator[str]:
-    with running(make_gateway(bundle, upstream=upstream, keys=KEYS, max_body_bytes=2000, receive_timeout=1)) as url:
+    with running(
+        make_gateway(bundle, upstream=upstream, keys=KEYS, max_body_bytes=2000, receive_timeout=1)
+    ) as url:
         yield url
 
 

@@ -19,11 +19,11 @@ import pytest
 import tiny
 from preforch_models.bundle import read_bundle
 from preforch_models.policy_card import read_policy_card
-from preforch_service.metrics import Metrics
-from preforch_service.pool import Pool
-from preforch_service.readiness import Readiness
-from preforch_service.upstream import AiohttpUpstream, read_all
-from preforch_training.language_model import Scratch
+from preforch_service.engine.pool import Pool
+from preforch_service.engine.readiness import Readiness
+from preforch_service.engine.upstream import AiohttpUpstream, read_all
+from preforch_service.telemetry.metrics import Metrics
+from preforch_training.policy.base_model import Scratch
 from processes import alive, children, title, wait_until
 from test_with_vllm import gateway_process
 
@@ -47,12 +47,16 @@ class Served:
         self.socket = socket
         self.policy = policy
         self.http = httpx.Client(base_url=url, timeout=PATIENCE)
-        self.engine_http = httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine")
+        self.engine_http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine"
+        )
 
     def metric(self, name: str) -> float:
         """A metric of vLLM, summed over its labels."""
         text = self.engine_http.get("/metrics", timeout=60).text
-        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, flags=re.MULTILINE))
+        return sum(
+            float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, flags=re.MULTILINE)
+        )
 
     def running(self) -> float:
         return self.metric("vllm:num_requests_running")
@@ -65,7 +69,11 @@ class Served:
 
     def server_process(self) -> int:
         """vLLM's API server."""
-        return next(pid for pid in self.engine_processes() if "--uds" in title(pid) and "engine_main" not in title(pid))
+        return next(
+            pid
+            for pid in self.engine_processes()
+            if "--uds" in title(pid) and "engine_main" not in title(pid)
+        )
 
     def stop_engine(self, number: int) -> None:
         """A signal to every process of the engine."""
@@ -144,7 +152,9 @@ def test_the_line_is_bounded_and_a_client_that_leaves_it_frees_its_place(served:
             # Far shorter than the streams take.
             waiting = threads.submit(outcome, served, seconds=4)
             time.sleep(1)
-            assert wait_until(lambda: waiting.done() or outcome(served, seconds=1) == "429 overloaded", PATIENCE)
+            assert wait_until(
+                lambda: waiting.done() or outcome(served, seconds=1) == "429 overloaded", PATIENCE
+            )
             assert waiting.result() == "left"
         assert outcome(served, seconds=1) == "left", "the place in the line was free again"
     assert wait_until(lambda: served.running() == 0, PATIENCE)

@@ -36,9 +36,36 @@ BODIES: dict[str, dict[str, object]] = {
     "/v1/completions": {"prompt": MARKER, "max_tokens": 4},
 }
 ODD_VALUES: tuple[object, ...] = (
-    *(None, True, 0, -1, 1.5, 2**63, 10**400, "", MARKER, "\0", [], [[]], {}, {"": {}}, [None], [MARKER], {MARKER: 1}),
-    *([{"role": "user"}], [{"role": MARKER, "content": 1}], [{"role": "user", "content": [{"type": MARKER}]}]),
-    *([{"role": ["user"], "content": MARKER}], [{"role": "user", "content": {"text": MARKER}}], float("nan"), 1e308),
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        2**63,
+        10**400,
+        "",
+        MARKER,
+        "\0",
+        [],
+        [[]],
+        {},
+        {"": {}},
+        [None],
+        [MARKER],
+        {MARKER: 1},
+    ),
+    *(
+        [{"role": "user"}],
+        [{"role": MARKER, "content": 1}],
+        [{"role": "user", "content": [{"type": MARKER}]}],
+    ),
+    *(
+        [{"role": ["user"], "content": MARKER}],
+        [{"role": "user", "content": {"text": MARKER}}],
+        float("nan"),
+        1e308,
+    ),
     [{"role": "assistant", "content": MARKER, "tool_calls": [{"function": {"arguments": {"x": MARKER}}}]}],
     [{"role": "user", "content": MARKER, "tool_calls": MARKER}],
 )
@@ -55,17 +82,70 @@ ODD_WEIGHTS: tuple[object, ...] = (
         {"helpful": -1},
         {MARKER: 1},
     ),
-    *({"helpful": float("inf")}, {"helpful": float("nan")}, {"helpful": 0.9, "harmless": 0.9}, {"helpful": None}, True),
-    *({"helpful": {"x": MARKER}}, MARKER, 1, [[1, 2, 3]], {"helpful": 10**400}, {"helpful": True}, {"": 1}, [None] * 3),
+    *(
+        {"helpful": float("inf")},
+        {"helpful": float("nan")},
+        {"helpful": 0.9, "harmless": 0.9},
+        {"helpful": None},
+        True,
+    ),
+    *(
+        {"helpful": {"x": MARKER}},
+        MARKER,
+        1,
+        [[1, 2, 3]],
+        {"helpful": 10**400},
+        {"helpful": True},
+        {"": 1},
+        [None] * 3,
+    ),
 )
 ODD_ASSIGNMENTS = (
-    *("", "=", "helpful", "helpful=", "=1", "helpful=x", "helpful=nan", "helpful=inf", "helpful=-1", "helpful=1e999"),
-    *("helpful=1,helpful=2", f"{MARKER}=1", "helpful=1;harmless=1", "helpful==1", ",", "helpful=0x1", "helpful=1_0"),
+    *(
+        "",
+        "=",
+        "helpful",
+        "helpful=",
+        "=1",
+        "helpful=x",
+        "helpful=nan",
+        "helpful=inf",
+        "helpful=-1",
+        "helpful=1e999",
+    ),
+    *(
+        "helpful=1,helpful=2",
+        f"{MARKER}=1",
+        "helpful=1;harmless=1",
+        "helpful==1",
+        ",",
+        "helpful=0x1",
+        "helpful=1_0",
+    ),
     *("helpful=\u0661", "helpful=0,harmless=0,humor=0", "helpful=" + "9" * 5000, "a=1," * 3000),
 )
 FIELDS = (
-    *("prompt", "messages", "model", "stream", "n", "stop", "seed", "max_tokens", "temperature", "tools", "documents"),
-    *("tool_choice", "chat_template_kwargs", "response_format", "logit_bias", "reasoning_effort", "stream_options"),
+    *(
+        "prompt",
+        "messages",
+        "model",
+        "stream",
+        "n",
+        "stop",
+        "seed",
+        "max_tokens",
+        "temperature",
+        "tools",
+        "documents",
+    ),
+    *(
+        "tool_choice",
+        "chat_template_kwargs",
+        "response_format",
+        "logit_bias",
+        "reasoning_effort",
+        "stream_options",
+    ),
     *("inputs", "weights", "preference_weights", "request_id", "prompt_embeds", "suffix", MARKER, ""),
 )
 
@@ -80,7 +160,12 @@ class Wire:
 
 
 def http(
-    path: str, body: bytes, *, method: str = "POST", headers: tuple[bytes, ...] = (), length: str | None = None
+    path: str,
+    body: bytes,
+    *,
+    method: str = "POST",
+    headers: tuple[bytes, ...] = (),
+    length: str | None = None,
 ) -> bytes:
     """A request that ends its connection, so that the answer ends, too."""
     lines = [
@@ -146,8 +231,24 @@ def odd_numbers_and_nesting(rng: random.Random, path: str) -> Wire:
     depth = rng.choice((50, 200, 900, 990, 3000, 20_000))
     odd = rng.choice(
         (
-            *("NaN", "Infinity", "-Infinity", "1e999", "-0", "9" * 4000, "9" * 6000, "1.0e-400", "00", "0x10"),
-            *("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth, '["' + MARKER * 3000 + '"]'),
+            *(
+                "NaN",
+                "Infinity",
+                "-Infinity",
+                "1e999",
+                "-0",
+                "9" * 4000,
+                "9" * 6000,
+                "1.0e-400",
+                "00",
+                "0x10",
+            ),
+            *(
+                "[" * depth + "]" * depth,
+                '{"a":' * depth + "1" + "}" * depth,
+                "[" * depth,
+                '["' + MARKER * 3000 + '"]',
+            ),
         )
     )
     name = rng.choice(
@@ -159,7 +260,9 @@ def odd_numbers_and_nesting(rng: random.Random, path: str) -> Wire:
 
 def duplicate_keys(rng: random.Random, path: str) -> Wire:
     text = json.dumps(BODIES[path])[1:-1]
-    return Wire(http(path, f'{{{text}, {text}, "weights": {{"helpful": 1, "helpful": "{MARKER}"}}}}'.encode()))
+    return Wire(
+        http(path, f'{{{text}, {text}, "weights": {{"helpful": 1, "helpful": "{MARKER}"}}}}'.encode())
+    )
 
 
 def odd_headers(rng: random.Random, path: str) -> Wire:
@@ -199,8 +302,21 @@ def odd_headers(rng: random.Random, path: str) -> Wire:
 def odd_targets(rng: random.Random, path: str) -> Wire:
     target = rng.choice(
         (
-            *(f"http://localhost{path}", f"http://evil.example{path}", f"{path}/", f"/{path}", f"{path}/../weights"),
-            *(f"{path}?{MARKER}=%ff", f"{path}%00", f"{path}%2e%2e", f"/%2e%2e/{MARKER}", "*", f"{path}#{MARKER}"),
+            *(
+                f"http://localhost{path}",
+                f"http://evil.example{path}",
+                f"{path}/",
+                f"/{path}",
+                f"{path}/../weights",
+            ),
+            *(
+                f"{path}?{MARKER}=%ff",
+                f"{path}%00",
+                f"{path}%2e%2e",
+                f"/%2e%2e/{MARKER}",
+                "*",
+                f"{path}#{MARKER}",
+            ),
             *(
                 f"//evil.example{path}",
                 f"/{MARKER}",
@@ -209,14 +325,23 @@ def odd_targets(rng: random.Random, path: str) -> Wire:
                 f"{path};{MARKER}",
                 "/\u00ff",
             ),
-            *(f"/docs/{MARKER}", f"/openapi.json/{MARKER}", "/metrics", "/tokenize", "/invocations", "/admin/reload"),
+            *(
+                f"/docs/{MARKER}",
+                f"/openapi.json/{MARKER}",
+                "/metrics",
+                "/tokenize",
+                "/invocations",
+                "/admin/reload",
+            ),
         )
     )
     return Wire(http(target, dumped(BODIES[path])))
 
 
 def wrong_method(rng: random.Random, path: str) -> Wire:
-    method = rng.choice(("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "CONNECT", "PRI", "post", MARKER))
+    method = rng.choice(
+        ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "CONNECT", "PRI", "post", MARKER)
+    )
     return Wire(http(path, dumped(BODIES[path]), method=method))
 
 
@@ -234,7 +359,12 @@ def chunked_garbage(rng: random.Random, path: str) -> Wire:
                 b"%x;ext=%s\r\n%s\r\n0\r\n\r\n" % (len(body), MARKER.encode() * 50, body),
                 chunk + b"0\r\nBad Trailer\r\n\r\n",
             ),
-            *(b"5\r\n" + body + b"\r\n0\r\n\r\n", chunk + b"\r\n\r\n", rng.randbytes(200), chunk * 3 + b"0\r\n\r\n"),
+            *(
+                b"5\r\n" + body + b"\r\n0\r\n\r\n",
+                chunk + b"\r\n\r\n",
+                rng.randbytes(200),
+                chunk * 3 + b"0\r\n\r\n",
+            ),
         )
     )
     return Wire(head + garbage, half_closed=True)
@@ -242,7 +372,9 @@ def chunked_garbage(rng: random.Random, path: str) -> Wire:
 
 def lying_length(rng: random.Random, path: str) -> Wire:
     body = dumped(BODIES[path])
-    length = rng.choice((str(len(body) + 50), str(len(body) - 5), "-1", "1e3", "99999999999999999999", "", "0", MARKER))
+    length = rng.choice(
+        (str(len(body) + 50), str(len(body) - 5), "-1", "1e3", "99999999999999999999", "", "0", MARKER)
+    )
     extra = rng.choice(((), (b"Content-Length: 3",), (b"Transfer-Encoding: chunked",)))
     return Wire(http(path, body, length=length, headers=extra), half_closed=True)
 
@@ -269,7 +401,11 @@ def pipelined(rng: random.Random, path: str) -> Wire:
 def not_http(rng: random.Random, path: str) -> Wire:
     return Wire(
         rng.choice(
-            (rng.randbytes(300), b"\x16\x03\x01\x02\x00" + rng.randbytes(200), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            (
+                rng.randbytes(300),
+                b"\x16\x03\x01\x02\x00" + rng.randbytes(200),
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            )
         )
         + MARKER.encode(),
         half_closed=True,
@@ -278,8 +414,24 @@ def not_http(rng: random.Random, path: str) -> Wire:
 
 Mutation = Callable[[random.Random, str], Wire]
 MUTATIONS: tuple[Mutation, ...] = (
-    *(field_of_wrong_type, wrong_weights, broken_json, wrong_encoding, odd_numbers_and_nesting, duplicate_keys),
-    *(odd_headers, odd_targets, wrong_method, chunked_garbage, lying_length, oversize, gone_early, half_closed),
+    *(
+        field_of_wrong_type,
+        wrong_weights,
+        broken_json,
+        wrong_encoding,
+        odd_numbers_and_nesting,
+        duplicate_keys,
+    ),
+    *(
+        odd_headers,
+        odd_targets,
+        wrong_method,
+        chunked_garbage,
+        lying_length,
+        oversize,
+        gone_early,
+        half_closed,
+    ),
     *(pipelined, not_http),
 )
 
@@ -311,8 +463,18 @@ def served(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with running_app(engine_app(FakeUpstream(any_answer))) as upstream, log.open("w") as errors:
         card = run_folder / "policy" / "wic" / "round-0" / "preference.json"
         options = ["--upstream", upstream, "--policy-card", card, "--port", 0, "--metrics-port", metrics]
-        command = [sys.executable, "-m", "preforch_service", run_folder / "bundle", *options, "--max-body-bytes", LIMIT]
-        with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        command = [
+            sys.executable,
+            "-m",
+            "preforch_service",
+            run_folder / "bundle",
+            *options,
+            "--max-body-bytes",
+            LIMIT,
+        ]
+        with subprocess.Popen(
+            [*map(str, command)], stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
             assert process.stdout is not None
             url = process.stdout.readline().split()[-1]
             yield Served(process, url, f"http://127.0.0.1:{metrics}/metrics", log)

@@ -30,7 +30,11 @@ def served(bundle: Bundle) -> Iterator[Served]:
 def test_weights_of_a_prompt_and_of_a_conversation(served: Served) -> None:
     answer = served.post("/weights", {"prompt": "hello"}).json()
     assert answer["weights"] == answer["recommended"] == RECOMMENDED
-    assert (answer["source"], answer["clamped"], answer["bundle"]) == ("orchestrator", False, served.bundle.revision)
+    assert (answer["source"], answer["clamped"], answer["bundle"]) == (
+        "orchestrator",
+        False,
+        served.bundle.revision,
+    )
     assert answer["confidence"] == served.recommender.confidence
     messages = [{"role": "system", "content": "be nice"}, {"role": "user", "content": "hello"}]
     assert served.post("/weights", {"messages": messages}).status_code == 200
@@ -43,7 +47,9 @@ def test_weights_of_many_inputs(served: Served) -> None:
     assert answer["bundle"] == served.bundle.revision
     assert error_of(served.post("/weights", {"inputs": ["x"] * 257}), 400)["param"] == "inputs"
     assert error_of(served.post("/weights", {"inputs": []}), 400)["param"] == "inputs"
-    assert "exactly one" in error_of(served.post("/weights", {"prompt": "a", "inputs": ["b"]}), 400)["message"]
+    assert (
+        "exactly one" in error_of(served.post("/weights", {"prompt": "a", "inputs": ["b"]}), 400)["message"]
+    )
     assert error_of(served.post("/weights", {"prompt": "a", "extra": 1}), 400)["param"] == "extra"
     assert error_of(served.post("/weights", {"messages": []}), 400)["param"] == "messages"
 
@@ -116,7 +122,9 @@ def test_partial_weights_are_pinned_and_the_rest_is_shared(served: Served) -> No
 
 
 def test_bounds_hold_and_are_reported(served: Served) -> None:
-    preference = served.chat(preference_weights={"helpful": 1, "harmless": 0, "humor": 0}).json()["preference"]
+    preference = served.chat(preference_weights={"helpful": 1, "harmless": 0, "humor": 0}).json()[
+        "preference"
+    ]
     assert preference["clamped"] is True
     assert preference["weights"]["harmless"] == 0.1
 
@@ -151,14 +159,19 @@ def test_wrong_weights_in_the_other_carriers_name_them(served: Served) -> None:
     assert error_of(served.chat(model="tiny@kind=1"), 400)["param"] == "model"
     response = served.post("/v1/chat/completions", headers={"X-Preference-Weights": "helpful"})
     assert error_of(response, 400)["param"] == "X-Preference-Weights"
-    assert error_of(served.post("/generate", {"prompt": "a", "weights": {"kind": 1}}), 400)["param"] == "weights"
+    assert (
+        error_of(served.post("/generate", {"prompt": "a", "weights": {"kind": 1}}), 400)["param"] == "weights"
+    )
     error = error_of(served.post("/generate", {"prompt": "a", "weights": "x"}), 400)
     assert (error["param"], "must be an object or a list" in error["message"]) == ("weights", True)
 
 
 def test_carriers_must_agree(served: Served) -> None:
     same = {"X-Preference-Weights": "helpful=70,harmless=20,humor=10"}
-    assert served.post("/v1/chat/completions", HELLO | {"preference_weights": FULL}, headers=same).status_code == 200
+    assert (
+        served.post("/v1/chat/completions", HELLO | {"preference_weights": FULL}, headers=same).status_code
+        == 200
+    )
     error = error_of(served.chat(preference_weights=FULL, model="tiny@helpful=1,harmless=1,humor=1"), 400)
     assert error["code"] == "conflicting_weights"
 
@@ -168,7 +181,9 @@ def test_unknown_models_are_a_404(served: Served) -> None:
     assert error_of(served.chat(model=["tiny"]), 400)["param"] == "model"
 
 
-@pytest.mark.parametrize("field", ["chat_template", "request_id", "cache_salt", "kv_transfer_params", "made_up"])
+@pytest.mark.parametrize(
+    "field", ["chat_template", "request_id", "cache_salt", "kv_transfer_params", "made_up"]
+)
 def test_fields_that_are_not_listed_are_refused(served: Served, field: str) -> None:
     assert error_of(served.chat(**{field: "x"}), 400)["param"] == field
     assert error_of(served.chat(chat_template_kwargs={"eos_token": "x"}), 400)["param"] == (
@@ -229,7 +244,9 @@ def test_generate(served: Served) -> None:
     (body,) = served.upstream.bodies
     assert (body["path"], body["max_tokens"], body["stop"]) == ("/v1/chat/completions", 5, ["x"])
     assert error_of(served.post("/generate", {"prompt": "x", "tools": []}), 400)["param"] == "tools"
-    assert error_of(served.post("/generate", {"prompt": "x", "max_tokens": "5"}), 400)["param"] == "max_tokens"
+    assert (
+        error_of(served.post("/generate", {"prompt": "x", "max_tokens": "5"}), 400)["param"] == "max_tokens"
+    )
     assert "exactly one" in error_of(served.post("/generate", {}), 400)["message"]
 
 
@@ -257,13 +274,20 @@ def test_errors_have_openais_shape_everywhere(served: Served) -> None:
         response = client.post("/weights", content=content, headers={"content-type": "application/json"})
         assert error_of(response, 400)["code"] == "invalid_json"
     infinite = '{"prompt": "x", "temperature": 1e999}'
-    error_of(client.post("/v1/completions", content=infinite, headers={"content-type": "application/json"}), 400)
+    error_of(
+        client.post("/v1/completions", content=infinite, headers={"content-type": "application/json"}), 400
+    )
 
 
 @pytest.mark.parametrize("path", ["/weights", "/generate", "/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize(
     "content",
-    [b'{"prompt": "\\ud800"}', b'{"foo\\ud800": 1}', b'{"prompt": "\xed\xa0\x80"}', b'{"prompt": {"a": ["\\udfff"]}}'],
+    [
+        b'{"prompt": "\\ud800"}',
+        b'{"foo\\ud800": 1}',
+        b'{"prompt": "\xed\xa0\x80"}',
+        b'{"prompt": {"a": ["\\udfff"]}}',
+    ],
 )
 def test_lone_surrogates_are_refused_everywhere(served: Served, path: str, content: bytes) -> None:
     response = served.client.post(path, content=content, headers={"content-type": "application/json"})

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from fakes import CHAT, FakeAnswer, chunk, json_answer, stream_answer
 from preforch_models.bundle import Bundle
-from preforch_service.edge import InFlight
-from preforch_service.recommender import QueueFull
-from preforch_service.upstream import UpstreamDown, UpstreamLate
+from preforch_service.engine.upstream import UpstreamDown, UpstreamLate
+from preforch_service.middleware.edge import InFlight
+from preforch_service.recommendation.recommender import QueueFull
 from processes import wait_until
 from served import DONE, HELLO, Served, error_of, serve
 
@@ -61,7 +61,9 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event(served: Served) -> No
 
 
 def test_errors_of_the_engine_pass_through(served: Served) -> None:
-    wrong = {"error": {"message": "max_tokens", "type": "BadRequestError", "param": "max_tokens", "code": 400}}
+    wrong = {
+        "error": {"message": "max_tokens", "type": "BadRequestError", "param": "max_tokens", "code": 400}
+    }
     served.upstream.answer = lambda body: json_answer(wrong, status=400)
     for response in (served.chat(max_tokens=-1), served.post("/generate", {"prompt": "x", "max_tokens": -1})):
         assert (response.status_code, response.json()) == (400, wrong)
@@ -169,7 +171,9 @@ def test_an_engine_that_is_late_is_a_504(served: Served) -> None:
     served.upstream.answer = late
     error = error_of(served.chat(), 504)
     assert (error["code"], error["message"]) == ("engine_timeout", "the engine sent nothing for 600 s")
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), UpstreamLate("the engine sent nothing more"))
+    served.upstream.answer = lambda body: stream_answer(
+        chunk("a"), UpstreamLate("the engine sent nothing more")
+    )
     *_, last, _done, _ = served.chat(stream=True).content.split(b"\n\n")
     assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_timeout"
 
@@ -200,7 +204,9 @@ MUCH = 20_000_000
 
 
 def connected(served: Served) -> socket.socket:
-    return socket.create_connection((served.client.base_url.host, served.client.base_url.port or 0), timeout=20)
+    return socket.create_connection(
+        (served.client.base_url.host, served.client.base_url.port or 0), timeout=20
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def test_keys_of_the_environment() -> None:
 
 
 def test_no_keys_where_none_are_given() -> None:
-    assert read_keys(None, {}) == read_keys(None, {"PREFORCH_API_KEYS": "", "PREFORCH_ADMIN_KEY": ""}) == Keys()
+    assert (
+        read_keys(None, {}) == read_keys(None, {"PREFORCH_API_KEYS": "", "PREFORCH_ADMIN_KEY": ""}) == Keys()
+    )
     assert not Keys().is_admin("")
 
 
@@ -40,7 +42,12 @@ def test_keys_of_a_file_and_the_environment_together(tmp_path: Path) -> None:
     alice, bob = keys.find(ALICE), keys.find(BOB)
     assert alice is not None
     assert bob is not None
-    assert (alice.requests_per_minute, alice.may_use("wic"), alice.may_use("x"), alice.salt) == (5, True, False, "s")
+    assert (alice.requests_per_minute, alice.may_use("wic"), alice.may_use("x"), alice.salt) == (
+        5,
+        True,
+        False,
+        "s",
+    )
     assert (bob.requests_per_minute, bob.may_use("x")) == (None, True)
     assert keys.is_admin(ADMIN)
 
@@ -84,7 +91,9 @@ def test_a_file_that_everyone_can_read_is_refused(tmp_path: Path) -> None:
         read_keys(file, {})
 
 
-@pytest.mark.parametrize("value", ["short", f"a:{ALICE},", f"{ALICE} x,{BOB}", f"ä{ALICE}", f"a:{ALICE},a:{BOB}"])
+@pytest.mark.parametrize(
+    "value", ["short", f"a:{ALICE},", f"{ALICE} x,{BOB}", f"ä{ALICE}", f"a:{ALICE},a:{BOB}"]
+)
 def test_wrong_keys_in_the_environment_are_refused_without_quoting_them(value: str) -> None:
     with pytest.raises(ValueError, match=r"PREFORCH_API_KEYS|same name") as caught:
         read_keys(None, {"PREFORCH_API_KEYS": value})
@@ -105,7 +114,9 @@ def test_keys_open_other_hosts_than_loopback() -> None:
     assert ServeSettings.model_validate({**given, "keys": keys}).keys is keys
 
 
-def test_keygen_makes_an_entry_that_admits_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keygen_makes_an_entry_that_admits_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, keys = tmp_path / "k.toml", []
     for arguments in (["alice"], ["--admin"]):
         assert main(["keygen", *arguments]) == 0

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from preforch_service.listener import listener_config
-from preforch_service.request_limits import RequestLimits
+from preforch_service.requests.limits import RequestLimits
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState

@@ -16,7 +16,9 @@ def add_artifact(folder: Path, *, previous: Path | None = None, content: str = "
     return folder
 
 
-def add_round(run: Path, policy: str, number: int, *, previous: Path | None = None, content: str = "") -> Path:
+def add_round(
+    run: Path, policy: str, number: int, *, previous: Path | None = None, content: str = ""
+) -> Path:
     return add_artifact(run / "policy" / policy / f"round-{number}", previous=previous, content=content)
 
 

@@ -70,7 +70,9 @@ def test_a_flipped_byte_in_the_policy_is_found(run_folder: Path, tmp_path: Path,
     assert f"{name}: sha256" in refused(run)
 
 
-def test_a_card_that_lacks_a_special_token_of_the_tokenizer_is_refused(run_folder: Path, tmp_path: Path) -> None:
+def test_a_card_that_lacks_a_special_token_of_the_tokenizer_is_refused(
+    run_folder: Path, tmp_path: Path
+) -> None:
     policy = shutil.copytree(run_folder / "policy" / "wic" / "round-0", tmp_path / "policy")
     card = policy / "preference.json"
     content = json.loads(card.read_text(encoding="utf-8"))
@@ -90,7 +92,9 @@ def test_a_policy_of_another_bundle_is_refused(bundle_folder: Path, run_folder: 
 
 def test_wrong_combinations_say_what_is_allowed(bundle_folder: Path, tmp_path: Path) -> None:
     assert "belong together" in refused(bundle_folder, "--upstream", "http://127.0.0.1:9")
-    assert "exclude" in refused(bundle_folder, "--upstream", "http://x", "--policy-card", "y", "--weights-only")
+    assert "exclude" in refused(
+        bundle_folder, "--upstream", "http://x", "--policy-card", "y", "--weights-only"
+    )
     assert "no_auth" in refused(bundle_folder, "--weights-only", "--host", "0.0.0.0")
     shutil.copytree(bundle_folder, tmp_path / "bundle")
     assert "no policy" in refused(tmp_path)

@@ -32,7 +32,10 @@ def test_a_good_run_passes() -> None:
 
 @pytest.mark.parametrize(
     ("rss", "fds", "said"),
-    [(lambda i: 200e6 + i * 1e6, lambda i: 40, "memory grew"), (lambda i: 2e8, lambda i: 40 + i, "descriptors grew")],
+    [
+        (lambda i: 200e6 + i * 1e6, lambda i: 40, "memory grew"),
+        (lambda i: 2e8, lambda i: 40 + i, "descriptors grew"),
+    ],
 )
 def test_a_leak_is_found(rss: Callable[[int], float], fds: Callable[[int], float], said: str) -> None:
     (found,) = faults(good_tally(), samples(rss, fds), exit_code=0)
@@ -42,12 +45,22 @@ def test_a_leak_is_found(rss: Callable[[int], float], fds: Callable[[int], float
 def test_what_clients_saw_is_judged() -> None:
     tally = Tally()
     tally.nothing("stream", "ends with []")
-    tally.error("chat", 500, b'{"error": {"message": "internal error", "type": "t", "param": null, "code": null}}')
+    tally.error(
+        "chat", 500, b'{"error": {"message": "internal error", "type": "t", "param": null, "code": null}}'
+    )
     tally.error("chat", 503, b"Service Unavailable")
     tally.wrong_weights.append("chat: announced {}")
     found = faults(tally, samples(lambda i: 1e8, lambda i: 40), exit_code=1)
-    starts = ["unanswered stream", "error without cause chat: 500", "error without cause chat: 503", "wrong weights"]
-    assert all(one.startswith(start) for one, start in zip(found, [*starts, "no weights", "exit code 1"], strict=True))
+    starts = [
+        "unanswered stream",
+        "error without cause chat: 500",
+        "error without cause chat: 503",
+        "wrong weights",
+    ]
+    assert all(
+        one.startswith(start)
+        for one, start in zip(found, [*starts, "no weights", "exit code 1"], strict=True)
+    )
 
 
 def test_weights_are_compared_with_the_prompt_that_was_read(run_folder: Path) -> None:

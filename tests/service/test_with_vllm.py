@@ -45,7 +45,9 @@ def gateway_process(run_folder: Path, log: Path, *options: str) -> Iterator[subp
         (log.parent / "tmp").symlink_to(folder)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": folder}
         with log.open("w") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            )
         with process:
             try:
                 yield process
@@ -143,7 +145,11 @@ def test_curl(served: Served) -> None:
     command = ["curl", "-sS", f"{served.url}/generate", "-H", "Content-Type: application/json", "-d", body]
     answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
     assert answer["text"]
-    assert (answer["weights"], answer["source"], answer["usage"]["completion_tokens"] <= 4) == (FULL, "user", True)
+    assert (answer["weights"], answer["source"], answer["usage"]["completion_tokens"] <= 4) == (
+        FULL,
+        "user",
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,10 +157,16 @@ def test_curl(served: Served) -> None:
     [
         HELLO,
         [{"role": "system", "content": "be nice"}, *HELLO, {"role": "assistant", "content": "hi"}, *HELLO],
-        [*HELLO, {"role": "assistant", "content": "hi"}, {"role": "tool", "content": "42", "tool_call_id": "1"}],
+        [
+            *HELLO,
+            {"role": "assistant", "content": "hi"},
+            {"role": "tool", "content": "42", "tool_call_id": "1"},
+        ],
     ],
 )
-def test_the_last_user_turn_ends_with_exactly_the_announced_weights(served: Served, messages: list[Any]) -> None:
+def test_the_last_user_turn_ends_with_exactly_the_announced_weights(
+    served: Served, messages: list[Any]
+) -> None:
     for asked in ({}, {"preference_weights": FULL}, {"preference_weights": {"humor": 0.33}}):
         body = {"messages": messages, "max_tokens": 1, "return_prompt_text": True} | asked
         answer = served.post("/v1/chat/completions", body)
@@ -200,9 +212,13 @@ def test_what_the_engine_supports_passes_through(served: Served) -> None:
     assert len(answer["choices"]) == 2
     assert len(answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 2
     again = served.post("/v1/chat/completions", body)
-    assert [c["message"]["content"] for c in again["choices"]] == [c["message"]["content"] for c in answer["choices"]]
+    assert [c["message"]["content"] for c in again["choices"]] == [
+        c["message"]["content"] for c in answer["choices"]
+    ]
     tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
-    served.post("/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, "tools": [tool], "tool_choice": "none"})
+    served.post(
+        "/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, "tools": [tool], "tool_choice": "none"}
+    )
 
 
 def test_errors_of_the_engine_arrive_in_openais_shape(served: Served) -> None:

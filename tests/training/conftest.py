@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import small_world
 import torch
-from preforch_training import bundle, data, orchestrator, reward, scores
+from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig
+from preforch_training.data import stage as data
+from preforch_training.orchestrator import stage as orchestrator
+from preforch_training.reward import stage as reward
 from preforch_training.run import Run
+from preforch_training.scores import stage as scores
 
 
 @pytest.fixture(scope="session", autouse=True)

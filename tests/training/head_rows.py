@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from preforch_training.heads import Head, Labelled, fit_head
+from preforch_training.orchestrator.linear_head import Head, Labelled, fit_head
 
 
 def fit_rows(

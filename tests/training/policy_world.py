@@ -5,12 +5,14 @@ from pathlib import Path
 
 import tiny
 from preforch_models.manifest import Manifest, write_manifest, writing
-from preforch_training import data, reward, scores
 from preforch_training.config import RunConfig
+from preforch_training.data import stage as data
 from preforch_training.demo.world import true_rewards
-from preforch_training.language_model import PolicyTokenizer
+from preforch_training.policy.base_model import PolicyTokenizer
+from preforch_training.reward import stage as reward
 from preforch_training.run import Run
-from preforch_training.sampler import Generation, SampleRequest
+from preforch_training.sampling.vllm import Generation, SampleRequest
+from preforch_training.scores import stage as scores
 from transformers import PreTrainedTokenizerFast
 
 NAMES = ("helpful", "harmless", "humor")
@@ -43,7 +45,13 @@ class ScriptedSampler:
         self.calls = 0
 
     def sample(
-        self, policy: Path, requests: Sequence[SampleRequest], *, temperature: float, top_p: float, max_tokens: int
+        self,
+        policy: Path,
+        requests: Sequence[SampleRequest],
+        *,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
     ) -> list[list[Generation]]:
         self.calls += 1
         reader = PolicyTokenizer(policy)
@@ -97,7 +105,12 @@ def make_config(folder: Path, **policy: object) -> RunConfig:
             "data": {"source": "demo", "train_prompts": 20, "validation_prompts": 8, "test_prompts": 8},
             "reward": {name: {"kind": "function", "function": f"policy_world:{name}"} for name in NAMES},
             "scores": {"calibration": "zscore"},
-            "orchestrator": {"target": "advantage_softmax", "tau": 1.0, "loss": "forward", "confidence": "off"},
+            "orchestrator": {
+                "target": "advantage_softmax",
+                "tau": 1.0,
+                "loss": "forward",
+                "confidence": "off",
+            },
             "policy": base | policy,
         }
     )

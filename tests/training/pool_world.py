@@ -1,13 +1,15 @@
 """Pools of responses whose gold ones were drawn under known weights."""
 
 import numpy as np
-from preforch_training.alignment import Pool, policy
+from preforch_training.study.alignment.closed_form import Pool, policy
 
 REWARDS = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, -0.5]])
 HALF = np.array([0.5, 0.5])
 
 
-def drawn_pool(rng: np.random.Generator, star_K: np.ndarray, *, answers: int, gold: int, beta: float = 1.0) -> Pool:
+def drawn_pool(
+    rng: np.random.Generator, star_K: np.ndarray, *, answers: int, gold: int, beta: float = 1.0
+) -> Pool:
     """A pool whose gold answers are drawn from pi_w*."""
     rewards_YK = rng.normal(size=(answers, len(star_K))) * 1.5
     drawn = rng.choice(answers, size=gold, p=policy(rewards_YK, star_K, beta=beta))

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
-from preforch_training.policy_draws import Sampling
-from preforch_training.policy_report import Judge
 from preforch_training.records import Prompt
-from preforch_training.report_data import Draws, Facts
-from preforch_training.sampler import Generation, SampleRequest
+from preforch_training.report.facts import Draws, Facts
+from preforch_training.report.policy import Judge
+from preforch_training.report.responses import Sampling
+from preforch_training.sampling.vllm import Generation, SampleRequest
 
 NAMES = ("helpful", "harmless", "humor")
 DRAWS = Draws(seed=1, draws=200)
@@ -46,7 +46,13 @@ class EchoSampler:
         return 0.0
 
     def sample(
-        self, policy: Path, requests: Sequence[SampleRequest], *, temperature: float, top_p: float, max_tokens: int
+        self,
+        policy: Path,
+        requests: Sequence[SampleRequest],
+        *,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
     ) -> list[list[Generation]]:
         self.calls.append((policy.name, len(requests)))
         gain = self.gains[policy.name]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from preforch_models.conversation import Message
 from preforch_training.config import RunConfig
-from preforch_training.language_model import train_tokenizer
+from preforch_training.policy.base_model import train_tokenizer
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.run import Run
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -27,7 +27,20 @@ from transformers import (
 )
 
 NAMES = ("funny", "safe")
-PLACES = ("bear", "bridge", "cliff", "dog", "engine", "fire", "garden", "hotel", "island", "jungle", "kettle", "lamp")
+PLACES = (
+    "bear",
+    "bridge",
+    "cliff",
+    "dog",
+    "engine",
+    "fire",
+    "garden",
+    "hotel",
+    "island",
+    "jungle",
+    "kettle",
+    "lamp",
+)
 NUMBERS = ("one", "two", "three", "four", "five")
 FUNNY, SAFE = "haha what fun", "careful go slow"
 CHAT_TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}"
@@ -37,7 +50,9 @@ _WORDS = "joke about danger near haha what fun careful go slow user: assistant: 
 
 def word_tokenizer() -> Tokenizer:
     """One token a word of the toy world."""
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*_SPECIAL, *_WORDS.split(), *PLACES, *NUMBERS]))}
+    vocabulary = {
+        word: i for i, word in enumerate(dict.fromkeys([*_SPECIAL, *_WORDS.split(), *PLACES, *NUMBERS]))
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
@@ -149,7 +164,9 @@ def one_too_few(prompts: Sequence[str], responses: Sequence[str]) -> list[float]
 
 def questions() -> list[str]:
     """All prompts."""
-    return [f"{kind} {place} {n}" for kind, place, n in product(("joke about", "danger near"), PLACES, NUMBERS)]
+    return [
+        f"{kind} {place} {n}" for kind, place, n in product(("joke about", "danger near"), PLACES, NUMBERS)
+    ]
 
 
 def pair_rows() -> list[dict[str, str]]:
@@ -221,7 +238,9 @@ def raw_config(folder: Path, **sections: Any) -> dict[str, Any]:
         "policy": "off",
     }
     return {
-        key: {**base.get(key, {}), **sections[key]} if isinstance(sections.get(key), dict) else sections.get(key, value)
+        key: {**base.get(key, {}), **sections[key]}
+        if isinstance(sections.get(key), dict)
+        else sections.get(key, value)
         for key, value in {**base, **sections}.items()
     }
 

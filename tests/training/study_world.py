@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from preforch_models.conversation import Message
 from preforch_training.records import OVERALL, PreferencePair, Prompt
-from preforch_training.report_data import Draws
+from preforch_training.report.facts import Draws
 from preforch_training.study.choices import Choice
-from preforch_training.study.material import Material, gather, prompt_folds
+from preforch_training.study.data import Material, gather, prompt_folds
 
 NAMES = ("first", "second")
 DRAWS = Draws(seed=1, draws=200)
@@ -32,7 +32,9 @@ class World:
     fold_P: np.ndarray
 
 
-def make_world(*, vary: bool = True, prompts: int = 300, folds: int = 4, seed: int = 0, noise: float = 0.05) -> World:
+def make_world(
+    *, vary: bool = True, prompts: int = 300, folds: int = 4, seed: int = 0, noise: float = 0.05
+) -> World:
     """Three responses a prompt and all their pairs; without `vary` every prompt is about the first objective."""
     rng = np.random.default_rng(seed)
     about_P = np.arange(prompts) % 2
@@ -41,7 +43,9 @@ def make_world(*, vary: bool = True, prompts: int = 300, folds: int = 4, seed: i
     asked, pairs = [], []
     for p in range(prompts):
         messages = (Message(role="user", content=f"prompt {p}"),)
-        asked.append(Prompt(id=f"p{p}", messages=messages, split="train", category=f"{NAMES[about_P[p]]} set"))
+        asked.append(
+            Prompt(id=f"p{p}", messages=messages, split="train", category=f"{NAMES[about_P[p]]} set")
+        )
         for a, b in ((0, 1), (0, 2), (1, 2)):
             left, right = 3 * p + a, 3 * p + b
             margin_2 = rewards_U2[left] - rewards_U2[right]
@@ -54,7 +58,9 @@ def make_world(*, vary: bool = True, prompts: int = 300, folds: int = 4, seed: i
     material = gather(asked, pairs, NAMES)
     rewards_FUK = rewards_U2[[int(response) for response in material.responses]] * [1.0, 3.0]
     rewards_FUK = rewards_FUK + noise * rng.normal(size=(folds, *rewards_FUK.shape))
-    features_PD = np.column_stack([2.0 * about_P - 1, np.zeros((prompts, 3))]) + 0.3 * rng.normal(size=(prompts, 4))
+    features_PD = np.column_stack([2.0 * about_P - 1, np.zeros((prompts, 3))]) + 0.3 * rng.normal(
+        size=(prompts, 4)
+    )
     return World(material, true_PK, rewards_FUK, features_PD, prompt_folds(material, folds, seed=seed))
 
 
@@ -67,7 +73,9 @@ def swap_labels(material: Material, swapped_P: np.ndarray) -> Material:
     return replace(material, pairs=pairs)
 
 
-def fit_direction(vectors_UD: np.ndarray) -> Callable[[str, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]:
+def fit_direction(
+    vectors_UD: np.ndarray,
+) -> Callable[[str, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]:
     """A crude reward model that every pair moves: the mean difference between chosen and rejected vectors."""
 
     def fit(name: str, pairs_M2: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -73,7 +73,9 @@ def test_what_the_file_says_wins_over_the_preset(tmp_path: Path) -> None:
     assert config.orchestrator.target == PRESETS["recommended"]["orchestrator"]["target"]
 
 
-@pytest.mark.parametrize("text", [BASE.replace("recommended", "best"), BASE.replace('preset = "recommended"', "")])
+@pytest.mark.parametrize(
+    "text", [BASE.replace("recommended", "best"), BASE.replace('preset = "recommended"', "")]
+)
 def test_an_unknown_or_missing_preset_names_the_allowed_ones(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"preset is .*; allowed are \['paper', 'recommended'\]"):
         read(tmp_path, text=text)
@@ -116,8 +118,14 @@ def test_an_unknown_key_of_the_policy_is_named(tmp_path: Path) -> None:
         ("reward.funny.function=nocolon", r"reward\.funny\.function\.function: .*pattern"),
         ("reward.third.kind=function", r"third"),
         ("objectives=[{name='funny'}]", r"objectives: .*2 to 16 objectives"),
-        ("objectives=[{name='funny'}, {name='kind'}]", r"\[reward\.\*\] sections .* must be exactly the objectives"),
-        ("objectives=[{name='funny', low=0.511, high=0.512}, {name='safe'}]", r"no weights in steps of 0\.01"),
+        (
+            "objectives=[{name='funny'}, {name='kind'}]",
+            r"\[reward\.\*\] sections .* must be exactly the objectives",
+        ),
+        (
+            "objectives=[{name='funny', low=0.511, high=0.512}, {name='safe'}]",
+            r"no weights in steps of 0\.01",
+        ),
         ("policy=3", "policy"),
         ("study=3", "study"),
         ("study.folds=2", r"study\..*folds: .*greater than or equal to 3"),
@@ -170,7 +178,9 @@ def test_a_setting_wins_over_file_and_preset_and_the_last_one_wins(tmp_path: Pat
         (" run.folder =runs/y", "runs/y"),
     ],
 )
-def test_a_value_is_toml_and_where_it_is_not_a_plain_string(tmp_path: Path, setting: str, expected: str) -> None:
+def test_a_value_is_toml_and_where_it_is_not_a_plain_string(
+    tmp_path: Path, setting: str, expected: str
+) -> None:
     assert str(read(tmp_path, setting).run.folder) == expected
 
 
@@ -201,7 +211,9 @@ def resolved(config: RunConfig, folder: Path) -> RunConfig:
     return read_config(folder / "sub" / "resolved.toml")
 
 
-@pytest.mark.parametrize("description", ["", 'say "hi" \\ there', "two\nlines\t\x7f", "Grüße 🙂 [x] = {y}", "a#b'c"])
+@pytest.mark.parametrize(
+    "description", ["", 'say "hi" \\ there', "two\nlines\t\x7f", "Grüße 🙂 [x] = {y}", "a#b'c"]
+)
 def test_the_resolved_file_reads_back_equal(tmp_path: Path, description: str) -> None:
     raw = raw_config(tmp_path, orchestrator={"learning_rate": 1e-5})
     raw["objectives"] = [{"name": "funny", "description": description, "low": 0.05}, {"name": "safe"}]
@@ -243,7 +255,11 @@ def test_a_study_is_off_unless_the_file_has_its_section(tmp_path: Path) -> None:
     assert read(tmp_path).study == "off"
     heads = [f"reward.{name}={{kind='pair_head', encoder='e'}}" for name in ("funny", "safe")]
     config = read(
-        tmp_path, *heads, "study.folds=4", "study.transfers=[{path='b.jsonl'}]", "study.features=[{pooling='cls'}]"
+        tmp_path,
+        *heads,
+        "study.folds=4",
+        "study.transfers=[{path='b.jsonl'}]",
+        "study.features=[{pooling='cls'}]",
     )
     assert not isinstance(config.study, str)
     assert config.study.folds == 4

@@ -11,7 +11,9 @@ from preforch_training.inspection import describe
 from preforch_training.run import Run
 
 
-def test_a_run_is_a_table_of_its_artifacts_in_the_order_they_were_made(toy_run: tuple[Run, RunConfig]) -> None:
+def test_a_run_is_a_table_of_its_artifacts_in_the_order_they_were_made(
+    toy_run: tuple[Run, RunConfig],
+) -> None:
     run, _ = toy_run
     lines = describe(run.folder).splitlines()
     names = [line.split()[0] for line in lines[3:-2]]

@@ -49,7 +49,9 @@ def make_input(run: Run, text: str) -> Path:
     return run.data
 
 
-def test_a_stage_is_built_once_and_skipped_when_it_is_up_to_date(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_is_built_once_and_skipped_when_it_is_up_to_date(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     builder = Builder()
     first = make(run, builder, size=1)
     second = make(run, builder, size=1)

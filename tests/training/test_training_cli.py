@@ -27,8 +27,12 @@ def config_file(tmp_path: Path) -> Path:
     return tmp_path / "config.toml"
 
 
-def test_one_stage_is_built_with_the_settings_and_the_resolved_config_lies_in_the_run(config_file: Path) -> None:
-    args = parse(cli.add_train_arguments, "data", str(config_file), "--set", "run.seed=5", "--set", "scores.folds=3")
+def test_one_stage_is_built_with_the_settings_and_the_resolved_config_lies_in_the_run(
+    config_file: Path,
+) -> None:
+    args = parse(
+        cli.add_train_arguments, "data", str(config_file), "--set", "run.seed=5", "--set", "scores.folds=3"
+    )
     assert cli.run_train(args) == 0
     run = config_file.parent / "run"
     assert sorted(path.name for path in run.iterdir()) == ["config.toml", "data"]
@@ -40,7 +44,11 @@ def test_one_stage_is_built_with_the_settings_and_the_resolved_config_lies_in_th
 def test_stages_build_on_each_other(config_file: Path) -> None:
     for stage in ("data", "reward", "scores"):
         assert cli.run_train(parse(cli.add_train_arguments, stage, str(config_file))) == 0
-    assert verify(config_file.parent / "run" / "scores").inputs.keys() == {"data", "reward/funny", "reward/safe"}
+    assert verify(config_file.parent / "run" / "scores").inputs.keys() == {
+        "data",
+        "reward/funny",
+        "reward/safe",
+    }
 
 
 def test_a_stage_whose_input_is_missing_says_so(config_file: Path) -> None:
@@ -71,7 +79,9 @@ def test_demo_arguments_have_defaults() -> None:
     assert (args.config, args.port, args.no_serve, args.settings) == (cli.DEMO_CONFIG, 8000, False, [])
 
 
-def test_inspect_prints_what_there_is(toy_run: tuple[Run, object], capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_what_there_is(
+    toy_run: tuple[Run, object], capsys: pytest.CaptureFixture[str]
+) -> None:
     run, _ = toy_run
     assert cli.run_inspect(parse(cli.add_inspect_arguments, str(run.folder))) == 0
     assert capsys.readouterr().out.startswith(f"run {run.folder}\n")

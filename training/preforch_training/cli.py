@@ -23,7 +23,12 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("config", type=Path, help="TOML file of the run")
     parser.add_argument(
-        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="e.g. --set run.seed=2"
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="e.g. --set run.seed=2",
     )
 
 
@@ -52,7 +57,7 @@ def run_demo(args: argparse.Namespace) -> int:
     """Train the demo, serve it, and show what weights change."""
     _quiet_libraries()
     from preforch_training.config import read_config
-    from preforch_training.demo_show import serve_and_show
+    from preforch_training.demo.show import serve_and_show
     from preforch_training.pipeline import train
 
     config = read_config(args.config, settings=tuple(args.settings))
@@ -74,7 +79,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def run_inspect(args: argparse.Namespace) -> int:
     """Print what a run or an artifact holds and how it was made, or the numbers of several runs together."""
     from preforch_training.inspection import describe
-    from preforch_training.seeds_report import summarise
+    from preforch_training.seeds import summarise
 
     print(describe(args.paths[0]) if len(args.paths) == 1 else summarise(args.paths))
     return 0

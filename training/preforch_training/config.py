@@ -14,15 +14,15 @@ from preforch_models.objectives import Objectives, Record, explain, names_of
 from preforch_models.weights import round_within, uniform
 from pydantic import Field, ValidationError, model_validator
 
-from preforch_training.bundle import Config as BundleConfig
-from preforch_training.data import Config as DataConfig
-from preforch_training.orchestrator import Config as OrchestratorConfig
-from preforch_training.policy import Config as PolicyConfig
+from preforch_training.bundle.stage import Config as BundleConfig
+from preforch_training.data.stage import Config as DataConfig
+from preforch_training.orchestrator.stage import Config as OrchestratorConfig
+from preforch_training.policy.stage import Config as PolicyConfig
 from preforch_training.presets import PRESETS
-from preforch_training.report import Config as ReportConfig
-from preforch_training.rewards import Config as RewardConfig
+from preforch_training.report.stage import Config as ReportConfig
+from preforch_training.reward.scoring import Config as RewardConfig
 from preforch_training.run import Run
-from preforch_training.scores import Config as ScoresConfig
+from preforch_training.scores.stage import Config as ScoresConfig
 from preforch_training.study.stage import Config as StudyConfig
 
 
@@ -62,10 +62,14 @@ class RunConfig(Record):
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
         if set(self.reward) != set(self.names):
-            raise ValueError(f"[reward.*] sections {sorted(self.reward)} must be exactly the objectives {self.names}")
+            raise ValueError(
+                f"[reward.*] sections {sorted(self.reward)} must be exactly the objectives {self.names}"
+            )
         others = sorted(name for name, reward in self.reward.items() if reward.kind != "pair_head")
         if others and not isinstance(self.study, str):
-            raise ValueError(f"[study] needs 'pair_head' rewards, {others[0]!r} is none; allowed is study = 'off'")
+            raise ValueError(
+                f"[study] needs 'pair_head' rewards, {others[0]!r} is none; allowed is study = 'off'"
+            )
         # Raises where no weights on the grid of the context satisfy the bounds.
         round_within(uniform(self.names), self.objectives, self.form.units)
         return self

@@ -22,7 +22,10 @@ def describe(path: Path) -> str:
     lines = [f"run {path}", "", f"{'artifact':<28} {'kind':<14} {'seconds':>8} {'peak MiB':>9}  numbers"]
     for folder in artifacts:
         manifest = read_manifest(folder)
-        numbers = {**manifest.counts, **{k: v for k, v in manifest.metrics.items() if isinstance(v, int | float)}}
+        numbers = {
+            **manifest.counts,
+            **{k: v for k, v in manifest.metrics.items() if isinstance(v, int | float)},
+        }
         shown = ", ".join(f"{key} {value:.4g}" for key, value in list(numbers.items())[:4])
         name = folder.relative_to(path).as_posix()
         lines.append(
@@ -68,7 +71,10 @@ def _bundle_lines(folder: Path) -> list[str]:
     info = bundle.info
     return [
         f"bundle revision {bundle.revision}, preset {info.preset}, method {info.method}",
-        *(f"  {o.name}: {o.description or '(no description)'}, weight {o.low} to {o.high}" for o in info.objectives),
+        *(
+            f"  {o.name}: {o.description or '(no description)'}, weight {o.low} to {o.high}"
+            for o in info.objectives
+        ),
         f"fallback {_line(info.fallback)}; mean on training prompts {_line(info.mean_weights)}",
         f"context {info.context.encoding}; {info.max_tokens} tokens; {len(bundle.golden)} golden prompts",
         f"torch and ONNX differ by {info.onnx_difference:.1e}",

@@ -6,9 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from preforch_training import bundle, data, orchestrator, policy, report, reward, scores
+from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig, write_resolved
+from preforch_training.data import stage as data
+from preforch_training.orchestrator import stage as orchestrator
+from preforch_training.policy import stage as policy
+from preforch_training.report import stage as report
+from preforch_training.reward import stage as reward
 from preforch_training.run import Run
+from preforch_training.scores import stage as scores
 from preforch_training.study import stage as study
 
 STAGES: dict[str, Callable[[Run, RunConfig], None]] = {

@@ -9,7 +9,12 @@ from typing import Any
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "scores": {"calibration": "zscore"},  # [RiC]
-        "orchestrator": {"target": "chosen_softmax", "tau": 0.1, "loss": "reverse", "confidence": "off"},  # [paper]
+        "orchestrator": {
+            "target": "chosen_softmax",
+            "tau": 0.1,
+            "loss": "reverse",
+            "confidence": "off",
+        },  # [paper]
         "policy": {
             "offline_responses": "all",  # [paper] every response with its Eq. 7 weights
             "offline_tau": 0.1,  # [paper]
@@ -21,7 +26,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "recommended": {
         # Chosen on HH-RLHF, TruthfulQA and OASST1 (docs/results.md).
         "scores": {"calibration": "zscore"},
-        "orchestrator": {"target": "advantage_softmax", "tau": 0.1, "loss": "reverse", "confidence": "report"},
+        "orchestrator": {
+            "target": "advantage_softmax",
+            "tau": 0.1,
+            "loss": "reverse",
+            "confidence": "report",
+        },
         "policy": {
             "offline_responses": "chosen_and_filtered",
             "offline_tau": 1.0,

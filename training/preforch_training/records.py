@@ -19,7 +19,9 @@ Side = Literal["chosen", "rejected"]
 
 def _check_split(split: str) -> str:
     if split not in ("train", "validation") and not split.startswith("test"):
-        raise ValueError(f"split {split!r}: allowed are 'train', 'validation', and names that start with 'test'")
+        raise ValueError(
+            f"split {split!r}: allowed are 'train', 'validation', and names that start with 'test'"
+        )
     return split
 
 

@@ -125,7 +125,9 @@ class Run:
                     # A continued stage counts its last attempt only.
                     seconds=round(time.monotonic() - start, 2),
                     peak_memory_mib=round(max(peak_memory_mib(), outcome.peak_memory_mib), 1),
-                    versions={name: version(name) for name in ("preference-orchestrator", "torch", "transformers")},
+                    versions={
+                        name: version(name) for name in ("preference-orchestrator", "torch", "transformers")
+                    },
                 ),
             )
         shutil.rmtree(work)
@@ -151,7 +153,9 @@ def origin_of(name: str) -> str:
     folder = Path(name)
     if not name or not folder.is_dir():
         return name
-    return digest({str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()})
+    return digest(
+        {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+    )
 
 
 def work_folder(target: Path) -> Path:

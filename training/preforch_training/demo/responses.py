@@ -109,7 +109,9 @@ def assemble(rng: np.random.Generator, topic: str, counts: dict[str, int]) -> st
     steps = _pick(rng, "step", counts["on"] + counts["off"], topic)
     for i in range(counts["off"]):
         steps[i] = steps[i].replace(topic, _other_topic(rng, topic))
-    rest = steps + [text for kind in ("caution", "refusal", "joke") for text in _pick(rng, kind, counts[kind], topic)]
+    rest = steps + [
+        text for kind in ("caution", "refusal", "joke") for text in _pick(rng, kind, counts[kind], topic)
+    ]
     return " ".join(fillers + [rest[i] for i in rng.permutation(len(rest))])
 
 

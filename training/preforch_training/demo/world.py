@@ -139,13 +139,18 @@ def _draw_texts(seed: int, split: str, counts: list[int]) -> list[list[str]]:
             part.extend(texts[i] for i in order[:count])
             order = order[count:]
     # One generator per list, so that the order of the first does not depend on the size of the second.
-    return [[part[i] for i in _rng(seed, split, f"order {k}").permutation(len(part))] for k, part in enumerate(drawn)]
+    return [
+        [part[i] for i in _rng(seed, split, f"order {k}").permutation(len(part))]
+        for k, part in enumerate(drawn)
+    ]
 
 
 def _texts(family: Family, split: str) -> list[str]:
     phrasings = family.held_out_phrasings if split in ("test_phrasing", "test_both") else family.phrasings
     return [
-        text.format(t=topic) for text in phrasings for topic in topics(held_out=split in ("test_topic", "test_both"))
+        text.format(t=topic)
+        for text in phrasings
+        for topic in topics(held_out=split in ("test_topic", "test_both"))
     ]
 
 
@@ -168,7 +173,9 @@ def _pairs(rng: np.random.Generator, prompt: DemoPrompt) -> Iterator[DemoPair]:
     noisy = prompt.split not in TEST_SPLITS
     candidates = _candidates(rng, prompt.topic)
     rewards = [true_rewards(prompt.text, response) for response in candidates]
-    utility = np.array([sum(prompt.true_weights[name] * each[name] for name in OBJECTIVES) for each in rewards])
+    utility = np.array(
+        [sum(prompt.true_weights[name] * each[name] for name in OBJECTIVES) for each in rewards]
+    )
     best = int(np.argmax(utility + noisy * rng.gumbel(scale=GUMBEL_SCALE, size=CANDIDATES)))
     others = rng.permutation([i for i in range(CANDIDATES) if i != best])[: PUBLISHED - 1].tolist()
     for number, other in enumerate(others):
@@ -184,7 +191,9 @@ def _pairs(rng: np.random.Generator, prompt: DemoPrompt) -> Iterator[DemoPair]:
 
 
 def _pair(prompt: DemoPrompt, objective: str, number: int, chosen: str, rejected: str) -> DemoPair:
-    return DemoPair(f"{prompt.id}-{objective}-{number:02d}", prompt.id, objective, chosen, rejected, prompt.split)
+    return DemoPair(
+        f"{prompt.id}-{objective}-{number:02d}", prompt.id, objective, chosen, rejected, prompt.split
+    )
 
 
 def _candidates(rng: np.random.Generator, topic: str) -> list[str]:

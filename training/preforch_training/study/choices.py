@@ -13,11 +13,18 @@ from preforch_models.calibration import Calibration, fit_calibration
 from preforch_models.calibration import Method as CalibrationMethod
 from preforch_models.objectives import Record
 
-from preforch_training.evaluation import preference_hits, simplex_grid
-from preforch_training.heads import Labelled, fit_head
-from preforch_training.pair_rewards import PairRewards
-from preforch_training.study.material import Material
-from preforch_training.targets import Loss, Target, best_constant, labels_for, target_values, target_weights
+from preforch_training.orchestrator.linear_head import Labelled, fit_head
+from preforch_training.orchestrator.targets import (
+    Loss,
+    Target,
+    best_constant,
+    labels_for,
+    target_values,
+    target_weights,
+)
+from preforch_training.scores.pairs import PairRewards
+from preforch_training.statistics.metrics import preference_hits, simplex_grid
+from preforch_training.study.data import Material
 
 GRID_STEP = {2: 0.01, 3: 0.05, 4: 0.1}
 Changed = Callable[[Material, np.ndarray], tuple[Material, np.ndarray]]
@@ -84,7 +91,9 @@ def run_trial(
         known_N = (~test_P & kept_P)[material.prompt_N]
         calibration = calibrate(material, rewards_FUK[fold], ~test_P, choice.calibration)
         calibrated_UK = calibration.apply_matrix(rewards_FUK[fold])
-        rewards = overall_rewards(*((material, calibrated_UK) if changed is None else changed(material, calibrated_UK)))
+        rewards = overall_rewards(
+            *((material, calibrated_UK) if changed is None else changed(material, calibrated_UK))
+        )
         labels_NK = labels_for(rewards, target=choice.target, tau=choice.tau, loss=choice.loss)
         vectors_PD = features_PD(~test_P) if callable(features_PD) else features_PD
         held_N, fit_N = known_N & held_P[material.prompt_N], known_N & ~held_P[material.prompt_N]

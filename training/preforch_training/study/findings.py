@@ -11,17 +11,25 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
-from preforch_training.collecting import read_sources
-from preforch_training.intervals import Interval
+from preforch_training.data.reading import read_sources
 from preforch_training.records import PreferencePair, Prompt
-from preforch_training.report_data import Draws
-from preforch_training.study import checks
+from preforch_training.report.facts import Draws
+from preforch_training.statistics.bootstrap import Interval
+from preforch_training.study import diagnostics
+from preforch_training.study.alignment.findings import measure_gap
 from preforch_training.study.choices import Choice
-from preforch_training.study.course import Course, open_course, prompt_features, reward_fit
-from preforch_training.study.gap import measure_gap
+from preforch_training.study.cross_fitting import Course, open_course, prompt_features, reward_fit
+from preforch_training.study.data import Material, gather
 from preforch_training.study.judging import Judge
-from preforch_training.study.material import Material, gather
-from preforch_training.study.records import ChoiceResult, GapReport, SingleObjective, SizePoint, Study, Transfer, WhatIf
+from preforch_training.study.records import (
+    ChoiceResult,
+    GapReport,
+    SingleObjective,
+    SizePoint,
+    Study,
+    Transfer,
+    WhatIf,
+)
 from preforch_training.study.stage import own_choice, paper_choice
 from preforch_training.study.transfers import judge_transfer
 
@@ -73,7 +81,9 @@ def run_study(
     table, unfitted = judge_all(course, judge, alternatives(settings, recommended, paper))
     trials = course.trials(recommended)
     margins = [trial.margin_NK for trial in trials]
-    by_category = category_result(run, config, settings, material, recommended, work) if settings.by_category else None
+    by_category = (
+        category_result(run, config, settings, material, recommended, work) if settings.by_category else None
+    )
     return Study(
         folds=settings.folds,
         seeds=settings.seeds,
@@ -81,10 +91,10 @@ def run_study(
         pairs=len(material.overall_N2),
         recommended=recommended,
         paper=paper,
-        rewards=tuple(checks.reward_quality(material, course.rewards, course.folds, judge.draws)),
+        rewards=tuple(diagnostics.reward_quality(material, course.rewards, course.folds, judge.draws)),
         sizes=tuple(less_data(course, judge, recommended, settings.shares)),
-        correlations=checks.correlations(material, margins),
-        agreements=tuple(checks.agreements(material, margins, judge.draws)),
+        correlations=diagnostics.correlations(material, margins),
+        agreements=tuple(diagnostics.agreements(material, margins, judge.draws)),
         table=tuple(table),
         unfitted=unfitted,
         over_paper=judge.paired(trials, course.trials(paper)),
@@ -103,7 +113,9 @@ def run_study(
     )
 
 
-def judge_all(course: Course, judge: Judge, choices: Sequence[Choice]) -> tuple[list[ChoiceResult], dict[str, str]]:
+def judge_all(
+    course: Course, judge: Judge, choices: Sequence[Choice]
+) -> tuple[list[ChoiceResult], dict[str, str]]:
     """Table rows, and the choices that cannot be fitted on these data with the reason. The first one must be."""
     table, unfitted = [judge.result(choices[0], course.trials(choices[0]))], {}
     for choice in tqdm(choices[1:], desc="alternatives", unit="choice"):
@@ -124,8 +136,12 @@ def less_data(course: Course, judge: Judge, choice: Choice, shares: Sequence[flo
             rewards_UK = course.smaller_rewards(share)
             trials = course.trials(choice, share=share)
         except ValueError as error:
-            raise ValueError(f"[study] shares: {share:g} of the training prompts is too little: {error}") from error
-        accuracies = {name: checks.pair_accuracy(course.material, [rewards_UK], name, judge.draws) for name in names}
+            raise ValueError(
+                f"[study] shares: {share:g} of the training prompts is too little: {error}"
+            ) from error
+        accuracies = {
+            name: diagnostics.pair_accuracy(course.material, [rewards_UK], name, judge.draws) for name in names
+        }
         gain = judge.gain([trial.f_PK for trial in trials], trials)[1]
         found.append(SizePoint(share=share, rewards=accuracies, gain=gain))
     return found
@@ -179,7 +195,11 @@ def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[st
         return []
     verdict = "is worse than" if result.gain.high < 0 else "does not beat"
     likeliest = max(table, key=lambda other: other.log_likelihood)
-    other = "" if likeliest is result else f" The likeliest alternative ({likeliest.choice}) gains {likeliest.gain}."
+    other = (
+        ""
+        if likeliest is result
+        else f" The likeliest alternative ({likeliest.choice}) gains {likeliest.gain}."
+    )
     return [
         f"orchestration {verdict} the best constant beyond chance on these data: gain in preference accuracy "
         f"{result.gain}. A constant is simpler; serve it as the user's weights, or collect preferences that differ by "
@@ -207,20 +227,24 @@ def supervised_limit(course: Course, judge: Judge, features: str) -> Interval | 
     for fold in range(int(course.folds[0].max()) + 1):
         test_P = course.folds[0] == fold
         scale_D = features_PD[~test_P].std(axis=0) + 1e-9
-        model = LogisticRegression(C=0.01, max_iter=1000).fit(features_PD[~test_P] / scale_D, positive_P[~test_P])
+        model = LogisticRegression(C=0.01, max_iter=1000).fit(
+            features_PD[~test_P] / scale_D, positive_P[~test_P]
+        )
         score_P[test_P] = model.decision_function(features_PD[test_P] / scale_D)
     return judge.auroc(score_P, positive_P)
 
 
-def single_objectives(course: Course, judge: Judge, recommended: Choice, paper: Choice) -> list[SingleObjective]:
+def single_objectives(
+    course: Course, judge: Judge, recommended: Choice, paper: Choice
+) -> list[SingleObjective]:
     """Preferences by objective k alone: does k get the weight?"""
     found = []
     for k, name in enumerate(course.material.names):
-        for choice in checks.single_choices(recommended, paper):
-            trials = course.trials(choice, changed=checks.prefers(k), label=f"only {name}", seeds=1)
+        for choice in diagnostics.single_choices(recommended, paper):
+            trials = course.trials(choice, changed=diagnostics.prefers(k), label=f"only {name}", seeds=1)
             weight_P = trials[0].f_PK[:, k]
             weight = judge.mean(weight_P[None, course.material.prompt_N])
-            reached = weight.value >= checks.SINGLE_WEIGHT
+            reached = weight.value >= diagnostics.SINGLE_WEIGHT
             found.append(SingleObjective(choice=choice, objective=name, weight=weight, reached=reached))
     return found
 
@@ -229,11 +253,11 @@ def what_ifs(course: Course, judge: Judge, choice: Choice) -> list[WhatIf]:
     """Known weights by category, or the same for all; rewards as they are, or mixed until their margins correlate."""
     material = course.material
     features_PD = course.features[choice.features]
-    varied_PK, same_PK = (checks.known_weights(material, features_PD, vary=vary) for vary in (True, False))
+    varied_PK, same_PK = (diagnostics.known_weights(material, features_PD, vary=vary) for vary in (True, False))
     arms = [("weights vary by group of prompts", varied_PK, mix) for mix in (0.0, 0.5, 0.8, 0.95)]
     found = []
     for name, known_PK, mix in [*arms, ("weights are the same for all prompts", same_PK, 0.0)]:
-        changed = checks.simulates(known_PK, mix=mix, seed=course.run.seed_for("study", "simulate"))
+        changed = diagnostics.simulates(known_PK, mix=mix, seed=course.run.seed_for("study", "simulate"))
         trials = course.trials(choice, changed=changed, label=f"{name}, mix {mix}")
         margin_MK = np.concatenate([trial.margin_NK for trial in trials])
         correlation_KK = np.corrcoef(margin_MK, rowvar=False)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from preforch_training.evaluation import explained_kl, preference_hits, shuffle_within, weighted_auroc
-from preforch_training.intervals import Interval, bootstrap, mean_interval
-from preforch_training.report_data import Draws
+from preforch_training.report.facts import Draws
+from preforch_training.statistics.bootstrap import Interval, bootstrap, mean_interval
+from preforch_training.statistics.metrics import explained_kl, preference_hits, shuffle_within, weighted_auroc
 from preforch_training.study.choices import Choice, Trial
-from preforch_training.study.material import Material
+from preforch_training.study.data import Material
 from preforch_training.study.records import CategoryWeights, ChoiceResult, PredictorResult, Predictors
 
 F, UNIFORM, CONSTANT, SHUFFLED = "orchestrator", "uniform", "best constant", "shuffled f"
@@ -30,14 +30,18 @@ class Judge:
     def gain(self, weights: Sequence[np.ndarray], trials: Sequence[Trial]) -> tuple[Interval, Interval]:
         """Accuracy of (P, K) weights, one array per trial, and its paired difference to the best constant."""
         prompt_N = self.material.prompt_N
-        hits_SN = np.array([hits_of(weights_PK[prompt_N], t) for weights_PK, t in zip(weights, trials, strict=True)])
+        hits_SN = np.array(
+            [hits_of(weights_PK[prompt_N], t) for weights_PK, t in zip(weights, trials, strict=True)]
+        )
         base_SN = np.array([hits_of(t.constant_PK[prompt_N], t) for t in trials])
         return self.mean(hits_SN), self.mean(hits_SN - base_SN)
 
     def paired(self, trials: Sequence[Trial], others: Sequence[Trial]) -> Interval:
         """Accuracy of the first trials' f minus that of the others', each by the margins of its own calibration."""
         prompt_N = self.material.prompt_N
-        first_SN, second_SN = (np.array([hits_of(t.f_PK[prompt_N], t) for t in group]) for group in (trials, others))
+        first_SN, second_SN = (
+            np.array([hits_of(t.f_PK[prompt_N], t) for t in group]) for group in (trials, others)
+        )
         return self.mean(first_SN - second_SN)
 
     def mean(self, values_SN: np.ndarray) -> Interval:
@@ -45,7 +49,9 @@ class Judge:
         values_N = values_SN.mean(axis=0)
         return mean_interval(values_N, self.material.prompt_N, seed=self.draws.seed, draws=self.draws.draws)
 
-    def explained(self, weights: Sequence[np.ndarray], trials: Sequence[Trial], choice: Choice) -> Interval | None:
+    def explained(
+        self, weights: Sequence[np.ndarray], trials: Sequence[Trial], choice: Choice
+    ) -> Interval | None:
         """Explained KL over the pairs of all trials; none for a choice without targets."""
         if choice.loss == "bt_gate":
             return None

@@ -5,10 +5,10 @@ from pathlib import Path
 from preforch_models.objectives import Record
 from pydantic import FiniteFloat
 
-from preforch_training.alignment import CurvePoint as GapPoint
-from preforch_training.alignment import GapRow, PoolCheck
-from preforch_training.intervals import Interval
-from preforch_training.star_weights import Spread
+from preforch_training.statistics.bootstrap import Interval
+from preforch_training.study.alignment.closed_form import CurvePoint as GapPoint
+from preforch_training.study.alignment.closed_form import GapRow, PoolCheck
+from preforch_training.study.alignment.gold_weights import Spread
 from preforch_training.study.choices import Choice
 
 

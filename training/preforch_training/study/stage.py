@@ -13,11 +13,11 @@ from preforch_models.encoder import LAST, Layers, Pooling
 from preforch_models.objectives import Record
 from pydantic import Field
 
-from preforch_training.collecting import Source, source_hashes
+from preforch_training.data.reading import Source, source_hashes
+from preforch_training.orchestrator.targets import Loss, Target
 from preforch_training.presets import PRESETS
 from preforch_training.records import PreferencePair, Prompt, read_records
 from preforch_training.run import Outcome, Run, origin_of
-from preforch_training.targets import Loss, Target
 
 if TYPE_CHECKING:
     from preforch_training.config import RunConfig
@@ -80,7 +80,9 @@ def build(run: Run, config: "RunConfig") -> None:
         "objectives": list(config.names),
         "rewards": {name: reward.model_dump(mode="json") for name, reward in config.reward.items()},
         "choices": [choice(config).model_dump() for choice in (own_choice, paper_choice)],
-        "encoder": config.orchestrator.model_dump(mode="json", include={"encoder", "pooling", "layers", "max_tokens"}),
+        "encoder": config.orchestrator.model_dump(
+            mode="json", include={"encoder", "pooling", "layers", "max_tokens"}
+        ),
         "transfers": source_hashes(config.data.model_copy(update={"sources": settings.transfers})),
         "origin": origin_of(config.orchestrator.encoder),
         "seed": run.seed,
@@ -108,4 +110,6 @@ def paper_choice(config: "RunConfig") -> "Choice":
     preset = PRESETS["paper"]
     names = ("target", "loss", "tau")
     changes = {"calibration": preset["scores"]["calibration"], "entropy_prior": 0.0}
-    return own_choice(config).model_copy(update=changes | {name: preset["orchestrator"][name] for name in names})
+    return own_choice(config).model_copy(
+        update=changes | {name: preset["orchestrator"][name] for name in names}
+    )

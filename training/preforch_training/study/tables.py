@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from preforch_training.intervals import Interval
-from preforch_training.markdown import table
-from preforch_training.study.gap import render_gap
+from preforch_training.statistics.bootstrap import Interval
+from preforch_training.statistics.markdown import table
+from preforch_training.study.alignment.findings import render_gap
 from preforch_training.study.records import ChoiceResult, Study
 
 
@@ -32,7 +32,11 @@ def render_study(study: Study) -> str:
         *unfitted_lines(study),
         *_if(study.limit, "AUROC of a supervised classifier on the same vectors: {}."),
         *(["### Weights by category", category_table(study)] if study.categories else []),
-        *(["### Whole categories held out", alternatives_table([study.by_category])] if study.by_category else []),
+        *(
+            ["### Whole categories held out", alternatives_table([study.by_category])]
+            if study.by_category
+            else []
+        ),
         "### Preferences from one objective alone",
         "Weight on the objective that made the preferences; 0.95 is asked for. One seed.",
         single_table(study),
@@ -70,7 +74,10 @@ def curve_table(study: Study) -> str:
     """Calibration curves: predicted -> observed, tenths of the pairs from doubtful to sure."""
     return table(
         ["objective", "win probability predicted -> observed, by tenths of the pairs"],
-        [[r.objective, ", ".join(f"{p.predicted:.2f} -> {p.observed:.2f}" for p in r.curve)] for r in study.rewards],
+        [
+            [r.objective, ", ".join(f"{p.predicted:.2f} -> {p.observed:.2f}" for p in r.curve)]
+            for r in study.rewards
+        ],
     )
 
 
@@ -114,7 +121,9 @@ def unfitted_lines(study: Study) -> list[str]:
     choices: dict[str, list[str]] = {}
     for choice, reason in study.unfitted.items():
         choices.setdefault(reason, []).append(choice)
-    return [f"Cannot be fitted here, because {reason}: {'; '.join(found)}." for reason, found in choices.items()]
+    return [
+        f"Cannot be fitted here, because {reason}: {'; '.join(found)}." for reason, found in choices.items()
+    ]
 
 
 def category_table(study: Study) -> str:
@@ -122,7 +131,11 @@ def category_table(study: Study) -> str:
     return table(
         ["category", "prompts", "mean weights (spread)"],
         [
-            [c.category, c.prompts, ", ".join(f"{name} {c.mean[name]:.2f} ({c.spread[name]:.2f})" for name in c.mean)]
+            [
+                c.category,
+                c.prompts,
+                ", ".join(f"{name} {c.mean[name]:.2f} ({c.spread[name]:.2f})" for name in c.mean),
+            ]
             for c in study.categories
         ],
     )
@@ -149,7 +162,13 @@ def single_table(study: Study) -> str:
 def what_if_table(study: Study) -> str:
     """Gains under known weights."""
     return table(
-        ["known weights", "mix", "margins correlate", "gain of the orchestrator", "gain of the known weights"],
+        [
+            "known weights",
+            "mix",
+            "margins correlate",
+            "gain of the orchestrator",
+            "gain of the known weights",
+        ],
         [[w.name, f"{w.value:g}", f"{w.correlation:.2f}", w.gain, w.oracle_gain] for w in study.what_ifs],
     )
 
@@ -176,7 +195,10 @@ def agreement_table(study: Study) -> str:
     """Shares and the worst pairs."""
     return table(
         ["objective", "chosen has the higher reward", "worst pairs"],
-        [[a.objective, a.share, ", ".join(f"{id_} ({m:.2f})" for id_, m in a.worst)] for a in study.agreements],
+        [
+            [a.objective, a.share, ", ".join(f"{id_} ({m:.2f})" for id_, m in a.worst)]
+            for a in study.agreements
+        ],
     )
 
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from preforch_training.confidence import fit_familiarity
-from preforch_training.folds import first_turn
-from preforch_training.intervals import mean_interval
+from preforch_training.data.splits import first_turn
+from preforch_training.orchestrator.familiarity import fit_familiarity
 from preforch_training.records import OVERALL, PreferencePair, Prompt
-from preforch_training.report_data import Draws
+from preforch_training.report.facts import Draws
+from preforch_training.statistics.bootstrap import mean_interval
 from preforch_training.study.choices import Choice, run_trial
-from preforch_training.study.crossfit import FitReward, crossfit
+from preforch_training.study.data import Material, gather, prompt_folds
 from preforch_training.study.judging import hits_of
-from preforch_training.study.material import Material, gather, prompt_folds
 from preforch_training.study.records import Transfer
+from preforch_training.study.reward_folds import FitReward, crossfit
 
 
 def judge_transfer(

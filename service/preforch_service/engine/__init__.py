@@ -1,0 +1,1 @@
+"""vLLM behind the gateway: started, watched, asked, its answers relayed."""

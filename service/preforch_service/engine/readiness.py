@@ -1,0 +1,262 @@
+"""Decides whether the gateway is ready.
+
+In:  the bundle (its golden answers), the policy card, the engines.
+Out: `replay_golden` raises when the recommender does not give the golden answers; `Readiness` watches the engines. Each
+     time that one has come up, it must print the weights in its chat template and generate a token. One that is silent
+     while it has requests must generate a token too: vLLM's own health check does not see a core that hangs.
+"""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from preforch_models.bundle import Bundle
+from preforch_models.context import ContextFormat, ControlStrings, context_tokens, objective_tokens
+from preforch_models.conversation import conversation_text
+from preforch_models.manifest import ArtifactError
+from preforch_models.policy_card import PolicyCard
+from preforch_models.weights import Weights
+
+from preforch_service.engine.pool import DOWN, Member, Pool
+from preforch_service.engine.upstream import Answer, Upstream, UpstreamDown, UpstreamLate, read_all
+from preforch_service.recommendation.recommender import OnnxRecommender
+from preforch_service.telemetry.metrics import Metrics
+
+TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+POLL = 1.0
+HUNG = "the engine does not answer"
+PROBE = "Which weights do you read?"
+
+logger = logging.getLogger(__name__)
+
+
+class TemplateError(ValueError):
+    """The engine's chat template does not print the weights as this gateway expects."""
+
+
+def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
+    """The largest difference to a golden answer. Raises ArtifactError when it is over the precision's tolerance."""
+    allowed, allowed_confidence = bundle.golden_tolerances(recommender.precision)
+    answers = recommender.run([conversation_text(golden.messages) for golden in bundle.golden])
+    largest = 0.0
+    for number, (golden, answer) in enumerate(zip(bundle.golden, answers, strict=True), start=1):
+        difference = max(abs(answer.weights[name] - golden.weights[name]) for name in bundle.names)
+        confidence_difference = abs(answer.confidence - golden.confidence)
+        if difference > allowed or confidence_difference > allowed_confidence:
+            raise ArtifactError(
+                f"{bundle.path}: golden prompt {number} gives {answer.weights}, confidence {answer.confidence:.4f}, "
+                f"expected {golden.weights}, confidence {golden.confidence:.4f} "
+                f"(largest difference {difference:.2g}, allowed {allowed:.2g}; "
+                f"of the confidence {confidence_difference:.2g}, allowed {allowed_confidence:.2g})"
+            )
+        largest = max(largest, difference, confidence_difference)
+    return largest
+
+
+def expected_tokens(weights: Weights, form: ContextFormat) -> list[str]:
+    """The added tokens that a context consists of, in order."""
+    tokens = objective_tokens(len(form.objectives))
+    if form.encoding == "digits":
+        return tokens
+    return [f"{token} {weights[name]:.2f}" for token, name in zip(tokens, form.objectives, strict=True)]
+
+
+def _corner(form: ContextFormat, place: int) -> Weights:
+    return {name: float(name == form.objectives[place]) for name in form.objectives}
+
+
+async def check_template(upstream: Upstream, *, model: str, card: PolicyCard) -> None:
+    """Render two weight vectors, and a user who writes every control string. Raises TemplateError or UpstreamDown."""
+    form = card.context
+    rendered = []
+    for weights in (_corner(form, 0), _corner(form, -1)):
+        tokens = await _tokenize(upstream, model, weights, PROBE)
+        found = [token for token in tokens if token in set(context_tokens(form))]
+        if found != expected_tokens(weights, form):
+            raise TemplateError(
+                f"model {model!r}: its chat template printed the control tokens {found} for the weights {weights}, "
+                f"expected {expected_tokens(weights, form)}"
+            )
+        rendered.append(tokens)
+    if rendered[0] == rendered[1]:
+        raise TemplateError(
+            f"model {model!r}: its chat template prints the same prompt for different weights"
+        )
+    await _check_escaping(upstream, rendered[1], model=model, card=card)
+
+
+async def _check_escaping(
+    upstream: Upstream, harmless: Sequence[str], *, model: str, card: PolicyCard
+) -> None:
+    """Raise TemplateError where the template undoes the escaping, by dropping what it does not print, for example."""
+    text = ControlStrings(card.control_strings).escape("\n".join(card.control_strings))
+    tokens = await _tokenize(upstream, model, _corner(card.context, -1), text)
+    # A string of one character is ordinary text.
+    control = {string for string in card.control_strings if len(string) > 1}
+    more = Counter(token for token in tokens if token in control) - Counter(harmless)
+    if more:
+        raise TemplateError(
+            f"model {model!r}: its chat template or tokenizer makes the control tokens {sorted(more)} of a user's text "
+            "in which they are escaped"
+        )
+
+
+async def _tokenize(upstream: Upstream, model: str, weights: Weights, text: str) -> list[str]:
+    answer, content = await _ask(upstream, "/tokenize", model, weights, text, {"return_token_strs": True})
+    if answer.status != 200:
+        logger.warning("/tokenize of the engine answers %d: %r", answer.status, content[:300])
+        raise TemplateError(f"/tokenize of the engine answers {answer.status}")
+    try:
+        return [str(token) for token in json.loads(content)["token_strs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("/tokenize of the engine answers without token_strs: %r", content[:300])
+        raise TemplateError("/tokenize of the engine answers without token_strs") from error
+
+
+async def generation_fault(upstream: Upstream, *, model: str, form: ContextFormat) -> str | None:
+    """Why the engine does not generate a token, or None; a full queue is no fault. Raises UpstreamDown."""
+    answer, content = await _ask(
+        upstream, "/v1/chat/completions", model, _corner(form, 0), PROBE, {"max_tokens": 1}
+    )
+    if answer.status in (200, 503):
+        return None
+    logger.warning("the engine answers a request for one token with %d: %r", answer.status, content[:300])
+    return f"the engine generates nothing, it answers {answer.status}"
+
+
+async def _ask(
+    upstream: Upstream, path: str, model: str, weights: Weights, text: str, more: dict[str, object]
+) -> tuple[Answer, bytes]:
+    messages = [{"role": "user", "content": text}]
+    body = {"model": model, "messages": messages, "chat_template_kwargs": {"weights": weights}, **more}
+    answer = await upstream.request("POST", path, json.dumps(body).encode())
+    return answer, await read_all(answer)
+
+
+async def _healthy(upstream: Upstream) -> bool:
+    answer = await upstream.request("GET", "/health")
+    await read_all(answer)
+    return answer.status == 200
+
+
+async def tokens_so_far(upstream: Upstream) -> float | None:
+    """All tokens that vLLM has read and made, by its metrics; None where it does not say. Raises UpstreamDown."""
+    answer = await upstream.request("GET", "/metrics")
+    content = await read_all(answer)
+    if answer.status != 200:
+        return None
+    lines = [
+        line.split()
+        for line in content.decode("utf-8", "replace").splitlines()
+        if line.startswith(TOKEN_COUNTERS)
+    ]
+    return sum(float(line[-1]) for line in lines) if lines else None
+
+
+class Readiness:
+    """Whether the gateway takes work: `blocked` says why not, or is None. Without engines it always does."""
+
+    def __init__(
+        self,
+        pool: Pool | None,
+        *,
+        model: str,
+        card: PolicyCard | None,
+        metrics: Metrics,
+        timeout: float = 10.0,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pool = pool
+        self._model = model
+        self._card = card
+        self._timeout = timeout
+        self._on_ready = on_ready
+        self._running: dict[Member, asyncio.Future[None]] = {}
+        self.draining = False
+        metrics.ready.set_function(lambda: float(self.blocked is None))
+
+    @property
+    def engine_blocked(self) -> str | None:
+        """Why no engine takes requests, or None."""
+        return None if self._pool is None else self._pool.blocked
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the gateway is not ready, or None."""
+        return "the gateway is shutting down" if self.draining else self.engine_blocked
+
+    async def check(self) -> bool:
+        """Ask every engine once. Whether one takes requests."""
+        if self._pool is None:
+            return True
+        await asyncio.gather(*(self.look_at(member) for member in self._pool.members))
+        return self._pool.blocked is None
+
+    async def look_at(self, member: Member) -> bool:
+        """Ask one engine; who comes while it is asked gets the same answer. Whether it takes requests."""
+        assert self._pool is not None, "it has members"
+        running = self._running.get(member)
+        if running is None or running.done():
+            running = self._running[member] = asyncio.ensure_future(self._check(self._pool, member))
+        await asyncio.shield(running)
+        return member.blocked is None
+
+    async def _check(self, pool: Pool, member: Member) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                blocked = await self._fault(member)
+        except (TimeoutError, UpstreamLate):
+            # Until it has been up for the first time, it is loading.
+            blocked = member.blocked or (None if await self._works(member) else HUNG)
+        except UpstreamDown as error:
+            if member.blocked is None:
+                logger.warning("engine %s fails its health check: %s", member.name, error.kind)
+            blocked = member.blocked or DOWN
+        except TemplateError as error:
+            blocked = str(error)
+        before = pool.blocked
+        pool.mark(member, blocked)
+        if before is not None and pool.blocked is None:
+            self._on_ready()
+
+    async def _works(self, member: Member) -> bool:
+        """Whether the engine has read or made tokens since the last look: then it is busy, and the probe waits."""
+        before = member.tokens
+        try:
+            async with asyncio.timeout(self._timeout):
+                member.tokens = await tokens_so_far(member.upstream)
+        except (UpstreamDown, TimeoutError):
+            return False
+        return member.tokens is not None and member.tokens != before
+
+    async def _fault(self, member: Member) -> str | None:
+        """What is wrong with an engine, or None. Raises UpstreamDown or TemplateError."""
+        assert self._card is not None, "engines come with the card of their policy"
+        if not await _healthy(member.upstream):
+            return member.blocked or DOWN
+        if member.blocked is not None:
+            await check_template(member.upstream, model=self._model, card=self._card)
+        if member.blocked is not None or member.suspect or member.silent(self._timeout):
+            member.suspect = True
+            fault = await generation_fault(member.upstream, model=self._model, form=self._card.context)
+            if fault is not None:
+                return fault
+            member.suspect = False
+            member.last_byte = monotonic()
+        return None
+
+    async def watch(self) -> None:
+        """Keep checking, forever. An engine that hangs does not hold up the checks of the others."""
+        if self._pool is None:
+            self._on_ready()
+            await asyncio.Event().wait()
+            return
+        await asyncio.gather(*(self._watch(member) for member in self._pool.members))
+
+    async def _watch(self, member: Member) -> None:
+        while True:
+            await self.look_at(member)
+            await asyncio.sleep(POLL)

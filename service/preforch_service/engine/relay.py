@@ -1,0 +1,148 @@
+"""Passes the engine's answer on, byte for byte but for the `preference` object.
+
+In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the last key of the JSON body, or of the
+     first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from preforch_service.engine.upstream import Answer, UpstreamDown
+from preforch_service.errors import ApiError, error_body
+from preforch_service.requests.body import until_disconnect
+
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n")
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+DONE = b"data: [DONE]\n\n"
+
+
+def splice(document: bytes, name: str, value: object) -> bytes:
+    """Add a last key to a JSON object that has keys, leaving its other bytes as they are."""
+    end = document.rindex(b"}")
+    added = json.dumps({name: value}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return document[:end] + b"," + added[1:] + document[end + 1 :]
+
+
+def event_data(event: bytes) -> dict[str, Any] | None:
+    """The JSON object of an event, or None for `[DONE]`, comments and the like."""
+    if not event.startswith(b"data:"):
+        return None
+    try:
+        data = json.loads(event[5:])
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def event(value: Mapping[str, Any]) -> bytes:
+    """One event of a stream of our own."""
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n\n"
+
+
+def error_event(error: ApiError) -> bytes:
+    """The end of a stream that failed."""
+    return event(error_body(error)) + DONE
+
+
+async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Cut a byte stream into events, each with its blank line; a last piece without one comes as it is."""
+    buffer = b""
+    async for chunk in chunks:
+        buffer += chunk
+        while (match := _EVENT_END.search(buffer)) is not None:
+            yield buffer[: match.end()]
+            buffer = buffer[match.end() :]
+    if buffer:
+        yield buffer
+
+
+async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, cut only behind a blank line, so that an error event can follow; a last piece as it is."""
+    held = b""
+    async for chunk in chunks:
+        piece = held + chunk if held else chunk
+        if piece.endswith(_BLANK_LINES):
+            held = b""
+            yield piece
+            continue
+        cut = max(found + len(blank) if (found := piece.rfind(blank)) >= 0 else 0 for blank in _BLANK_LINES)
+        held = piece[cut:]
+        if cut:
+            yield piece[:cut]
+    if held:
+        yield held
+
+
+async def relay_events(chunks: AsyncIterator[bytes], preference: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    """The engine's bytes; the first event with choices gets the preference object."""
+    pending = True
+    async for piece in whole_events(chunks):
+        if pending:
+            spliced = _splice_first(piece, preference)
+            pending = spliced is None
+            yield piece if spliced is None else spliced
+        else:
+            yield piece
+
+
+def _splice_first(piece: bytes, preference: Mapping[str, Any]) -> bytes | None:
+    """The events with the preference object in the first one that has choices, or None where none has."""
+    begin = 0
+    for match in _EVENT_END.finditer(piece):
+        event = piece[begin : match.end()]
+        data = event_data(event)
+        if data is not None and data.get("choices"):
+            return piece[:begin] + splice(event, "preference", preference) + piece[match.end() :]
+        begin = match.end()
+    return None
+
+
+class RelayResponse(Response):
+    """Sends events as they come, and ends with an error event when they break off.
+
+    Starlette's StreamingResponse starts a task group for each answer. Here one task watches for a client that leaves;
+    the engine's answer is closed however this ends.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        body: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str],
+        on_failure: Callable[[UpstreamDown], ApiError],
+    ) -> None:
+        self.status_code = answer.status
+        self.media_type = "text/event-stream"
+        self.background = None
+        self.init_headers(headers)
+        self._answer = answer
+        self._body = body
+        self._on_failure = on_failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await until_disconnect(Request(scope, receive), self._send(send))
+        finally:
+            self._answer.close()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for piece in self._body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except UpstreamDown as error:
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": error_event(self._on_failure(error)),
+                    "more_body": True,
+                }
+            )
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,1 @@
+"""What a browser sees: the playground and the documentation of the API."""

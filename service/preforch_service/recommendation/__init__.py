@@ -1,0 +1,1 @@
+"""From texts to weights: the bundle in force, batches, cache, ONNX Runtime."""

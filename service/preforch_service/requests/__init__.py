@@ -1,0 +1,1 @@
+"""What a request may hold, and what of it reaches the engine."""

@@ -1,0 +1,47 @@
+"""OpenAI's routes: the engine's, with weights."""
+
+from fastapi import APIRouter, Request, Response
+
+from preforch_service.gateway import EngineSide, Gateway, served_models, start_generation, weights_header
+from preforch_service.routes.openapi import (
+    ENGINE_ERRORS,
+    READ_ERRORS,
+    SEND_ERRORS,
+    described,
+    generation_answer,
+    json_answer,
+)
+from preforch_service.routes.plain_route import PlainRoute
+
+
+def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/v1", route_class=PlainRoute)
+    errors = (*SEND_ERRORS, *ENGINE_ERRORS)
+
+    @router.post(
+        "/chat/completions",
+        **described({200: generation_answer("ChatAnswer")}, errors=errors, body="ChatRequest"),
+    )
+    async def chat(request: Request) -> Response:
+        """OpenAI's chat completions, and `preference_weights`."""
+        prepared = engine.preparer.chat(await gateway.read(request), weights_header(request))
+        return await (
+            await start_generation(gateway, engine, request, prepared, "/v1/chat/completions")
+        ).relay()
+
+    @router.post(
+        "/completions",
+        **described({200: generation_answer("CompletionAnswer")}, errors=errors, body="CompletionRequest"),
+    )
+    async def completions(request: Request) -> Response:
+        """OpenAI's completions of one string prompt, and `preference_weights`; the context is appended."""
+        prepared = engine.preparer.completion(await gateway.read(request), weights_header(request))
+        return await (await start_generation(gateway, engine, request, prepared, "/v1/completions")).relay()
+
+    @router.get("/models", **described({200: json_answer("Models")}, errors=(*READ_ERRORS, 502, 504)))
+    async def models(request: Request) -> Response:
+        """The engine's models that the API key may use."""
+        return await served_models(gateway, engine, request)
+
+    return router

@@ -1,0 +1,261 @@
+"""JSON schemas of what the gateway takes and gives, for the OpenAPI document.
+
+Bodies are the wire models; for the routes of OpenAI, the allow-lists of `fields`: typed where the type is simple, open
+where the engine checks the value. A schema never allows less than the gateway does.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from preforch_service.requests.fields import (
+    CHAT_FORWARDED,
+    COMPLETION_FORWARDED,
+    ROLES,
+    TEXT_PARTS,
+    WEIGHTS_FIELD,
+)
+from preforch_service.requests.limits import RequestLimits
+from preforch_service.wire import Generated, GenerateRequest, Recommended, Reloaded, WeightsRequest
+
+Schema = dict[str, Any]
+
+_FIELDS_BY_TYPE = {
+    "boolean": (
+        *(
+            "stream",
+            "echo",
+            "ignore_eos",
+            "include_stop_str_in_output",
+            "skip_special_tokens",
+            "use_beam_search",
+        ),
+        *("spaces_between_special_tokens", "parallel_tool_calls", "include_reasoning", "return_prompt_text"),
+        *("return_token_ids", "return_tokens_as_token_ids"),
+    ),
+    "integer": ("n", "seed", "max_tokens", "max_completion_tokens", "min_tokens", "top_k", "prompt_logprobs"),
+    "number": (
+        *("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"),
+        "length_penalty",
+    ),
+    "string": ("user", "model"),
+    "object": ("logit_bias", "stream_options", "chat_template_kwargs"),
+    "array": ("tools", "stop_token_ids", "bad_words", "logprob_token_ids"),
+}
+_TYPES = {field: {"type": [kind, "null"]} for kind, fields in _FIELDS_BY_TYPE.items() for field in fields}
+_DESCRIBED = {
+    "model": "the served name (GET /v1/models), or NAME@helpful=0.7,harmless=0.3",
+    "chat_template_kwargs": "only keys that the operator lists",
+}
+
+
+def ref(name: str, *, kind: str = "schemas") -> Schema:
+    """A reference to a component."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def nullable(schema: Schema) -> Schema:
+    """The schema, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def given_weights(names: Sequence[str]) -> Schema:
+    """Weights as users give them: by name, all or some, or all in the order of /objectives."""
+    number = {"type": "number", "minimum": 0}
+    by_name = {
+        "type": "object",
+        "properties": dict.fromkeys(names, number),
+        "additionalProperties": False,
+        "minProperties": 1,
+        "description": "all objectives: normalised and used; some: pinned, and the orchestrator shares out the rest",
+        "examples": [{names[0]: 0.7}],
+    }
+    in_order = {"type": "array", "items": number, "minItems": len(names), "maxItems": len(names)}
+    return {"anyOf": [by_name, in_order, {"type": "null"}]}
+
+
+def preference(names: Sequence[str]) -> Schema:
+    """The object that says which weights were used."""
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    weights = {
+        "type": "object",
+        "properties": dict.fromkeys(names, share),
+        "required": list(names),
+    }
+    return {
+        "type": "object",
+        "description": "the weights that the model read, and where they came from",
+        "properties": {
+            "weights": weights,
+            "source": {"enum": ["orchestrator", "user", "blended", "fallback"]},
+            "recommended": nullable(weights),
+            "clamped": {"type": "boolean", "description": "the operator's bounds changed the weights"},
+            "bundle": {"type": "string", "description": "revision of the orchestrator's bundle"},
+            "reason": {"type": "string", "description": "why these are fallback weights"},
+        },
+        "required": ["weights", "source", "recommended", "clamped", "bundle"],
+    }
+
+
+def _messages() -> Schema:
+    part = {
+        "type": "object",
+        "properties": {"type": {"enum": list(TEXT_PARTS)}},
+        "required": ["type"],
+        "examples": [{"type": "text", "text": "hello"}],
+    }
+    message = {
+        "type": "object",
+        "properties": {
+            "role": {"enum": list(ROLES)},
+            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]},
+            **{name: {} for name in ("name", "tool_calls", "tool_call_id", "tools")},
+        },
+        "required": ["role"],
+    }
+    return {
+        "type": "array",
+        "minItems": 1,
+        "items": message,
+        "description": "a conversation in OpenAI's format, text only, with at least one user turn",
+        "examples": [[{"role": "user", "content": "How do I fix a tyre?"}]],
+    }
+
+
+def engine_body(fields: Iterable[str], *, required: str, known: Schema) -> Schema:
+    """A body of which only the listed fields may reach the engine."""
+    types = _TYPES | {WEIGHTS_FIELD: ref("GivenWeights")} | known
+    described = {name: {"description": text} for name, text in _DESCRIBED.items()}
+    properties = {
+        name: types.get(name, {}) | described.get(name, {}) for name in sorted({*fields, WEIGHTS_FIELD})
+    }
+    return {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
+
+
+def _engine_answer(item: str) -> Schema:
+    choice = {
+        "type": "object",
+        "properties": {"index": {"type": "integer"}, item: {}},
+        "required": ["index", item],
+    }
+    return {
+        "type": "object",
+        "description": "as OpenAI's, with `preference`; further fields are the engine's",
+        "properties": {
+            "id": {"type": "string"},
+            "model": {"type": "string"},
+            "choices": {"type": "array", "items": choice},
+            "usage": nullable({"type": "object"}),
+            "preference": ref("Preference"),
+        },
+        "required": ["id", "model", "choices", "preference"],
+    }
+
+
+def _wire(model: type[BaseModel], **properties: Schema) -> Schema:
+    """The schema of a model, some properties replaced."""
+    schema = model.model_json_schema()
+    assert "$defs" not in schema, "nested models need components of their own"
+    schema["properties"] |= properties
+    return schema
+
+
+def _exactly_one(schema: Schema, kinds: dict[str, str]) -> Schema:
+    """Null counts as not given."""
+    choices = [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()]
+    return schema | {"oneOf": choices}
+
+
+def _error() -> Schema:
+    text = {"type": ["string", "null"]}
+    error = {
+        "type": "object",
+        "properties": {
+            "message": {"type": "string", "description": "what is wrong, and what is allowed"},
+            "type": {"type": "string"},
+            "param": text | {"description": "the field or header that is wrong"},
+            "code": {"type": ["string", "integer", "null"], "description": "a word to branch on"},
+        },
+        "required": ["message", "type", "param", "code"],
+    }
+    return {"type": "object", "properties": {"error": error}, "required": ["error"]}
+
+
+def _objectives() -> Schema:
+    objective = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "description": {"type": "string"},
+            "bounds": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+        },
+        "required": ["name", "description", "bounds"],
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "objectives": {"type": "array", "items": objective},
+            "fallback": {"type": "object", "additionalProperties": {"type": "number"}},
+            "bundle": {"type": "string"},
+        },
+        "required": ["objectives", "fallback", "bundle"],
+    }
+
+
+def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
+    """All components, for the objectives of a bundle and the limits of a request."""
+    prompted = {"messages": nullable(ref("Messages")), "weights": ref("GivenWeights")}
+    one = {"anyOf": [{"type": "string"}, ref("Messages")]}
+    inputs = nullable({"type": "array", "items": one, "minItems": 1, "maxItems": limits.max_inputs})
+    weights_request = _wire(WeightsRequest, **prompted, inputs=inputs)
+    results = {
+        "type": "object",
+        "properties": {
+            "results": {"type": "array", "items": ref("Recommended")},
+            "bundle": {"type": "string"},
+        },
+        "required": ["results", "bundle"],
+    }
+    completion = {
+        "prompt": {"type": "string", "minLength": 1, "description": "one string; the context is appended"}
+    }
+    return {
+        "GivenWeights": given_weights(names),
+        "Preference": preference(names),
+        "Messages": _messages(),
+        "WeightsRequest": _exactly_one(
+            weights_request, {"prompt": "string", "messages": "array", "inputs": "array"}
+        ),
+        "Recommended": _wire(Recommended),
+        "ManyRecommended": results,
+        "GenerateRequest": _exactly_one(
+            _wire(GenerateRequest, **prompted), {"prompt": "string", "messages": "array"}
+        ),
+        "Generated": _wire(Generated),
+        "Reloaded": _wire(Reloaded),
+        "ChatRequest": engine_body(CHAT_FORWARDED, required="messages", known={"messages": ref("Messages")}),
+        "ChatAnswer": _engine_answer("message"),
+        "CompletionRequest": engine_body(COMPLETION_FORWARDED, required="prompt", known=completion),
+        "CompletionAnswer": _engine_answer("text"),
+        "Models": {
+            "type": "object",
+            "properties": {
+                "object": {"type": "string"},
+                "data": {"type": "array", "items": {"type": "object"}},
+            },
+            "required": ["data"],
+        },
+        "Objectives": _objectives(),
+        "Alive": {"type": "object", "properties": {"status": {"const": "alive"}}, "required": ["status"]},
+        "Readiness": {
+            "type": "object",
+            "properties": {
+                "status": {"enum": ["ready", "not ready"]},
+                "bundle": {"type": "string"},
+                "reason": {"type": "string", "description": "why not"},
+            },
+            "required": ["status"],
+        },
+        "Error": _error(),
+    }

@@ -1,0 +1,398 @@
+"""Stage `data`: bad records are named or kept aside, splits are by prompt, and an error leaves nothing behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import small_world
+from hypothesis import given
+from hypothesis import strategies as st
+from preforch_models.conversation import Message
+from preforch_models.manifest import read_manifest, verify
+from preforch_training.config import RunConfig
+from preforch_training.data import stage as data
+from preforch_training.data.rows import messages_of, response_of, split_of
+from preforch_training.records import PreferencePair, Prompt, RecordError, read_records, write_records
+from preforch_training.run import Run
+from pydantic import ValidationError
+from small_world import make_config, pair_rows, write_rows
+
+GOOD = {"prompt": "joke about bear one", "chosen": "a", "rejected": "b", "objective": "funny"}
+
+
+def build(folder: Path, rows: list[Any], **options: Any) -> Run:
+    """The stage on a pairs file."""
+    write_rows(folder / "pairs.jsonl", rows)
+    config = make_config(folder, data=options)
+    data.build(config.open_run(), config)
+    return config.open_run()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What an error left in the run folder."""
+    return sorted(path.name for path in (folder / "run").iterdir())
+
+
+def change(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in {**GOOD, **values}.items() if value is not ...}
+
+
+BAD: dict[str, tuple[object, str]] = {
+    "broken JSON": ('{"prompt": "x", ', r"expected a JSON object, got '\{\"prompt\""),
+    "a blank line": ("", "expected a JSON object, got ''"),
+    "a list": ([1, 2], "expected a JSON object"),
+    "no prompt": (change(prompt=...), "column 'prompt' is missing; the row has .*'chosen'"),
+    "no rejected": (change(rejected=...), "column 'rejected' is missing"),
+    "no objective": (change(objective=...), "column 'objective' is missing"),
+    "an empty response": (change(chosen=" \n"), "column 'chosen' must be a non-empty response"),
+    "a response that is a number": (
+        change(rejected=3),
+        "column 'rejected' must be a non-empty response, got 3",
+    ),
+    "a response that is null": (
+        change(rejected=None),
+        "column 'rejected' must be a non-empty response, got None",
+    ),
+    "an empty prompt": (change(prompt="  "), "column 'prompt' is empty"),
+    "a prompt that is a number": (
+        change(prompt=3),
+        "column 'prompt' must be a string or a list of messages, got int",
+    ),
+    "messages without a user": (change(prompt=[{"role": "system", "content": "s"}]), "needs a user turn"),
+    "messages of a wrong form": (change(prompt=[{"role": "user"}]), "content"),
+    "two equal responses": (change(chosen="same ", rejected=" same"), "chosen and rejected are the same"),
+    "an unknown objective": (
+        change(objective="kind"),
+        r"objective 'kind': allowed are \['funny', 'safe', 'overall'\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_record_stops_the_stage_with_file_line_and_reason_and_leaves_nothing(
+    tmp_path: Path, bad: str
+) -> None:
+    row, message = BAD[bad]
+    with pytest.raises(RecordError, match=rf"pairs\.jsonl:3: .*{message}"):
+        build(tmp_path, [GOOD, GOOD, row, GOOD])
+    assert left_behind(tmp_path) == []
+
+
+def test_a_line_that_is_no_text_is_a_bad_record_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe\n")
+    config = make_config(tmp_path)
+    with pytest.raises(RecordError, match=r"pairs\.jsonl:2: expected a JSON object"):
+        data.build(config.open_run(), config)
+
+
+@pytest.mark.parametrize("column", ["prompt", "chosen", "about"])
+def test_text_that_no_file_can_hold_is_a_bad_record_like_any_other(tmp_path: Path, column: str) -> None:
+    row = change(**{"about": "jokes", column: "half \ud83d"})
+    lines = [json.dumps(row), *map(json.dumps, [{**row, "about": "jokes"} for row in pair_rows()])]
+    source = {"path": "pairs.jsonl", "columns": {"objective": "objective", "category": "about"}}
+    with pytest.raises(
+        RecordError, match=rf"pairs\.jsonl:1: column '{column}' is no valid Unicode: '\\ud83d'"
+    ):
+        build(tmp_path, lines, sources=[source])
+    run = build(tmp_path, lines, sources=[source], on_bad_record="skip")
+    rejected = [
+        json.loads(line) for line in (run.data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert [entry["row"] for entry in rejected] == [row]
+
+
+def test_bad_records_are_skipped_counted_and_written_down_when_asked(tmp_path: Path) -> None:
+    bad = [row for row, _ in BAD.values()]
+    run = build(tmp_path, [*bad, *pair_rows()], on_bad_record="skip")
+    rejected = [
+        json.loads(line) for line in (run.data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert [entry["row"] for entry in rejected] == bad
+    assert [entry["where"].rpartition(":")[2] for entry in rejected] == [str(i + 1) for i in range(len(bad))]
+    assert all(entry["reason"] for entry in rejected)
+    assert read_manifest(run.data).counts["rejected"] == len(bad)
+    assert len(read_records(run.data / "pairs.jsonl", PreferencePair)) == len(pair_rows())
+
+
+def test_without_skipping_there_is_no_file_of_rejected_records(tmp_path: Path) -> None:
+    run = build(tmp_path, pair_rows())
+    assert sorted(verify(run.data).files) == ["pairs.jsonl", "prompts.jsonl"]
+
+
+@pytest.mark.parametrize("missing", ["funny", "safe", "overall"])
+def test_an_objective_without_pairs_is_named_and_nothing_is_left(tmp_path: Path, missing: str) -> None:
+    rows = [row for row in pair_rows() if row["objective"] != missing]
+    with pytest.raises(ValueError, match=f"objective '{missing}' has no train pairs"):
+        build(tmp_path, rows)
+    assert left_behind(tmp_path) == []
+
+
+def test_an_objective_without_validation_pairs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="objective 'funny' has no validation pairs"):
+        build(tmp_path, pair_rows(), validation_share=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sources": [{"path": "none.jsonl"}]}, r"none\.jsonl: no such file"),
+        ({"sources": []}, "needs at least one entry in sources"),
+        ({"sources": [{}]}, "exactly one of path and dataset"),
+        ({"sources": [{"path": "pairs.jsonl", "dataset": "x/y"}]}, "exactly one of path and dataset"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["stop", "skip"])
+def test_a_wrong_source_is_an_error_in_either_mode(
+    tmp_path: Path, options: dict[str, Any], message: str, mode: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, pair_rows(), on_bad_record=mode, **options)
+    assert left_behind(tmp_path) == []
+
+
+# What is written.
+
+
+def test_every_pair_is_written_with_its_prompt_split_and_source(tmp_path: Path) -> None:
+    run = build(tmp_path, pair_rows())
+    prompts = {prompt.id: prompt for prompt in read_records(run.data / "prompts.jsonl", Prompt)}
+    pairs = read_records(run.data / "pairs.jsonl", PreferencePair)
+    found = [
+        {
+            "prompt": prompts[p.prompt_id].text,
+            "chosen": p.chosen,
+            "rejected": p.rejected,
+            "objective": p.objective,
+        }
+        for p in pairs
+    ]
+    assert found == pair_rows()
+    assert len({pair.id for pair in pairs}) == len(pairs)
+    assert all(pair.split == prompts[pair.prompt_id].split and pair.source == "pairs.jsonl" for pair in pairs)
+    assert len(prompts) == len(small_world.questions())
+
+
+def test_counts_tell_prompts_and_pairs_by_split(tmp_path: Path) -> None:
+    run = build(tmp_path, pair_rows())
+    counts = read_manifest(run.data).counts
+    assert sum(value for key, value in counts.items() if key.startswith("prompts/")) == len(
+        small_world.questions()
+    )
+    assert sum(value for key, value in counts.items() if key.startswith("pairs/")) == len(pair_rows())
+    assert {"prompts/train", "prompts/validation", "prompts/test", "pairs/overall/train"} <= counts.keys()
+
+
+def test_pairs_of_several_sources_share_their_prompts(tmp_path: Path) -> None:
+    by_objective = {
+        name: [row for row in pair_rows() if row["objective"] == name] for name in ("funny", "safe")
+    }
+    for name, rows in by_objective.items():
+        write_rows(
+            tmp_path / f"{name}.jsonl", [{k: v for k, v in row.items() if k != "objective"} for row in rows]
+        )
+    sources = [{"path": "pairs.jsonl"}] + [
+        {"path": f"{name}.jsonl", "objective": name} for name in by_objective
+    ]
+    overall = [row for row in pair_rows() if row["objective"] == "overall"]
+    run = build(tmp_path, overall, sources=sources)
+    pairs = read_records(run.data / "pairs.jsonl", PreferencePair)
+    assert len(pairs) == len({pair.id for pair in pairs}) == len(pair_rows())
+    assert len(read_records(run.data / "prompts.jsonl", Prompt)) == len(small_world.questions())
+
+
+def test_a_changed_file_builds_the_data_again(tmp_path: Path) -> None:
+    run = build(tmp_path, pair_rows())
+    before = verify(run.data)
+    assert verify(build(tmp_path, pair_rows()).data) == before
+    after = verify(build(tmp_path, [*pair_rows(), {**GOOD, "prompt": "one more"}]).data)
+    assert after.counts != before.counts
+
+
+# Categories.
+
+
+def categories(run: Run) -> dict[str, str]:
+    """Category by the text of the prompt."""
+    return {prompt.text: prompt.category for prompt in read_records(run.data / "prompts.jsonl", Prompt)}
+
+
+def test_without_a_category_prompts_have_none(tmp_path: Path) -> None:
+    assert set(categories(build(tmp_path, pair_rows())).values()) == {""}
+
+
+def test_a_category_comes_from_its_column(tmp_path: Path) -> None:
+    rows = [{**row, "about": {"kind": row["prompt"].split()[0]}} for row in pair_rows()]
+    columns = {"objective": "objective", "category": "about.kind"}
+    found = categories(build(tmp_path, rows, sources=[{"path": "pairs.jsonl", "columns": columns}]))
+    assert found == {prompt: prompt.split()[0] for prompt in small_world.questions()}
+
+
+def test_the_first_source_that_brings_a_prompt_names_its_category(tmp_path: Path) -> None:
+    jokes = [row for row in pair_rows() if row["prompt"].startswith("joke")]
+    write_rows(tmp_path / "jokes.jsonl", jokes)
+    columns = {"objective": "objective"}
+    sources = [
+        {"path": "jokes.jsonl", "category": "first", "columns": columns},
+        {"path": "pairs.jsonl", "category": "second", "columns": columns},
+    ]
+    found = categories(build(tmp_path, pair_rows(), sources=sources))
+    assert found == {
+        text: "first" if text.startswith("joke") else "second" for text in small_world.questions()
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [({}, "column 'about' is missing"), ({"about": 3}, "column 'about' must be a string, got 3")],
+)
+def test_a_bad_category_is_a_bad_record(tmp_path: Path, value: dict[str, Any], message: str) -> None:
+    source = {"path": "pairs.jsonl", "columns": {"objective": "objective", "category": "about"}}
+    with pytest.raises(RecordError, match=rf"pairs\.jsonl:2: {message}"):
+        build(tmp_path, [{**GOOD, "about": "jokes"}, {**GOOD, **value}], sources=[source])
+
+
+def test_a_source_has_one_category_or_a_column_of_them_but_not_both(tmp_path: Path) -> None:
+    source = {"path": "pairs.jsonl", "category": "a", "columns": {"category": "b"}}
+    with pytest.raises(ValidationError, match=r"category 'a' and columns\.category 'b': give only one"):
+        build(tmp_path, pair_rows(), sources=[source])
+
+
+# Splits.
+
+
+@given(st.text(min_size=1), st.text(), st.floats(0.05, 0.45), st.floats(0.05, 0.45))
+def test_case_and_spaces_never_move_a_prompt_to_another_split(
+    first: str, later: str, validation: float, test: float
+) -> None:
+    def split(*turns: str) -> str:
+        messages = tuple(Message(role="user", content=turn) for turn in turns)
+        return split_of(messages, validation=validation, test=test)[1]
+
+    spaced = "  " + "\n ".join(first.lower().split()) + "\t"
+    assert split(first.lower()) == split(spaced) == split(first.lower(), later)
+    assert split("Same Words") == split("same  words")
+
+
+def test_splits_have_about_the_asked_size_and_are_disjoint_by_normalised_prompt(tmp_path: Path) -> None:
+    prompts = [f"{kind} question {i}" for i in range(300) for kind in ("A", "a ", " a")]
+    objectives = ("funny", "safe", "overall")
+    rows = [{**GOOD, "prompt": prompt, "objective": name} for prompt in prompts for name in objectives]
+    run = build(tmp_path, rows)
+    splits: dict[str, set[str]] = {}
+    for prompt in read_records(run.data / "prompts.jsonl", Prompt):
+        splits.setdefault(prompt.split, set()).add(" ".join(prompt.text.lower().split()))
+    assert not splits["train"] & splits["validation"]
+    assert not splits["train"] & splits["test"]
+    assert not splits["validation"] & splits["test"]
+    assert {name: len(found) for name, found in splits.items()} == pytest.approx(
+        {"train": 180, "validation": 60, "test": 60}, abs=25
+    )
+
+
+# Formats.
+
+
+def test_hh_text_becomes_turns() -> None:
+    text = "\n\nHuman: Hi: there\n\nmore\n\nAssistant: Hello\n\nHuman: Joke?\n\nAssistant:"
+    assert messages_of(text, column="p") == (
+        Message(role="user", content="Hi: there\n\nmore"),
+        Message(role="assistant", content="Hello"),
+        Message(role="user", content="Joke?"),
+    )
+
+
+def test_hh_text_without_the_last_assistant_mark_keeps_every_turn() -> None:
+    assert messages_of("\n\nHuman: Hi", column="p") == (Message(role="user", content="Hi"),)
+
+
+def test_a_list_of_messages_is_taken_as_it_is() -> None:
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    assert messages_of(turns, column="p") == tuple(Message(**turn) for turn in turns)
+
+
+def test_the_role_prompter_becomes_user() -> None:
+    turns = [{"role": "prompter", "content": "u"}, {"role": "assistant", "content": "a"}]
+    assert messages_of([*turns, turns[0]], column="p") == tuple(
+        Message(role=role, content=text) for role, text in (("user", "u"), ("assistant", "a"), ("user", "u"))
+    )
+
+
+def test_a_response_may_be_the_last_of_a_list_of_messages() -> None:
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": " a "}]
+    assert response_of(turns, column="chosen") == "a"
+
+
+@pytest.mark.parametrize("value", [[], [{"role": "assistant"}], [{"content": None}], {"content": "a"}, ["a"]])
+def test_a_response_of_another_form_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="column 'chosen' must be a non-empty response"):
+        response_of(value, column="chosen")
+
+
+def write_jsonl_dataset(folder: Path, rows: list[dict[str, str]]) -> None:
+    write_rows(folder / "train.jsonl", rows)
+
+
+def write_parquet_dataset(folder: Path, rows: list[dict[str, str]]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+
+
+@pytest.mark.parametrize("write", [write_jsonl_dataset, write_parquet_dataset])
+def test_a_hugging_face_dataset_in_a_local_folder_is_read_and_noticed_when_it_changes(
+    tmp_path: Path, write: Callable[[Path, list[dict[str, str]]], None]
+) -> None:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    renamed = [{"question": row.pop("prompt"), **row} for row in pair_rows()]
+    sources = [{"dataset": str(folder), "columns": {"prompt": "question", "objective": "objective"}}]
+    write(folder, renamed)
+    run = build(tmp_path, [], sources=sources)
+    pairs = read_records(run.data / "pairs.jsonl", PreferencePair)
+    assert [pair.chosen for pair in pairs] == [row["chosen"] for row in pair_rows()]
+    assert {pair.source for pair in pairs} == {str(folder)}
+    write(folder, [*renamed, {"question": "new", "chosen": "a", "rejected": "b", "objective": "funny"}])
+    build(tmp_path, [], sources=sources)
+    assert len(read_records(run.data / "pairs.jsonl", PreferencePair)) == len(pairs) + 1
+
+
+def test_a_bad_row_of_a_dataset_is_named_by_its_number(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    write_jsonl_dataset(folder, [GOOD, {**GOOD, "chosen": ""}])
+    source = {"dataset": str(folder), "columns": {"objective": "objective"}}
+    with pytest.raises(RecordError, match=r"dataset\[train\]:1: column 'chosen' must be"):
+        build(tmp_path, [], sources=[source])
+
+
+# Records.
+
+
+def test_records_are_read_back_equal_and_a_bad_line_is_named(tmp_path: Path) -> None:
+    prompts = [small_world.make_prompt("Grüße\u2028\n", split="test_topic"), small_world.make_prompt("b")]
+    path = tmp_path / "prompts.jsonl"
+    assert write_records(path, prompts) == 2
+    assert read_records(path, Prompt) == prompts
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"id": "x", "messages": [], "split": "exam"}\n')
+    with pytest.raises(
+        RecordError, match=r"prompts\.jsonl:3: .*split 'exam': allowed are 'train', 'validation'"
+    ):
+        read_records(path, Prompt)
+
+
+def test_the_demo_world_gives_data_of_the_asked_sizes(tmp_path: Path) -> None:
+    objectives = [{"name": name} for name in ("helpful", "harmless", "humor")]
+    reward = {o["name"]: {"kind": "function", "function": "small_world:funny"} for o in objectives}
+    sizes = {"train_prompts": 30, "validation_prompts": 8, "test_prompts": 6}
+    raw = small_world.raw_config(
+        tmp_path, objectives=objectives, data={"source": "demo", "sources": [], **sizes}
+    )
+    config = RunConfig.model_validate(raw | {"reward": reward})
+    data.build(config.open_run(), config)
+    counts = read_manifest(config.open_run().data).counts
+    assert (counts["prompts/train"], counts["prompts/validation"]) == (30, 8)
+    tests = {key: value for key, value in counts.items() if key.startswith("prompts/test")}
+    assert list(tests.values()) == [6, 6, 6]

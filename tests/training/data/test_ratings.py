@@ -1,0 +1,251 @@
+"""Rated responses: which two of a prompt are a pair, which one is chosen, and what is said of a bad rating."""
+
+import random
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from preforch_models.manifest import read_manifest
+from preforch_training.config import RunConfig
+from preforch_training.data import stage as data
+from preforch_training.data.ratings import Rated, mean_ratings, rated_of_row, rated_pairs
+from preforch_training.records import PreferencePair, Prompt, RecordError, read_records
+from pydantic import ValidationError
+from small_world import make_config, pair_rows, questions, write_rows
+
+RATINGS = {"funny": "funny", "safe": "-scores.danger"}
+
+
+def rated(response: str, funny: float, safe: float) -> Rated:
+    return Rated(response=response, ratings={"funny": funny, "safe": safe})
+
+
+def pairs_of(
+    pool: list[Rated],
+    *,
+    overall: Literal["off", "min"] = "off",
+    min_gap: float = 1e-6,
+    limit: int = 100,
+    seed: int = 1,
+    prompt_id: str = "p",
+) -> set[tuple[str, str, str]]:
+    """(objective, chosen, rejected) of a pool."""
+    found = rated_pairs(pool, prompt_id=prompt_id, overall=overall, min_gap=min_gap, limit=limit, seed=seed)
+    return {(pair.objective, pair.chosen, pair.rejected) for pair in found.values()}
+
+
+def test_every_two_responses_that_were_rated_apart_are_a_pair_and_ties_are_none() -> None:
+    pool = [rated("a", 1, 0), rated("b", 0.5, 0), rated("c", 0, 1)]
+    assert pairs_of(pool) == {
+        ("funny", "a", "b"),
+        ("funny", "a", "c"),
+        ("funny", "b", "c"),
+        ("safe", "c", "a"),
+        ("safe", "c", "b"),
+    }
+
+
+def test_one_response_is_no_pair() -> None:
+    assert pairs_of([rated("a", 1, 0)], overall="min") == set()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "min_gap", "expected"),
+    [(0.65, 0.75, 0.1, True), (0.65, 0.75, 0.11, False), (0.0, 1.0, 1.0, True), (0.5, 1.0, 1.0, False)],
+)
+def test_a_pair_needs_a_gap_at_least_as_large_as_asked(
+    low: float, high: float, min_gap: float, expected: bool
+) -> None:
+    assert bool(pairs_of([rated("a", low, 0), rated("b", high, 0)], min_gap=min_gap)) is expected
+
+
+def test_overall_compares_the_lowest_ratings_so_that_all_labels_beat_the_rest() -> None:
+    pool = [rated("both", 1, 1), rated("funny only", 1, 0), rated("safe only", 0, 1), rated("neither", 0, 0)]
+    overall = {pair for pair in pairs_of(pool, overall="min") if pair[0] == "overall"}
+    assert overall == {("overall", "both", other) for other in ("funny only", "safe only", "neither")}
+    assert pairs_of(pool) == pairs_of(pool, overall="min") - overall
+
+
+def test_a_response_that_stands_twice_counts_once_with_the_mean_of_its_ratings() -> None:
+    pool = [rated("a", 1, 1), rated("a", 0, 1), rated("b", 1, 1), rated("c", 0, 1)]
+    assert mean_ratings(pool)["a"] == {"funny": 0.5, "safe": 1.0}
+    assert pairs_of(pool) == {("funny", "b", "a"), ("funny", "b", "c"), ("funny", "a", "c")}
+    assert pairs_of(pool, min_gap=1.0) == {("funny", "b", "c")}
+
+
+def test_no_more_pairs_than_asked_are_drawn_for_each_objective_and_the_seed_draws_them() -> None:
+    pool = [rated(f"r{i}", i, -i) for i in range(8)]
+    drawn = pairs_of(pool, limit=5, overall="min")
+    assert {name: sum(pair[0] == name for pair in drawn) for name in ("funny", "safe", "overall")} == {
+        "funny": 5,
+        "safe": 5,
+        "overall": 5,
+    }
+    assert drawn == pairs_of(pool, limit=5, overall="min") < pairs_of(pool, overall="min")
+    assert drawn != pairs_of(pool, limit=5, overall="min", seed=2)
+    assert drawn != pairs_of(pool, limit=5, overall="min", prompt_id="q")
+
+
+def test_the_draw_does_not_depend_on_the_order_of_the_rows() -> None:
+    pool = [rated(f"r{i % 7}", i % 3, i % 4) for i in range(12)]
+    shuffled = random.Random(0).sample(pool, len(pool))
+    assert [row.response for row in shuffled] != [row.response for row in pool]
+    draws = [
+        rated_pairs(rows, prompt_id="p", overall="min", min_gap=1e-6, limit=4, seed=1)
+        for rows in (pool, shuffled)
+    ]
+    assert draws[0] == draws[1]
+
+
+def test_a_leading_minus_turns_a_rating_round_and_dots_reach_into_objects() -> None:
+    row = {"response": " a ", "funny": True, "scores": {"danger": 0.25}}
+    assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 1.0, -0.25)
+
+
+def test_a_column_with_a_dot_in_its_name_is_taken_by_its_name() -> None:
+    row = {"response": "a", "scores.danger": 1, "scores": {"danger": 2}, "funny": 0}
+    assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 0.0, -1.0)
+
+
+# Through the stage.
+
+GOOD: dict[str, Any] = {"prompt": "joke about bear one", "response": "a", "funny": 1, "scores": {"danger": 0}}
+
+
+def rated_rows() -> list[dict[str, Any]]:
+    """Three rated responses of every prompt. Danger turned round goes from 0 to 1, as fun does."""
+    kinds = {"both": (1, -1), "funny only": (1, 0), "safe only": (0, -1)}
+    return [
+        {
+            "prompt": prompt,
+            "response": text,
+            "funny": funny,
+            "scores": {"danger": danger},
+            "kind": prompt.split()[0],
+        }
+        for prompt in questions()
+        for text, (funny, danger) in kinds.items()
+    ]
+
+
+def config_of(folder: Path, rows: list[Any], *, on_bad_record: str = "stop", **options: Any) -> RunConfig:
+    write_rows(folder / "rated.jsonl", rows)
+    source = {"path": "rated.jsonl", "ratings": RATINGS, "overall": "min", **options}
+    return make_config(folder, data={"sources": [source], "on_bad_record": on_bad_record})
+
+
+def build(config: RunConfig) -> tuple[dict[str, Prompt], list[PreferencePair]]:
+    data.build(config.open_run(), config)
+    folder = config.open_run().data
+    prompts = {prompt.id: prompt for prompt in read_records(folder / "prompts.jsonl", Prompt)}
+    return prompts, read_records(folder / "pairs.jsonl", PreferencePair)
+
+
+def test_a_source_with_ratings_gives_pairs_of_every_objective_and_overall(tmp_path: Path) -> None:
+    prompts, pairs = build(config_of(tmp_path, rated_rows()))
+    assert len(prompts) == len(questions())
+    found = sorted((prompts[p.prompt_id].text, p.objective, p.chosen, p.rejected) for p in pairs)
+    assert found == sorted(
+        (prompt, *pair)
+        for prompt in questions()
+        for pair in (
+            ("funny", "both", "safe only"),
+            ("funny", "funny only", "safe only"),
+            ("safe", "both", "funny only"),
+            ("safe", "safe only", "funny only"),
+            ("overall", "both", "funny only"),
+            ("overall", "both", "safe only"),
+        )
+    )
+    assert len({pair.id for pair in pairs}) == len(pairs)
+    assert all(pair.split == prompts[pair.prompt_id].split and pair.source == "rated.jsonl" for pair in pairs)
+
+
+def test_the_same_pairs_come_of_a_file_in_another_order(tmp_path: Path) -> None:
+    rows = rated_rows()
+    draws = []
+    for name, ordered in (("one", rows), ("other", rows[::-1])):
+        (tmp_path / name).mkdir()
+        pairs = build(config_of(tmp_path / name, ordered, pairs_per_prompt=1))[1]
+        draws.append({pair.id: pair for pair in pairs})
+    assert draws[0] == draws[1]
+    assert len(draws[0]) == 3 * len(questions())
+
+
+def test_a_rating_may_be_the_overall_one(tmp_path: Path) -> None:
+    rows = [{**row, "stars": len(row["response"])} for row in rated_rows()]
+    _, pairs = build(config_of(tmp_path, rows, overall="off", ratings={**RATINGS, "overall": "stars"}))
+    chosen = {pair.chosen for pair in pairs if pair.objective == "overall"}
+    assert chosen == {"funny only", "safe only"}
+
+
+def test_rated_responses_and_pairs_of_one_prompt_share_it(tmp_path: Path) -> None:
+    write_rows(tmp_path / "pairs.jsonl", [row for row in pair_rows() if row["objective"] == "overall"])
+    write_rows(tmp_path / "rated.jsonl", rated_rows())
+    sources = [{"path": "rated.jsonl", "ratings": RATINGS}, {"path": "pairs.jsonl"}]
+    prompts, pairs = build(make_config(tmp_path, data={"sources": sources}))
+    assert len(prompts) == len(questions())
+    assert {pair.source for pair in pairs if pair.objective == "overall"} == {"pairs.jsonl"}
+
+
+BAD: dict[str, tuple[object, str]] = {
+    "no object": ([1], "expected a JSON object"),
+    "no response": ({**GOOD, "response": None}, "column 'response' must be a non-empty response, got None"),
+    "no rating": (
+        {k: v for k, v in GOOD.items() if k != "funny"},
+        "column 'funny' is missing; the row has .*'prompt'",
+    ),
+    "no inner rating": (
+        {**GOOD, "scores": {"rude": 1}},
+        r"'scores.danger' is missing; 'scores' has \['rude'\]",
+    ),
+    "no inner object": ({**GOOD, "scores": 3}, "column 'scores.danger': 'scores' must be an object, got 3"),
+    "null": ({**GOOD, "funny": None}, "column 'funny' must be a finite number, true or false, got None"),
+    "text": ({**GOOD, "funny": "1"}, "column 'funny' must be a finite number, true or false, got '1'"),
+    "not a number": (
+        {**GOOD, "scores": {"danger": float("nan")}},
+        "'scores.danger' must be a finite number.* got nan",
+    ),
+    "infinite": ({**GOOD, "funny": float("inf")}, "column 'funny' must be a finite number.* got inf"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_rating_stops_the_stage_with_file_line_and_reason(tmp_path: Path, bad: str) -> None:
+    row, message = BAD[bad]
+    config = config_of(tmp_path, [GOOD, row])
+    with pytest.raises(RecordError, match=rf"rated\.jsonl:2: .*{message}"):
+        data.build(config.open_run(), config)
+    assert list(config.run.folder.iterdir()) == []
+
+
+def test_bad_ratings_are_kept_aside_and_counted_when_asked(tmp_path: Path) -> None:
+    bad = [row for row, _ in BAD.values()]
+    config = config_of(tmp_path, [*bad, *rated_rows()], on_bad_record="skip")
+    _, pairs = build(config)
+    assert read_manifest(config.open_run().data).counts["rejected"] == len(bad)
+    assert len((config.open_run().data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()) == len(
+        bad
+    )
+    assert len(pairs) == 6 * len(questions())
+
+
+def test_ratings_of_an_unknown_objective_are_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
+    config = config_of(tmp_path, rated_rows(), ratings={"kind": "funny"})
+    with pytest.raises(ValueError, match=r"objective 'kind': allowed are \['funny', 'safe', 'overall'\]"):
+        data.build(config.open_run(), config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratings": {}}, "overall = 'min' needs ratings"),
+        ({"ratings": {"overall": "stars"}}, "overall = 'min' needs ratings, none of them 'overall'"),
+        ({"min_gap": 0}, "min_gap"),
+        ({"pairs_per_prompt": 0}, "pairs_per_prompt"),
+        ({"overall": "mean"}, "overall"),
+    ],
+)
+def test_a_wrong_setting_of_ratings_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        config_of(tmp_path, [], **options)

@@ -1,0 +1,112 @@
+"""The policy's files: what is one token, what can never be one, and how new rows start."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from preforch_models.context import ContextFormat, context_tokens, render_context
+from preforch_models.conversation import Message
+from preforch_models.policy_card import read_policy_card
+from preforch_training.policy.base_model import (
+    PolicyTokenizer,
+    Scratch,
+    add_context,
+    new_model,
+    train_tokenizer,
+)
+from tokenizers import AddedToken, normalizers
+from transformers import AutoModelForCausalLM
+
+NAMES = ("helpful", "harmless", "humor")
+WEIGHTS = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
+LEVELS = ContextFormat(objectives=NAMES, encoding="levels")
+DIGITS = ContextFormat(objectives=NAMES, encoding="digits")
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_policy(tmp_path_factory.mktemp("policy") / "levels", LEVELS)
+
+
+def user(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def test_a_prompt_ends_with_the_context_and_the_turn_of_the_assistant(levels: Path) -> None:
+    reader = PolicyTokenizer(levels)
+    text = reader.text(reader.prompt_ids(user("Hello"), WEIGHTS))
+    context = render_context(WEIGHTS, LEVELS)
+    assert text == f"<|im_start|>user\nHello{context}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_each_level_is_one_token(levels: Path) -> None:
+    reader = PolicyTokenizer(levels)
+    for token in context_tokens(LEVELS):
+        assert len(reader.tokenizer.encode(token, add_special_tokens=False)) == 1
+
+
+@pytest.mark.parametrize("text", ["<W1> 0.70", "<W1>", "<|im_end|>\n<|im_start|>assistant", "<|endoftext|>"])
+def test_user_text_never_becomes_a_control_token(levels: Path, text: str) -> None:
+    reader = PolicyTokenizer(levels)
+    special = set(reader.tokenizer.convert_tokens_to_ids(list(reader.card.control_strings)))
+
+    def count(content: str) -> int:
+        return sum(i in special for i in reader.prompt_ids(user(content), WEIGHTS))
+
+    assert count(text) == count("Hello")
+    assert not special & set(reader.response_ids(text))
+
+
+def test_words_of_the_training_texts_are_one_token_each() -> None:
+    tokenizer = train_tokenizer(["the red bicycle is red and the kettle is heavy"] * 3, vocabulary=400)
+    for word in (" red", " bicycle", " kettle", " heavy", "user", "assistant"):
+        assert len(tokenizer.encode(word)) == 1, word
+
+
+def test_new_rows_start_as_the_mean_of_their_pieces() -> None:
+    tokenizer = train_tokenizer(tiny.TEXTS, vocabulary=300)
+    model = new_model(len(tokenizer), Scratch(width=32, heads=1, layers=1), max_model_len=64, seed=0)
+    before = model.get_input_embeddings().weight.detach().clone()
+    pieces = tokenizer.encode("<W2>")
+    add_context(model, tokenizer, DIGITS, seed=0)
+    row = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("<W2>")]
+    assert len(pieces) > 1
+    torch.testing.assert_close(row, before[pieces].mean(dim=0))
+
+
+def test_levels_start_on_a_line(levels: Path) -> None:
+    model, reader = AutoModelForCausalLM.from_pretrained(levels), PolicyTokenizer(levels)
+    ids = [reader.tokenizer.convert_tokens_to_ids(f"<W2> {step / 20:.2f}") for step in range(21)]
+    steps = model.get_input_embeddings().weight[ids].diff(dim=0)
+    assert steps[0].norm() > 0
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps), atol=1e-6, rtol=0)
+
+
+def test_the_card_names_every_special_token(levels: Path) -> None:
+    card = read_policy_card(levels)
+    expected = {"<|im_start|>", "<|im_end|>", "<|endoftext|>", *context_tokens(LEVELS)}
+    assert set(card.control_strings) == expected
+
+
+def test_a_context_can_be_added_to_a_pretrained_checkpoint_twice(levels: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(levels), PolicyTokenizer(levels).tokenizer
+    size = len(tokenizer)
+    assert add_context(model, tokenizer, LEVELS, seed=0) == []
+    assert len(tokenizer) == size
+
+
+def test_special_tokens_of_a_base_are_matched_as_written_once_the_context_is_added() -> None:
+    tokenizer = train_tokenizer(tiny.TEXTS, vocabulary=300)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.add_tokens(
+        [AddedToken("<|eot_id|>", special=True, normalized=True, rstrip=True)], special_tokens=True
+    )
+    (end,) = tokenizer.encode("<|eot_id|>")
+    assert end in tokenizer.encode("＜|eot_id|＞")
+    model = new_model(
+        len(tokenizer), Scratch(vocabulary=300, width=32, layers=1, heads=1), max_model_len=64, seed=0
+    )
+    add_context(model, tokenizer, DIGITS, seed=0)
+    assert end not in tokenizer.encode("＜|eot_id|＞")
+    assert tokenizer.encode("<|eot_id|>  ") == [end]

@@ -1,0 +1,277 @@
+"""Verdicts, warnings, tables, plots, costs, and the summary over seeds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from preforch_models.calibration import Calibration, Constants
+from preforch_models.manifest import ArtifactError, Manifest, write_manifest
+from preforch_training.report.costs import stage_costs, training_curves
+from preforch_training.report.facts import Facts
+from preforch_training.report.orchestrator import report_orchestrator
+from preforch_training.report.plots import draw_plots
+from preforch_training.report.policy import OFFLINE, ONLINE, make_plan, report_policies
+from preforch_training.report.records import ConfidenceReport, Report, Stability, StageCost
+from preforch_training.report.reward import report_rewards
+from preforch_training.report.tables import render
+from preforch_training.report.verdicts import find_warnings, judge_run
+from preforch_training.seeds import summarise
+from preforch_training.statistics.bootstrap import Interval
+from preforch_training.statistics.metrics import shuffle_within
+from preforch_training.study.choices import Choice
+from preforch_training.study.records import (
+    Agreement,
+    ChoiceResult,
+    CurvePoint,
+    PredictorResult,
+    Predictors,
+    RewardQuality,
+    SingleObjective,
+    SizePoint,
+    Study,
+    WhatIf,
+)
+from report_world import DRAWS, NAMES, EchoSampler, LinearTruth, make_facts, make_judge
+
+CURVES = {"orchestrator": {"loss": [(10.0, 0.5), (20.0, 0.4)], "eval_loss": [(20.0, 0.45)]}}
+
+
+def make_stability() -> Stability:
+    """Of one surface rewording."""
+    moved, stays = (Interval(value=v, low=v - 0.01, high=v + 0.01, groups=9) for v in (0.02, 0.9))
+    return Stability(kind="typos", distance=moved, same_top=stays, true_distance=None)
+
+
+def make_report(f_of: Callable[[Facts], np.ndarray], *, policy: bool = True, seed: int = 0) -> Report:
+    """The report of a run whose orchestrator recommends `f_of(facts)`."""
+    facts = make_facts()
+    f = f_of(facts)
+    calibration = Calibration(method="none", constants={name: Constants() for name in NAMES})
+    rewards = report_rewards(facts, [], {}, calibration, LinearTruth(), DRAWS)
+    orchestrator = report_orchestrator(facts, f, loss="forward", draws=DRAWS)
+    plan = make_plan(
+        facts, f, np.ones(len(f), dtype=bool), step=0.2, sweep_prompts=12, utility_prompts=18, seed=4
+    )
+    policies = {OFFLINE: Path("round-0"), ONLINE: Path("round-1")}
+    sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0})
+    policy_part = report_policies(policies, sampler, plan, make_judge(facts)) if policy else None
+    confidence = ConfidenceReport(mode="off", held=(), unlike=())
+    return Report(
+        preset="recommended",
+        seed=seed,
+        world="0" * 64,
+        method={"target": "advantage_softmax", "tau": 1.0, "loss": "forward", "calibration": "none"},
+        objectives=NAMES,
+        rewards=rewards,
+        orchestrator=orchestrator,
+        confidence=confidence,
+        stability=(make_stability(),),
+        policy=policy_part,
+        study=None,
+        stages=(StageCost(stage="data", seconds=1.0 + seed, peak_memory_mib=100.0),),
+        verdicts=tuple(judge_run(rewards, orchestrator, policy_part, 3e-7)),
+        warnings=tuple(find_warnings(rewards, orchestrator, policy_part, confidence)),
+    )
+
+
+def true_weights(facts: Facts) -> np.ndarray:
+    assert facts.true_PK is not None
+    return facts.true_PK
+
+
+def shuffled_weights(facts: Facts) -> np.ndarray:
+    return shuffle_within(true_weights(facts), facts.split_P, seed=9)
+
+
+@pytest.fixture(scope="module")
+def good() -> Report:
+    return make_report(true_weights)
+
+
+def test_a_perfect_run_reaches_its_targets_and_gets_no_warning(good: Report) -> None:
+    missed = {verdict.name for verdict in good.verdicts if not verdict.reached}
+    # With families in turn, weights of another prompt are as good as any constant.
+    assert missed <= {"utility, online shuffled f - online best constant"}
+    assert good.warnings == ()
+    names = [verdict.name for verdict in good.verdicts]
+    for part in (
+        "share of the oracle's ceiling, test_both",
+        "control of humor, online, test_topic",
+        "torch and ONNX",
+    ):
+        assert any(part in name for name in names)
+
+
+def test_orchestration_that_does_not_beat_a_constant_is_said(good: Report) -> None:
+    report = make_report(shuffled_weights)
+    assert any("do not beat the best constant" in warning for warning in report.warnings)
+    assert any("no better than a constant" in warning for warning in report.warnings)
+    by_name = {verdict.name: verdict for verdict in report.verdicts}
+    gain = by_name["utility, online recommended - online best constant"]
+    assert not gain.reached
+    assert "**no**" in render(report, {})
+    assert "do not beat the best constant" not in render(good, {})
+
+
+def test_report_json_is_strict_json_and_reads_back(good: Report) -> None:
+    def refuse(name: str) -> float:
+        raise AssertionError(f"{name} in report.json")
+
+    text = good.model_dump_json()
+    json.loads(text, parse_constant=refuse)
+    assert Report.model_validate_json(text) == good
+
+
+def test_markdown_has_every_part_and_leaves_the_policy_out_where_there_is_none(good: Report) -> None:
+    text = render(good, {"Control": "control.png"})
+    parts = (
+        "Targets",
+        "Reward models",
+        "Orchestrator",
+        "Confidence",
+        "Stability",
+        "Policy",
+        "Time and memory",
+    )
+    assert "| typos | 9 | 0.020 [0.010, 0.030] | 0.900 [0.890, 0.910] |  |" in text
+    for part in ("control.png", *(f"## {title}" for title in parts)):
+        assert part in text
+    without = make_report(true_weights, policy=False)
+    assert "## Policy" not in render(without, {})
+    assert not any("utility" in verdict.name or "control" in verdict.name for verdict in without.verdicts)
+
+
+def make_study() -> Study:
+    """Two choices, of which the second is the more likely one; nothing that is optional."""
+    one = Interval(value=0.6, low=0.5, high=0.7, groups=9)
+    first, second = (
+        Choice(calibration="zscore", target="margin_softmax", loss="forward", tau=t) for t in (0.5, 0.1)
+    )
+    rows = tuple(
+        ChoiceResult(
+            choice=choice, accuracy=one, gain=one, explained_kl=None, log_likelihood=likelihood, scale=2.0,
+            entropy=0.5, separation=None,
+        )
+        for choice, likelihood in ((first, -0.69), (second, -0.6))
+    )  # fmt: skip
+    names = NAMES[:2]
+    uniform = PredictorResult(name="uniform", accuracy=one, gain=one, explained_kl=None)
+    return Study(
+        folds=5,
+        seeds=3,
+        prompts=9,
+        pairs=12,
+        recommended=first,
+        paper=second,
+        unfitted={"log_odds": "margins are perfect"},
+        over_paper=one,
+        rewards=(
+            RewardQuality(
+                objective=names[0], pairs=4, accuracy=one, error=0.1,
+                curve=tuple(CurvePoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))),
+            ),
+        ),
+        sizes=(SizePoint(share=0.5, rewards=dict.fromkeys(names, one), gain=one),),
+        correlations={name: {other: 1.0 if name == other else -0.73 for other in names} for name in names},
+        agreements=(Agreement(objective=names[0], share=one, worst=(("pair-7", -2.5),)),),
+        table=rows,
+        predictors=(Predictors(choice=first, rows=(uniform,)),),
+        categories=(),
+        limit=None,
+        single=tuple(
+            SingleObjective(choice=choice, objective=name, weight=one, reached=choice == first)
+            for choice in (first, second)
+            for name in names
+        ),
+        what_ifs=(WhatIf(name="weights vary", value=0.5, correlation=0.3, gain=one, oracle_gain=one),),
+        by_category=None,
+        gap=None,
+        transfers=(),
+        warnings=("orchestration does not beat the best constant",),
+    )  # fmt: skip
+
+
+def test_a_study_is_a_part_of_the_markdown_the_most_likely_choice_first(good: Report) -> None:
+    assert "## Study" not in render(good, {})
+    study = make_study()
+    text = render(good.model_copy(update={"study": study}), {}).partition("## Study")[2]
+    for line in (
+        "* orchestration does not beat the best constant",
+        "Cannot be fitted here, because margins are perfect: log_odds.",
+        "| 0.5 | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |",
+        "| helpful | 1.00 | -0.73 |",
+        "| helpful | 0.55 -> 0.50, 0.90 -> 1.00 |",
+        "| 0.5 | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |",
+        f"`recommended`: {study.recommended}",
+        "| uniform | 0.600 [0.500, 0.700] | 0.600 [0.500, 0.700] |  |",
+        "| helpful | 0.600 [0.500, 0.700] | pair-7 (-2.50) |",
+    ):
+        assert line in text
+    alternatives = text.partition("### Alternatives")[2].partition("###")[0]
+    assert 0 < alternatives.index("tau 0.1") < alternatives.index("tau 0.5")
+    single = text.partition("### Preferences from one objective alone")[2].partition("###")[0].splitlines()
+    assert [line.rsplit("| ", 1)[1] for line in single if "tau" in line] == ["yes |", "**no** |"]
+    for heading in ("### Weights by category", "### Whole categories held out", "### Judged on other data"):
+        assert heading not in text
+
+
+def test_plots_are_written_and_named(good: Report, tmp_path: Path) -> None:
+    images = draw_plots(good, CURVES, tmp_path)
+    assert set(images.values()) == {"weights.png", "stages.png", "training.png", "pareto.png", "control.png"}
+    for name in images.values():
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_costs_come_from_manifests_and_curves_from_metrics(tmp_path: Path) -> None:
+    lines = [
+        {"step": 10, "loss": 0.5, "grad_norm": 1.0},
+        {"step": 20, "eval_loss": 0.4},
+        {"step": 20, "loss": 0.3},
+    ]
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
+    write_manifest(tmp_path, Manifest(kind="orchestrator", seconds=12.5, peak_memory_mib=300.0))
+    (cost,) = stage_costs({"orchestrator": tmp_path})
+    assert (cost.stage, cost.seconds, cost.peak_memory_mib) == ("orchestrator", 12.5, 300.0)
+    curves = training_curves({"orchestrator": tmp_path, "data": tmp_path / "absent"})
+    assert curves == {"orchestrator": {"loss": [(10, 0.5), (20, 0.3)], "eval_loss": [(20, 0.4)]}}
+
+
+def write_run(folder: Path, report: Report) -> Path:
+    """A run folder with nothing but its report."""
+    (folder / "report").mkdir(parents=True)
+    (folder / "report" / "report.json").write_text(report.model_dump_json(), encoding="utf-8")
+    write_manifest(folder / "report", Manifest(kind="report"))
+    return folder
+
+
+def test_seeds_are_summarised_by_mean_and_t_interval(good: Report, tmp_path: Path) -> None:
+    stage = good.stages[0]
+    runs = [
+        good.model_copy(update={"seed": seed, "stages": (stage.model_copy(update={"seconds": seconds}),)})
+        for seed, seconds in ((1, 10.0), (2, 12.0), (3, 14.0))
+    ]
+    text = summarise([write_run(tmp_path / str(run.seed), run) for run in runs])
+    # Mean 12, standard deviation 2, t(0.975, 2) = 4.303: 12 +- 4.97.
+    assert "| seconds, all stages | 12 | [7.03, 17] | 3 | 10, 12, 14 |" in text
+    assert "seeds 1, 2, 3" in text
+    assert "share of the oracle's ceiling, test_topic" in text
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(good: Report, tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", good)
+    other = good.model_copy(update={"seed": 1, "preset": "paper"})
+    with pytest.raises(ValueError, match="preset is paper"):
+        summarise([first, write_run(tmp_path / "b", other)])
+    with pytest.raises(ValueError, match="seeds must differ"):
+        summarise([first, write_run(tmp_path / "c", good)])
+    with pytest.raises(ValueError, match="at least 2 runs"):
+        summarise([first])
+
+
+def test_a_folder_without_a_report_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no manifest"):
+        summarise([tmp_path, tmp_path])

@@ -1,0 +1,169 @@
+"""The linear Bradley-Terry head: what it recovers, what it does not depend on, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from preforch_models.reward_model import PairHead
+from preforch_training.reward.linear import best_penalty, fit_linear_reward, fit_margins
+from preforch_training.reward.pair_head import fit_pair_head, pair_head_fit
+from preforch_training.reward.scoring import PairHeadReward
+from small_world import FUNNY, SAFE, questions
+from torch.nn import functional
+
+LINEAR = PairHeadReward(encoder="none", hidden=0, penalties=(1.0, 0.1, 0.01))
+Pairs = tuple[torch.Tensor, torch.Tensor, np.ndarray]
+
+
+def make_pairs(weight_F: torch.Tensor, *, pairs: int = 2000, seed: int = 0) -> Pairs:
+    """Pairs drawn by sigma(weight.margin), two for each prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    left_NF, right_NF = (torch.randn(pairs, len(weight_F), generator=generator) for _ in range(2))
+    wins_N = torch.rand(pairs, generator=generator) < torch.sigmoid((left_NF - right_NF) @ weight_F)
+    chosen_NF = torch.where(wins_N[:, None], left_NF, right_NF)
+    rejected_NF = torch.where(wins_N[:, None], right_NF, left_NF)
+    return chosen_NF, rejected_NF, np.arange(pairs) // 2
+
+
+TRUE_F = torch.tensor([1.0, -0.5, 0.0, 0.25])
+
+
+def test_a_known_direction_and_its_length_are_recovered() -> None:
+    weight_F, _ = fit_linear_reward(*make_pairs(TRUE_F, pairs=8000), penalties=(1e-4,))
+    torch.testing.assert_close(weight_F, TRUE_F, atol=0.06, rtol=0)
+
+
+def test_features_on_any_scale_get_the_same_rewards_and_a_constant_one_gets_none() -> None:
+    chosen_NF, rejected_NF, group_N = make_pairs(TRUE_F)
+    scale_F, shift_F = torch.tensor([10.0, 0.1, 1.0, 3.0]), torch.tensor([5.0, -1.0, 0.0, 2.0])
+    plain_F, _ = fit_linear_reward(chosen_NF, rejected_NF, group_N, penalties=(0.1,))
+    scaled_F, _ = fit_linear_reward(
+        chosen_NF * scale_F + shift_F, rejected_NF * scale_F + shift_F, group_N, penalties=(0.1,)
+    )
+    torch.testing.assert_close(scaled_F * scale_F, plain_F, atol=1e-3, rtol=0)
+    ones_N1 = torch.ones(len(group_N), 1)
+    wider = [torch.cat([side_NF, ones_N1], dim=1) for side_NF in (chosen_NF, rejected_NF)]
+    wider_F, _ = fit_linear_reward(wider[0], wider[1], group_N, penalties=(0.1,))
+    assert wider_F[-1] == 0
+    torch.testing.assert_close(wider_F[:-1], plain_F, atol=1e-3, rtol=0)
+
+
+def test_the_order_of_the_pairs_does_not_matter() -> None:
+    chosen_NF, rejected_NF, group_N = make_pairs(TRUE_F)
+    order_N = torch.randperm(len(group_N), generator=torch.Generator().manual_seed(1))
+    penalties = (1.0, 0.1, 0.01, 0.001)
+    weight_F, bias = fit_linear_reward(chosen_NF, rejected_NF, group_N, penalties=penalties)
+    again_F, again = fit_linear_reward(
+        chosen_NF[order_N], rejected_NF[order_N], group_N[order_N.numpy()], penalties=penalties[::-1]
+    )
+    torch.testing.assert_close(again_F, weight_F, atol=1e-3, rtol=0)
+    torch.testing.assert_close(again, bias, atol=1e-3, rtol=0)
+
+
+def test_the_fit_is_a_minimum_wherever_it_starts() -> None:
+    chosen_NF, rejected_NF, _ = make_pairs(TRUE_F)
+    margin_NF = chosen_NF - rejected_NF
+
+    def loss(weight_F: torch.Tensor) -> float:
+        return float(-functional.logsigmoid(margin_NF @ weight_F).mean() + 0.1 * weight_F.pow(2).sum() / 2)
+
+    found_F = fit_margins(margin_NF, 0.1, start=None)
+    torch.testing.assert_close(
+        fit_margins(margin_NF, 0.1, start=torch.full((4,), 3.0)), found_F, atol=1e-3, rtol=0
+    )
+    for step in 0.05 * torch.cat([torch.eye(4), -torch.eye(4)]):
+        assert loss(found_F + step) > loss(found_F)
+
+
+def test_the_bias_makes_the_mean_reward_zero() -> None:
+    chosen_NF, rejected_NF, group_N = make_pairs(TRUE_F)
+    both_MF = torch.cat([chosen_NF, rejected_NF]) + 7
+    weight_F, bias = fit_linear_reward(both_MF[:2000], both_MF[2000:], group_N, penalties=(0.1,))
+    assert abs(bias) > 1
+    assert (both_MF @ weight_F + bias).mean().abs() < 1e-4
+
+
+def test_the_penalty_is_the_one_with_the_least_loss_on_held_out_margins() -> None:
+    chosen_NF, rejected_NF, _ = make_pairs(0.2 * torch.ones(40), pairs=240)
+    margin_NF = chosen_NF - rejected_NF
+    penalties = (0.0001, 10.0, 0.1)
+    losses = {
+        penalty: -functional.logsigmoid(margin_NF[60:] @ fit_margins(margin_NF[:60], penalty, start=None))
+        .mean()
+        .item()
+        for penalty in penalties
+    }
+    assert (
+        best_penalty(margin_NF[:60], margin_NF[60:], penalties) == min(losses, key=lambda p: losses[p]) == 0.1
+    )
+
+
+def test_pairs_of_one_prompt_never_choose_a_penalty_for_each_other() -> None:
+    """Every prompt has its own random feature: within a prompt it says all, across prompts nothing."""
+    generator = torch.Generator().manual_seed(0)
+    prompts, repeats = 60, 10
+    group_N = np.repeat(np.arange(prompts), repeats)
+    chosen_NF = 0.5 * torch.randn(prompts, 60, generator=generator).repeat_interleave(repeats, dim=0)
+    rejected_NF = torch.zeros_like(chosen_NF)
+    penalties = (10.0, 0.0001)
+    by_prompt_F, _ = fit_linear_reward(chosen_NF, rejected_NF, group_N, penalties=penalties)
+    by_row_F, _ = fit_linear_reward(chosen_NF, rejected_NF, np.arange(len(group_N)), penalties=penalties)
+    assert by_prompt_F.norm() < 0.2 * by_row_F.norm()
+
+
+def test_pairs_of_one_prompt_alone_are_refused() -> None:
+    chosen_NF, rejected_NF, group_N = make_pairs(TRUE_F, pairs=10)
+    with pytest.raises(ValueError, match="pairs of at least 2 prompts"):
+        fit_linear_reward(chosen_NF, rejected_NF, np.zeros_like(group_N), penalties=(1.0, 0.1))
+    fit_linear_reward(chosen_NF, rejected_NF, np.array(["a", "b"] * 5), penalties=(1.0, 0.1))
+
+
+def head_data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
+    """Vectors under which what is good depends on the prompt."""
+    generator = torch.Generator().manual_seed(0)
+    x_ND, left_ND, right_ND = (torch.randn(400, 3, generator=generator) for _ in range(3))
+    wins_N1 = (x_ND[:, :1] * (left_ND - right_ND)[:, :1]) > 0
+    group_N = np.arange(400)
+    return x_ND, torch.where(wins_N1, left_ND, right_ND), torch.where(wins_N1, right_ND, left_ND), group_N
+
+
+def test_a_linear_head_learns_what_depends_on_the_prompt_and_needs_no_seed() -> None:
+    x_ND, chosen_ND, rejected_ND, group_N = head_data()
+    heads = [
+        fit_pair_head(LINEAR, x_ND, chosen_ND, rejected_ND, group_N, seed=seed, label="test")[0]
+        for seed in (1, 2)
+    ]
+    with torch.inference_mode():
+        first_N, second_N = (head(x_ND, chosen_ND) - head(x_ND, rejected_ND) for head in heads)
+    torch.testing.assert_close(first_N, second_N, atol=0, rtol=0)
+    assert (first_N > 0).float().mean() > 0.9
+
+
+def test_a_saved_linear_head_gives_the_same_rewards_whatever_is_scored_beside(tmp_path: Path) -> None:
+    x_ND, chosen_ND, rejected_ND, group_N = head_data()
+    head, curve = fit_pair_head(LINEAR, x_ND, chosen_ND, rejected_ND, group_N, seed=0, label="test")
+    assert len(curve) == 1
+    assert 0 < curve[0]["loss"] < np.log(2)
+    head.save_pretrained(tmp_path)
+    loaded = PairHead.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        rewards_N = loaded(x_ND, chosen_ND)
+        torch.testing.assert_close(rewards_N, head(x_ND, chosen_ND), atol=0, rtol=0)
+        batches = zip(torch.split(x_ND.flip(0), 7), torch.split(chosen_ND.flip(0), 7), strict=True)
+        backwards_N = torch.cat([loaded(x_BD, y_BD) for x_BD, y_BD in batches])
+    torch.testing.assert_close(backwards_N.flip(0), rewards_N, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_heads_fitted_in_memory_score_rows_in_any_order(encoder: Path, tmp_path: Path, hidden: int) -> None:
+    settings = PairHeadReward(encoder=str(encoder), hidden=hidden, max_tokens=24, penalties=(0.1, 0.01))
+    asked = questions()[:20]
+    fit = pair_head_fit(settings, tmp_path, [*asked, *asked], [FUNNY] * 20 + [SAFE] * 20)
+    scorer = fit(np.column_stack([np.arange(15), 20 + np.arange(15)]), 3)
+    rows_R = np.arange(40)
+    rewards_R = scorer(rows_R)
+    assert (rewards_R[15:20] > rewards_R[35:]).all()
+    np.testing.assert_allclose(scorer(np.flip(rows_R).copy())[::-1], rewards_R, atol=1e-4)
+    np.testing.assert_allclose([scorer(rows_R[[row]])[0] for row in (0, 21)], rewards_R[[0, 21]], atol=1e-4)
+    assert scorer(rows_R[:0]).shape == (0,)

@@ -1,0 +1,1 @@
+"""Stage `bundle`: the orchestrator as the service loads it."""

@@ -1,0 +1,1 @@
+"""Frozen text vectors, computed once per run, and batches of texts alike in length."""

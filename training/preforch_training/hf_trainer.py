@@ -1,0 +1,88 @@
+"""How every Hugging Face trainer runs here: a bar, metrics, TensorBoard, and checkpoints that survive a kill.
+
+In:  a trainer, its work folder (the trainer's `output_dir`), the artifact's folder.
+Out: the trained trainer; `metrics.jsonl` and `tensorboard/` in the artifact's folder.
+"""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import logging
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+_COMPLETE = "complete"
+
+
+class TrainingError(ValueError):
+    """A training that went wrong; the message says at which step."""
+
+
+def run_trainer(trainer: Trainer, *, work: Path, folder: Path) -> list[dict[str, float]]:
+    """Train, or continue from the last whole checkpoint in `work`. Returns the log history. Raises TrainingError."""
+    logging.disable_progress_bar()
+    trainer.remove_callback(ProgressCallback)
+    for callback in (_Bar(), _tensorboard(work), _Watch(work)):
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(work / METRICS_FILE, folder / METRICS_FILE)
+    shutil.copytree(work / TENSORBOARD_FOLDER, folder / TENSORBOARD_FOLDER)
+    history: list[dict[str, float]] = trainer.state.log_history
+    return history
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint that was written whole."""
+    whole = [path.parent for path in work.glob(f"checkpoint-*/{_COMPLETE}")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+class _Bar(ProgressCallback):  # type: ignore[misc]  # transformers is partly untyped
+    """The bar with rate and time left, without a line per logged step."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Print nothing: the numbers are in metrics.jsonl and TensorBoard."""
+
+
+def _tensorboard(work: Path) -> Any:
+    # TensorBoard takes seconds to import; reading a config must not wait for it.
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(str(work / TENSORBOARD_FOLDER)))
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is partly untyped
+    """Writes metrics.jsonl, marks whole checkpoints, and stops at a loss that is not finite."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # The history is part of a checkpoint: a continued training rewrites what came after it.
+        lines = [json.dumps(entry) + "\n" for entry in state.log_history]
+        (self._work / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
+        for name in ("loss", "grad_norm", "train_loss"):
+            value = state.log_history[-1].get(name, 0.0)
+            if not math.isfinite(value):
+                raise TrainingError(f"{name} is {value} at step {state.global_step}; lower the learning rate")
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # A kill in the middle of a save leaves a checkpoint without this mark.
+        (self._work / f"checkpoint-{state.global_step}" / _COMPLETE).touch()

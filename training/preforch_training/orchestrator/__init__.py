@@ -1,0 +1,1 @@
+"""Stage `orchestrator`: f(x), from targets to a fitted model (METHOD 3 and 4; paper, Eq. 6 to 8)."""

@@ -1,0 +1,181 @@
+"""A linear head on frozen vectors, fitted to the end by full-batch L-BFGS (METHOD, section 4). [ours]
+
+In:  vectors of prompts (P, D), labels of training and of held-out rows, a loss (`targets`). A prompt with many pairs
+     has many rows and one vector, which is read once.
+Out: `Head`, with f(x) = softmax(weight x + bias).
+
+The L2 penalty on the weights of the standardised vectors is the one with the least held-out loss; each fit starts
+where the next larger penalty ended. Held-out losses leave the entropy prior out, which is a penalty as well.
+`regress` fits its predictions tau * logits, so that heads of different tau are multiples of each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from preforch_training.orchestrator.targets import (
+    LOG_SCALE_LIMIT,
+    Loss,
+    check_tau,
+    head_loss,
+    minimise,
+    softmax,
+)
+
+RISES = 2
+"""So many penalties in a row that are no better than a larger one end the search."""
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """Losses of the fit with one penalty; neither holds penalty or prior."""
+
+    penalty: float
+    train_loss: float
+    held_loss: float
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """N labels, (N, K), and the vector that each belongs to: its row in (P, D), (N,)."""
+
+    row_N: np.ndarray
+    labels_NK: np.ndarray
+
+
+@dataclass(frozen=True)
+class Head:
+    """`log_scale` is 0 except for `bt_gate`. `grid` holds the penalties that were tried, the largest first."""
+
+    weight_KD: np.ndarray
+    bias_K: np.ndarray
+    log_scale: float
+    penalty: float
+    train_loss: float
+    held_loss: float
+    grid: tuple[GridPoint, ...]
+
+    def logits(self, features_ND: np.ndarray) -> np.ndarray:
+        """(N, K)."""
+        return np.asarray(features_ND @ self.weight_KD.T + self.bias_K)
+
+    def weights(self, features_ND: np.ndarray) -> np.ndarray:
+        """f(x), (N, K)."""
+        return softmax(self.logits(features_ND), 1.0)
+
+    def times(self, factor: float) -> "Head":
+        """The head of logits times `factor`: from `regress` at tau to `regress` at tau / factor."""
+        return replace(self, weight_KD=self.weight_KD * factor, bias_K=self.bias_K * factor)
+
+
+def fit_head(
+    features_PD: np.ndarray,
+    train: Labelled,
+    held: Labelled,
+    *,
+    loss: Loss,
+    tau: float,
+    entropy_prior: float = 0.0,
+    penalties: Sequence[float] = PENALTIES,
+) -> Head:
+    """Fit one head per penalty and keep the best on `held`. Raises ValueError on unusable arrays."""
+    check_tau(tau)
+    if not penalties or min(penalties) <= 0:
+        raise ValueError(f"penalties must be one or more positive numbers, got {list(penalties)}")
+    _check_rows("training", features_PD, train, loss=loss, least=2)
+    _check_rows("held-out", features_PD, held, loss=loss, least=1)
+    if held.labels_NK.shape[1] != train.labels_NK.shape[1]:
+        raise ValueError(
+            f"labels differ in their columns: training {train.labels_NK.shape}, {held.labels_NK.shape}"
+        )
+    known_QD = features_PD[np.unique(train.row_N)]
+    mean_D, deviation_D = known_QD.mean(axis=0, dtype=np.float64), known_QD.std(axis=0, dtype=np.float64)
+    # A feature that never varies says nothing, and is the bias's to use.
+    deviation_D = np.where(deviation_D > 1e-12, deviation_D, np.inf)
+    fitted, held_out = (_rows(features_PD, labelled, mean_D, deviation_D) for labelled in (train, held))
+    count, size = train.labels_NK.shape[1], features_PD.shape[1]
+    limits = [None] * (count * (size + 1)) + [LOG_SCALE_LIMIT]
+    values, found = np.zeros(count * (size + 1) + 1), []
+    for penalty in sorted(set(penalties), reverse=True):
+
+        def penalised(variables: torch.Tensor, penalty: float = penalty) -> torch.Tensor:
+            squares = variables[: count * size].pow(2).sum()
+            return fitted.loss(variables, loss=loss, entropy_prior=entropy_prior) + penalty * squares
+
+        values = minimise(penalised, values, limits=limits)
+        variables = torch.from_numpy(values)
+        point = GridPoint(penalty, *(float(rows.loss(variables, loss=loss)) for rows in (fitted, held_out)))
+        found.append((point, values))
+        losses = [entry.held_loss for entry, _ in found]
+        if len(losses) > RISES and min(losses[-RISES:]) > min(losses[:-RISES]):
+            break
+    best, values = min(found, key=lambda entry: entry[0].held_loss)
+    weight_KD = values[: count * size].reshape(count, size) / deviation_D
+    head = Head(
+        weight_KD=weight_KD,
+        bias_K=values[count * size : -1] - weight_KD @ mean_D,
+        log_scale=float(values[-1]) if loss == "bt_gate" else 0.0,
+        penalty=best.penalty,
+        train_loss=best.train_loss,
+        held_loss=best.held_loss,
+        grid=tuple(point for point, _ in found),
+    )
+    return head.times(1 / tau) if loss == "regress" else head
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Standardised features of prompts, and the labels of rows."""
+
+    features_QD: torch.Tensor
+    row_N: torch.Tensor
+    labels_NK: torch.Tensor
+
+    def loss(self, variables: torch.Tensor, *, loss: Loss, entropy_prior: float = 0.0) -> torch.Tensor:
+        """Mean loss of the head that `variables` are: weights, biases, log scale. tau is folded in afterwards."""
+        count, size = self.labels_NK.shape[1], self.features_QD.shape[1]
+        weight_KD = variables[: count * size].reshape(count, size)
+        # Reading the features is what costs, so they are in single precision; everything else is double.
+        logits_QK = (self.features_QD @ weight_KD.T.float()).double() + variables[count * size : -1]
+        return head_loss(
+            logits_QK[self.row_N],
+            self.labels_NK,
+            loss=loss,
+            tau=1.0,
+            log_scale=variables[-1],
+            entropy_prior=entropy_prior,
+        )
+
+
+def _rows(features_PD: np.ndarray, labelled: Labelled, mean_D: np.ndarray, deviation_D: np.ndarray) -> _Rows:
+    used_Q, row_N = np.unique(labelled.row_N, return_inverse=True)
+    standard_QD = torch.from_numpy((features_PD[used_Q] - mean_D) / deviation_D).float()
+    labels_NK = np.asarray(labelled.labels_NK, dtype=np.float64)
+    return _Rows(standard_QD, torch.from_numpy(row_N), torch.from_numpy(labels_NK))
+
+
+def _check_rows(name: str, features_PD: np.ndarray, labelled: Labelled, *, loss: Loss, least: int) -> None:
+    row_N, labels_NK = labelled.row_N, labelled.labels_NK
+    if features_PD.ndim != 2 or labels_NK.ndim != 2 or len(row_N) != len(labels_NK) or labels_NK.shape[1] < 2:
+        raise ValueError(
+            f"features must be (P, D), {name} rows (N,) and labels (N, K) with K >= 2, "
+            f"got {features_PD.shape}, {row_N.shape} and {labels_NK.shape}"
+        )
+    if len(row_N) < least:
+        raise ValueError(f"a head needs at least {least} {name} rows, got {len(row_N)}")
+    for what, values in (("features", features_PD), (f"{name} labels", labels_NK)):
+        wrong = np.argwhere(~np.isfinite(values))
+        if wrong.size:
+            row, column = wrong[0].tolist()
+            raise ValueError(
+                f"{what}: row {row}, column {column} is {values[row, column]}; it must be finite"
+            )
+    off_N = (labels_NK < 0).any(axis=1) | (np.abs(labels_NK.sum(axis=1) - 1) > 1e-6)
+    if loss in ("forward", "reverse") and off_N.any():
+        row = int(np.flatnonzero(off_N)[0])
+        raise ValueError(
+            f"{name} labels of the loss {loss!r} must be weights, row {row} is {labels_NK[row].tolist()}"
+        )

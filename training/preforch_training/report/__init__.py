@@ -1,0 +1,1 @@
+"""Stage `report`: every part of a run measured beside what is simpler (METHOD 9)."""

@@ -1,0 +1,210 @@
+"""What `report.json` holds. Every number is finite; what does not apply is null."""
+
+from typing import Literal
+
+from preforch_models.calibration import Calibration
+from preforch_models.objectives import Record
+from preforch_models.orchestrator_model import Confidence
+from pydantic import FiniteFloat
+
+from preforch_training.statistics.bootstrap import Interval
+from preforch_training.study.records import Study
+
+Measure = Literal["true", "calibrated"]
+
+
+class PairAccuracy(Record):
+    """Share of pairs of one objective that its reward model orders as labelled, and as is true where that is known."""
+
+    objective: str
+    split: str
+    pairs: int
+    accuracy: Interval
+    true_order: Interval | None
+
+
+class RewardReport(Record):
+    """`correlations` are those of the K margins over held-out overall pairs, by objective."""
+
+    accuracies: tuple[PairAccuracy, ...]
+    correlations: dict[str, dict[str, FiniteFloat]]
+    calibration: Calibration
+
+
+class Predictor(Record):
+    """How well one way to predict weights does on the prompts of one split. `true_*`: against w°."""
+
+    name: str
+    split: str
+    explained_kl: Interval
+    preference_accuracy: Interval
+    true_kl: Interval | None
+    true_explained_kl: Interval | None
+    true_top: Interval | None
+
+
+class Ceiling(Record):
+    """Explained KL of f over that of an oracle that knows w° and the family; null where the oracle explains nothing."""
+
+    split: str
+    oracle: Interval
+    share: Interval | None
+
+
+class GroupWeights(Record):
+    """Mean and standard deviation of f(x) over the held-out prompts of one split or family; mean of w° beside it."""
+
+    group: str
+    kind: Literal["split", "family"]
+    prompts: int
+    mean: dict[str, FiniteFloat]
+    spread: dict[str, FiniteFloat]
+    true_mean: dict[str, FiniteFloat] | None
+
+
+class OrchestratorReport(Record):
+    predictors: tuple[Predictor, ...]
+    ceilings: tuple[Ceiling, ...]
+    weights: tuple[GroupWeights, ...]
+
+
+class UnlikePrompts(Record):
+    """Prompts of one kind unlike the training data: AUROC of each signal, held-out prompts against these.
+
+    Null where familiarity is not known. `kept`: mean share of f(x) in their weights, null without shrinkage.
+    """
+
+    kind: str
+    prompts: int
+    certainty: Interval
+    familiarity: Interval | None = None
+    confidence: Interval | None = None
+    kept: FiniteFloat | None
+
+    @property
+    def served(self) -> Interval:
+        """AUROC of the confidence that clients get; without familiarity it orders prompts as certainty does."""
+        return self.certainty if self.confidence is None else self.confidence
+
+
+class HeldPrompts(Record):
+    """Mean share of f(x) `kept` in the weights of one held-out split, share of its prompts `shrunk` at all."""
+
+    split: str
+    prompts: int
+    kept: FiniteFloat | None
+    shrunk: FiniteFloat | None
+
+
+class ConfidenceReport(Record):
+    """`held`: the splits whose prompts, all together, each kind of `unlike` is set against."""
+
+    mode: Confidence
+    held: tuple[HeldPrompts, ...]
+    unlike: tuple[UnlikePrompts, ...]
+
+
+class Stability(Record):
+    """Total variation distance between the weights of a prompt and of its rewording, mean over the prompts that the
+    rewording changes; share of them whose largest weight stays; the distance of their w° where both are known."""
+
+    kind: str
+    distance: Interval
+    same_top: Interval
+    true_distance: Interval | None
+
+
+class Control(Record):
+    """Spearman between the asked weight and the obtained mean reward of one objective, over the grid."""
+
+    policy: str
+    split: str
+    measure: Measure
+    objective: str
+    spearman: Interval
+
+
+class SweepPoint(Record):
+    """Mean reward of a policy under one vector of weights; `dominated`: another point is higher in every objective."""
+
+    policy: str
+    split: str
+    measure: Measure
+    weights: dict[str, FiniteFloat]
+    rewards: dict[str, Interval]
+    dominated: bool
+
+
+class Arm(Record):
+    """A policy, and where the weights it was asked for came from."""
+
+    policy: str
+    arm: str
+
+    def __str__(self) -> str:
+        return f"{self.policy} {self.arm}"
+
+
+class Utility(Record):
+    """E[w°(x).r(x, y)] of one arm. `split` "test" is all test splits together."""
+
+    arm: Arm
+    split: str
+    utility: Interval
+
+
+class Difference(Record):
+    """Utility of `first` minus that of `second` on the same prompts and seeds."""
+
+    first: Arm
+    second: Arm
+    split: str
+    difference: Interval
+
+
+class PolicyReport(Record):
+    """`constant`: the best constant, chosen on validation prompts; null where the truth is unknown."""
+
+    control: tuple[Control, ...]
+    sweep: tuple[SweepPoint, ...]
+    utilities: tuple[Utility, ...]
+    differences: tuple[Difference, ...]
+    constant: dict[str, FiniteFloat] | None
+    responses: int
+    unfinished: int
+    sampling_seconds: FiniteFloat
+
+
+class StageCost(Record):
+    stage: str
+    seconds: FiniteFloat
+    peak_memory_mib: FiniteFloat
+
+
+class Verdict(Record):
+    """One target: the measured number (interval where there is one), what it must be, whether it is."""
+
+    name: str
+    value: FiniteFloat | None
+    interval: Interval | None = None
+    target: str
+    reached: bool
+
+
+class Report(Record):
+    """`world`: hash of the demo world, null for real data."""
+
+    preset: str
+    seed: int
+    world: str | None
+    method: dict[str, str | float]
+    objectives: tuple[str, ...]
+    rewards: RewardReport
+    orchestrator: OrchestratorReport
+    confidence: ConfidenceReport
+    stability: tuple[Stability, ...]
+    policy: PolicyReport | None
+    study: Study | None
+    stages: tuple[StageCost, ...]
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...]

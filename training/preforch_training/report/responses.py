@@ -1,0 +1,76 @@
+"""Responses that the report asks a policy for: which (prompt, weights) are needed, drawn in one call of the sampler.
+
+Every prompt has one seed, so that all weights and all policies are compared on the same random numbers.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from preforch_models.context import ContextFormat
+from preforch_models.weights import round_weights
+
+from preforch_training.records import Prompt
+from preforch_training.sampling.vllm import Sampler, SampleRequest
+
+Ask = tuple[int, tuple[float, ...]]
+"""Index of a prompt, and rounded weights in the order of the objectives."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn; the same for all policies."""
+
+    form: ContextFormat
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed_of: Callable[[str], int]
+    """Seed of a prompt, by its id."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One response to each ask. `unfinished` ones were cut at the token limit."""
+
+    responses: Mapping[Ask, str]
+    unfinished: int
+    seconds: float
+
+
+def ask(prompt: int, weights_K: np.ndarray, form: ContextFormat) -> Ask:
+    """The ask for a prompt and weights, rounded to the context's grid."""
+    named = {name: float(value) for name, value in zip(form.objectives, weights_K, strict=True)}
+    return prompt, tuple(round_weights(named, form.units).values())
+
+
+def draw(
+    sampler: Sampler, policy: Path, asks: Sequence[Ask], prompts: Sequence[Prompt], sampling: Sampling
+) -> Drawn:
+    """One response to each distinct ask."""
+    distinct = list(dict.fromkeys(asks))
+    requests = [
+        SampleRequest(
+            messages=prompts[index].messages,
+            weights=dict(zip(sampling.form.objectives, weights, strict=True)),
+            n=1,
+            seed=sampling.seed_of(prompts[index].id),
+        )
+        for index, weights in distinct
+    ]
+    start = time.monotonic()
+    generations = sampler.sample(
+        policy,
+        requests,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+    )
+    firsts = [answers[0] for answers in generations]
+    return Drawn(
+        responses={key: answer.text for key, answer in zip(distinct, firsts, strict=True)},
+        unfinished=sum(not answer.finished for answer in firsts),
+        seconds=time.monotonic() - start,
+    )

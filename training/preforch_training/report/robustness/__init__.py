@@ -1,0 +1,1 @@
+"""Where f(x) should be unsure, and where it should not change: unlike prompts, other wordings."""

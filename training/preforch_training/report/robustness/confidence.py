@@ -1,0 +1,107 @@
+"""How well the confidence tells prompts unlike the training data from held-out ones (METHOD, section 4).
+
+In:  a trained orchestrator, held-out prompts. Out: `ConfidenceReport`: AUROC of every signal for every kind of
+     `unlike_prompts`, and how much of f(x) shrinkage keeps.
+"""
+
+import random
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from preforch_models.orchestrator_model import OrchestratorModel
+from transformers import AutoTokenizer
+
+from preforch_training.orchestrator.familiarity import signals_of
+from preforch_training.orchestrator.prediction import vectors_of
+from preforch_training.report.facts import Draws, Facts
+from preforch_training.report.records import ConfidenceReport, HeldPrompts, UnlikePrompts
+from preforch_training.report.robustness.unlike_prompts import separation, unlike_prompts
+
+Item = TypeVar("Item")
+
+TEST_PROMPTS = 300
+UNLIKE_PROMPTS = 60
+"""Of each kind. These two keep the part within seconds on one core."""
+LONG_CHARACTERS = 8
+"""Characters of a very long prompt for each token that is read: about twice what is read, in English."""
+DRAWN_TOKENS = 5000
+"""Tokens of a vocabulary among which words are looked for; some vocabularies have a quarter of a million."""
+
+
+def report_confidence(folder: Path, facts: Facts, *, draws: Draws) -> ConfidenceReport:
+    """Held-out test prompts, or validation prompts where there are none, beside prompts unlike the training data."""
+    model = OrchestratorModel.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    splits = facts.tests or facts.held_out
+    held = [prompt for prompt in facts.prompts if prompt.split in splits]
+    held = _drawn(held, TEST_PROMPTS, seed=draws.seed)
+    tested = [prompt.text for prompt in held]
+    unlike = unlike_prompts(
+        tested,
+        words=vocabulary_words(tokenizer, seed=draws.seed),
+        long_characters=LONG_CHARACTERS * model.config.max_tokens,
+        seed=draws.seed,
+        count=UNLIKE_PROMPTS,
+    )
+    inside = signals_of(model, vectors_of(model, tokenizer, tested))
+    outside = {kind: signals_of(model, vectors_of(model, tokenizer, texts)) for kind, texts in unlike.items()}
+    names = ("certainty",) if model.familiarity is None else tuple(inside)
+    auroc = {
+        name: separation(
+            inside[name],
+            {kind: signals[name] for kind, signals in outside.items()},
+            seed=draws.seed,
+            draws=draws.draws,
+        )
+        for name in names
+    }
+    split_N, kept_N = np.array([prompt.split for prompt in held]), kept_share(model, inside["familiarity"])
+    return ConfidenceReport(
+        mode=model.config.confidence,
+        held=tuple(_held(split, kept_N, split_N == split) for split in splits),
+        unlike=tuple(
+            UnlikePrompts(
+                kind=kind,
+                prompts=len(unlike[kind]),
+                kept=_mean(kept_share(model, signals["familiarity"])),
+                **{name: auroc[name][kind] for name in names},
+            )
+            for kind, signals in outside.items()
+        ),
+    )
+
+
+def vocabulary_words(tokenizer: Any, *, seed: int) -> list[str]:
+    """Entries of the vocabulary that are words or single letters, of any script."""
+    ids = _drawn(list(range(len(tokenizer))), DRAWN_TOKENS, seed=seed)
+    # Decoded, because a vocabulary may write words with signs or as bytes.
+    texts = (text.strip() for text in tokenizer.batch_decode([[number] for number in ids]))
+    return [text for text in texts if text.isalpha()]
+
+
+def kept_share(model: OrchestratorModel, familiarity_N: np.ndarray) -> np.ndarray | None:
+    """Share of f(x) in the weights that are served, (N,); None for a model that does not shrink."""
+    if model.familiarity is None or model.config.confidence != "shrink":
+        return None
+    return np.asarray(model.familiarity.kept(torch.from_numpy(familiarity_N)).numpy())
+
+
+def _held(split: str, kept_N: np.ndarray | None, is_here_N: np.ndarray) -> HeldPrompts:
+    here_N = None if kept_N is None else kept_N[is_here_N]
+    return HeldPrompts(
+        split=split,
+        prompts=int(is_here_N.sum()),
+        kept=_mean(here_N),
+        shrunk=None if here_N is None else float((here_N < 1).mean()),
+    )
+
+
+def _drawn(items: list[Item], count: int, *, seed: int) -> list[Item]:
+    """All, or `count` of them drawn at random."""
+    return items if len(items) <= count else random.Random(seed).sample(items, count)
+
+
+def _mean(values_N: np.ndarray | None) -> float | None:
+    return None if values_N is None else float(values_N.mean())

@@ -1,0 +1,165 @@
+"""The targets that a run is held to, and what the report says by itself when one is missed."""
+
+from preforch_training.report import orchestrator as orchestrator_report
+from preforch_training.report import policy as policy_report
+from preforch_training.report.records import (
+    ConfidenceReport,
+    OrchestratorReport,
+    PolicyReport,
+    RewardReport,
+    Verdict,
+)
+from preforch_training.report.reward import correlation_warnings
+from preforch_training.statistics.bootstrap import Interval
+
+TRUE_ORDER = 0.85
+SHARES = {"test_phrasing": 0.85, "test_topic": 0.85, "test_both": 0.8}
+TOPS = {"test_phrasing": 0.9, "test_topic": 0.9, "test_both": 0.8}
+ONNX_DIFFERENCE = 1e-4
+SPEARMAN = 0.8
+UTILITY_GAIN = 0.3
+CUT_SHARE = 0.1
+SEPARATED = 0.6
+"""AUROC that the confidence must be able to reach, by its interval, for every kind of unlike prompts."""
+SHRUNK_SHARE = 0.2
+"""Of the prompts of a held-out split; beyond it shrinkage acts on prompts that it is not meant for."""
+
+
+def judge_run(
+    rewards: RewardReport,
+    orchestrator: OrchestratorReport,
+    policy: PolicyReport | None,
+    onnx_difference: float,
+) -> list[Verdict]:
+    """Every target that this run can be held to."""
+    verdicts = [*_reward_verdicts(rewards), *_orchestrator_verdicts(orchestrator)]
+    verdicts.append(
+        Verdict(
+            name="largest difference between torch and ONNX",
+            value=onnx_difference,
+            target=f"<= {ONNX_DIFFERENCE:g}",
+            reached=onnx_difference <= ONNX_DIFFERENCE,
+        )
+    )
+    return verdicts if policy is None else [*verdicts, *_control_verdicts(policy), *_utility_verdicts(policy)]
+
+
+def find_warnings(
+    rewards: RewardReport,
+    orchestrator: OrchestratorReport,
+    policy: PolicyReport | None,
+    confidence: ConfidenceReport,
+) -> list[str]:
+    """What a reader must not overlook."""
+    warnings = correlation_warnings(rewards)
+    for entry in orchestrator.predictors:
+        if entry.name == orchestrator_report.F and entry.explained_kl.low <= 0:
+            warnings.append(
+                f"{entry.split}: the orchestrator explains its targets no better than a constant does, "
+                f"explained KL {entry.explained_kl}"
+            )
+    for gain in policy.differences if policy else ():
+        against_constant = (gain.first.arm, gain.second.arm) == (
+            policy_report.RECOMMENDED,
+            policy_report.CONSTANT,
+        )
+        # One split has too few prompts to tell; all test splits together decide.
+        if against_constant and gain.split == policy_report.ALL_TESTS and gain.difference.low <= 0:
+            warnings.append(
+                "recommended weights do not beat the best constant beyond chance, "
+                f"difference in utility {gain.difference}"
+            )
+    if policy is not None and policy.unfinished > CUT_SHARE * policy.responses:
+        warnings.append(f"{policy.unfinished} of {policy.responses} responses were cut at the token limit")
+    return [*warnings, *_confidence_warnings(confidence)]
+
+
+def _confidence_warnings(confidence: ConfidenceReport) -> list[str]:
+    """Kinds of unlike prompts that the confidence takes for held-out ones."""
+    reasons = {"long": " (very long prompts look like training prompts once they are cut)"}
+    blind = [
+        f"the confidence does not tell prompts of kind {entry.kind!r} from held-out ones, AUROC {entry.served}"
+        + reasons.get(entry.kind, "")
+        for entry in confidence.unlike
+        if entry.served.high < SEPARATED
+    ]
+    strict = [
+        f"{entry.split}: {entry.shrunk:.0%} of the prompts are taken for unfamiliar, "
+        "and their weights shrunk towards the fallback"
+        for entry in confidence.held
+        if entry.shrunk is not None and entry.shrunk > SHRUNK_SHARE
+    ]
+    return [*blind, *strict]
+
+
+def _at_least(name: str, found: Interval | None, bound: float) -> Verdict:
+    return Verdict(
+        name=name,
+        value=None if found is None else found.value,
+        interval=found,
+        target=f">= {bound:g}",
+        reached=found is not None and found.value >= bound,
+    )
+
+
+def _reward_verdicts(rewards: RewardReport) -> list[Verdict]:
+    """The worst objective of every split whose true order is known."""
+    known = [(entry, entry.true_order) for entry in rewards.accuracies if entry.true_order is not None]
+    verdicts = []
+    for split in dict.fromkeys(entry.split for entry, _ in known):
+        entry, order = min((pair for pair in known if pair[0].split == split), key=lambda pair: pair[1].value)
+        verdicts.append(
+            _at_least(f"true order, worst reward model ({entry.objective}), {split}", order, TRUE_ORDER)
+        )
+    return verdicts
+
+
+def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
+    shares = {entry.split: entry.share for entry in orchestrator.ceilings}
+    tops = {
+        entry.split: entry.true_top
+        for entry in orchestrator.predictors
+        if entry.name == orchestrator_report.F
+    }
+    return [
+        *(
+            _at_least(f"share of the oracle's ceiling, {s}", shares[s], SHARES[s])
+            for s in SHARES
+            if s in shares
+        ),
+        *(_at_least(f"largest weight named, {s}", tops[s], TOPS[s]) for s in TOPS if tops.get(s) is not None),
+    ]
+
+
+def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
+    """The last policy on the control split, by true rewards where they are known."""
+    last = policy.control[-1].policy
+    split = policy.sweep[-1].split
+    rows = [entry for entry in policy.control if entry.policy == last and entry.split == split]
+    measure = "true" if any(entry.measure == "true" for entry in rows) else "calibrated"
+    return [
+        _at_least(f"control of {entry.objective}, {last}, {split}", entry.spearman, SPEARMAN)
+        for entry in rows
+        if entry.measure == measure
+    ]
+
+
+def _utility_verdicts(policy: PolicyReport) -> list[Verdict]:
+    whole = [gain for gain in policy.differences if gain.split == policy_report.ALL_TESTS]
+    verdicts = []
+    for gain in whole:
+        name, found = f"utility, {gain.first} - {gain.second}", gain.difference
+        ends = (gain.first.arm, gain.second.arm)
+        if ends == (policy_report.RECOMMENDED, policy_report.CONSTANT):
+            target, reached = (
+                f">= {UTILITY_GAIN:g}, interval above 0",
+                found.value >= UTILITY_GAIN and found.low > 0,
+            )
+        elif ends == (policy_report.SHUFFLED, policy_report.CONSTANT):
+            target, reached = "interval below 0", found.high < 0
+        elif ends == (policy_report.RECOMMENDED, policy_report.RECOMMENDED):
+            target, reached = "interval above 0", found.low > 0
+        else:
+            continue
+        verdicts.append(Verdict(name=name, value=found.value, interval=found, target=target, reached=reached))
+    return verdicts

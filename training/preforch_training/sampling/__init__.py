@@ -1,0 +1,1 @@
+"""Responses drawn from a policy by vLLM, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Stage `scores`: rewards of the overall pairs, out-of-fold, on one scale (METHOD 2)."""

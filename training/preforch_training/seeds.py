@@ -1,0 +1,77 @@
+"""Runs that differ in their seed only, summarised: every headline number with its mean and 95% t-interval.
+
+In:  run folders with finished reports. Out: a Markdown table.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from preforch_models.manifest import ArtifactError, read_manifest
+from preforch_models.objectives import explain
+from pydantic import ValidationError
+from scipy.stats import t as student
+
+from preforch_training.report.records import Report
+from preforch_training.statistics.markdown import table
+
+
+def summarise(folders: Sequence[Path]) -> str:
+    """A Markdown table. Raises ValueError for fewer than two runs, or runs that differ in more than the seed."""
+    reports = [read_report(folder) for folder in folders]
+    check_comparable(folders, reports)
+    numbers = [headlines(report) for report in reports]
+    seeds = ", ".join(str(report.seed) for report in reports)
+    rows = [_row(name, [found[name] for found in numbers if name in found]) for name in numbers[0]]
+    return f"{len(reports)} runs, seeds {seeds}; 95% t-intervals over the runs.\n\n" + table(
+        ["number", "mean", "95% interval", "runs", "each run"], rows
+    )
+
+
+def read_report(folder: Path) -> Report:
+    """The report of a run folder. Raises ArtifactError."""
+    report = folder / "report"
+    read_manifest(report, kind="report")
+    try:
+        return Report.model_validate_json((report / "report.json").read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise ArtifactError(f"{report / 'report.json'}: {explain(error)}") from error
+
+
+def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None:
+    """Raise ValueError unless there are two runs or more, alike in everything but distinct seeds."""
+    if len(reports) < 2:
+        raise ValueError(f"an interval over seeds needs at least 2 runs, got {len(reports)}")
+    for folder, report in zip(folders, reports, strict=True):
+        for field in ("preset", "world", "method", "objectives"):
+            if getattr(report, field) != getattr(reports[0], field):
+                raise ValueError(
+                    f"{folder}: {field} is {getattr(report, field)}, but {getattr(reports[0], field)} in {folders[0]}; "
+                    "runs may differ in their seed only"
+                )
+    seeds = [report.seed for report in reports]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must differ, got {seeds}")
+
+
+def headlines(report: Report) -> Mapping[str, float]:
+    """Every target's number, explained KL of predictors, AUROC of the confidence, utilities, seconds of the run."""
+    numbers = {verdict.name: verdict.value for verdict in report.verdicts if verdict.value is not None}
+    for entry in report.orchestrator.predictors:
+        numbers[f"explained KL, {entry.name}, {entry.split}"] = entry.explained_kl.value
+        numbers[f"preference accuracy, {entry.name}, {entry.split}"] = entry.preference_accuracy.value
+    for kind in report.confidence.unlike:
+        numbers[f"AUROC of the confidence, {kind.kind}"] = kind.served.value
+    for gain in report.policy.utilities if report.policy else ():
+        numbers[f"utility, {gain.arm}, {gain.split}"] = gain.utility.value
+    numbers["seconds, all stages"] = sum(stage.seconds for stage in report.stages)
+    return numbers
+
+
+def _row(name: str, values: Sequence[float]) -> list[object]:
+    each = ", ".join(f"{value:.3g}" for value in values)
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return [name, f"{mean:.3g}", "", len(values), each]
+    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return [name, f"{mean:.3g}", f"[{mean - half:.3g}, {mean + half:.3g}]", len(values), each]

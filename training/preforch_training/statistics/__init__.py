@@ -1,0 +1,1 @@
+"""What report and study measure with: bootstrap intervals, metrics, Markdown tables."""
