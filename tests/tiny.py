@@ -133,7 +133,7 @@ TINY = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
 
 def write_policy(
     target: Path,
-    form: ContextFormat,
+    context_format: ContextFormat,
     *,
     name: str = "tiny",
     max_model_len: int = MAX_MODEL_LEN,
@@ -142,9 +142,9 @@ def write_policy(
     """A random policy that vLLM serves."""
     tokenizer = train_tokenizer(TEXTS, vocabulary=size.vocabulary)
     model = new_model(len(tokenizer), size, max_model_len=max_model_len, seed=0)
-    add_context(model, tokenizer, form, seed=0)
+    add_context(model, tokenizer, context_format, seed=0)
     with writing(target) as folder:
-        save_policy(folder, model, tokenizer, form, max_model_len=max_model_len, name=name)
+        save_policy(folder, model, tokenizer, context_format, max_model_len=max_model_len, name=name)
         write_manifest(folder, Manifest(kind="policy"))
     return target
 

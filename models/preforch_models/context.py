@@ -38,40 +38,46 @@ def objective_tokens(count: int) -> list[str]:
     return [f"<W{k + 1}>" for k in range(count)]
 
 
-def context_tokens(form: ContextFormat) -> list[str]:
+def context_tokens(context_format: ContextFormat) -> list[str]:
     """All special tokens that the context adds to a tokenizer, in a fixed order."""
-    tokens = objective_tokens(len(form.objectives))
-    if form.encoding == "levels":
-        tokens += [f"{token} {level / form.units:.2f}" for token in tokens for level in range(form.units + 1)]
+    tokens = objective_tokens(len(context_format.objectives))
+    if context_format.encoding == "levels":
+        tokens += [
+            f"{token} {level / context_format.units:.2f}"
+            for token in tokens
+            for level in range(context_format.units + 1)
+        ]
     return tokens
 
 
-def render_context(weights: Mapping[str, float], form: ContextFormat) -> str:
+def render_context(weights: Mapping[str, float], context_format: ContextFormat) -> str:
     """` <W1> 0.70 <W2> 0.30`, to be put directly behind the last user turn. The weights must be rounded already."""
-    if set(weights) != set(form.objectives):
-        raise WeightsError(f"context needs weights for {list(form.objectives)}, got {sorted(weights)}")
+    if set(weights) != set(context_format.objectives):
+        raise WeightsError(
+            f"context needs weights for {list(context_format.objectives)}, got {sorted(weights)}"
+        )
     if sum(round(value * 100) for value in weights.values()) != 100:
         raise WeightsError(f"context needs weights that sum to exactly 1.00, got {dict(weights)}")
-    tokens = objective_tokens(len(form.objectives))
+    tokens = objective_tokens(len(context_format.objectives))
     return "".join(
-        f" {token} {weights[name]:.2f}" for token, name in zip(tokens, form.objectives, strict=True)
+        f" {token} {weights[name]:.2f}" for token, name in zip(tokens, context_format.objectives, strict=True)
     )
 
 
-def parse_context(text: str, form: ContextFormat) -> Weights:
+def parse_context(text: str, context_format: ContextFormat) -> Weights:
     """The weights that a text ends with. Raises ValueError when it does not end with a context."""
-    tokens = objective_tokens(len(form.objectives))
+    tokens = objective_tokens(len(context_format.objectives))
     pattern = "".join(rf" {re.escape(token)} ([01]\.\d\d)" for token in tokens) + r"\Z"
     match = re.search(pattern, text)
     if match is None:
         raise ValueError(f"text does not end with a context of {tokens}: {text[-80:]!r}")
-    return {name: float(value) for name, value in zip(form.objectives, match.groups(), strict=True)}
+    return {name: float(value) for name, value in zip(context_format.objectives, match.groups(), strict=True)}
 
 
-def chat_template(form: ContextFormat) -> str:
+def chat_template(context_format: ContextFormat) -> str:
     """The policy's chat template: ChatML, the context at the end of the last user turn, an error without weights."""
     source = resources.files("preforch_models").joinpath("chat_template.jinja").read_text(encoding="utf-8")
-    names = "[" + ", ".join(f"'{name}'" for name in form.objectives) + "]"
+    names = "[" + ", ".join(f"'{name}'" for name in context_format.objectives) + "]"
     return source.replace("__OBJECTIVES__", names)
 
 

@@ -37,12 +37,12 @@ def rounded(draw: st.DrawFn) -> tuple[ContextFormat, Weights]:
     names = tuple(f"o{i}" for i in range(draw(st.integers(2, 16))))
     encoding: Encoding = draw(st.sampled_from(list(UNITS)))
     values = draw(st.lists(st.floats(0, 1), min_size=len(names), max_size=len(names)).filter(any))
-    form = ContextFormat(objectives=names, encoding=encoding)
-    return form, round_weights(normalise(values, names), form.units)
+    context_format = ContextFormat(objectives=names, encoding=encoding)
+    return context_format, round_weights(normalise(values, names), context_format.units)
 
 
 @cache
-def template(form: ContextFormat) -> Template:
+def template(context_format: ContextFormat) -> Template:
     """The chat template in the environment that transformers and vLLM give it."""
 
     def raise_exception(message: str) -> None:
@@ -50,11 +50,11 @@ def template(form: ContextFormat) -> Template:
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = raise_exception
-    return environment.from_string(chat_template(form))
+    return environment.from_string(chat_template(context_format))
 
 
-def render(form: ContextFormat, messages: list[dict[str, Any]], **variables: Any) -> str:
-    return template(form).render(messages=messages, **variables)
+def render(context_format: ContextFormat, messages: list[dict[str, Any]], **variables: Any) -> str:
+    return template(context_format).render(messages=messages, **variables)
 
 
 def byte_tokenizer(special: list[str]) -> Tokenizer:
@@ -76,8 +76,11 @@ def test_a_context_is_written_as_in_the_paper() -> None:
 
 @given(rounded())
 def test_what_is_rendered_is_parsed_back_exactly(case: tuple[ContextFormat, Weights]) -> None:
-    form, weights = case
-    assert parse_context("any text <W1> 0.50" + render_context(weights, form), form) == weights
+    context_format, weights = case
+    assert (
+        parse_context("any text <W1> 0.50" + render_context(weights, context_format), context_format)
+        == weights
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,9 +122,12 @@ def test_the_context_adds_one_token_per_objective_and_in_levels_one_per_level_to
 
 @given(rounded())
 def test_template_and_python_are_byte_identical(case: tuple[ContextFormat, Weights]) -> None:
-    form, weights = case
-    text = render(form, QUESTION, weights=weights, add_generation_prompt=True)
-    assert text == f"<|im_start|>user\nHi{render_context(weights, form)}<|im_end|>\n<|im_start|>assistant\n"
+    context_format, weights = case
+    text = render(context_format, QUESTION, weights=weights, add_generation_prompt=True)
+    assert (
+        text
+        == f"<|im_start|>user\nHi{render_context(weights, context_format)}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 @given(st.integers(0, 100), st.integers(0, 100))
@@ -134,13 +140,16 @@ def test_template_and_python_agree_on_the_whole_grid(first: int, second: int) ->
 @settings(max_examples=20)
 @given(rounded())
 def test_a_real_tokenizer_renders_the_same_bytes(case: tuple[ContextFormat, Weights]) -> None:
-    form, weights = case
+    context_format, weights = case
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(["<|im_start|>", "<|im_end|>"]))
-    tokenizer.chat_template = chat_template(form)
+    tokenizer.chat_template = chat_template(context_format)
     text = tokenizer.apply_chat_template(
         QUESTION, tokenize=False, add_generation_prompt=True, weights=weights
     )
-    assert text == f"<|im_start|>user\nHi{render_context(weights, form)}<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        text
+        == f"<|im_start|>user\nHi{render_context(weights, context_format)}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_the_order_of_the_given_weights_does_not_matter() -> None:

@@ -85,11 +85,13 @@ def test_a_policy_with_other_objectives_another_order_or_encoding_is_refused(
 ) -> None:
     if "order" in change:
         change = {"objectives": bundle.names[::-1]}
-    form = ContextFormat.model_validate(bundle.info.context.model_dump() | change)
+    context_format = ContextFormat.model_validate(bundle.info.context.model_dump() | change)
     strings = tuple(f"<W{k}>" for k in (1, 2, 3)) + tuple(
         f"<W{k}> {level / 20:.2f}" for k in (1, 2, 3) for level in range(21)
     )
-    card = PolicyCard(context=form, control_strings=strings, max_model_len=64, revision="r", name="other")
+    card = PolicyCard(
+        context=context_format, control_strings=strings, max_model_len=64, revision="r", name="other"
+    )
     with pytest.raises(ArtifactError, match="policy 'other' do not belong together"):
         check_match(bundle, card)
 

@@ -26,14 +26,16 @@ NORMALIZERS = {"qwen_style": normalizers.NFC, "llama_style": normalizers.NFKC}
 MAX_MODEL_LEN = 8192
 
 
-def style_template(style: Style, form: ContextFormat) -> str:
+def style_template(style: Style, context_format: ContextFormat) -> str:
     """The project's template up to its first printed turn, then the style's turns."""
-    head, start, _ = chat_template(form).partition('{%- for message in messages -%}\n  {{- "<|im_start|>"')
+    head, start, _ = chat_template(context_format).partition(
+        '{%- for message in messages -%}\n  {{- "<|im_start|>"'
+    )
     assert start, "the project's template has changed its turns"
     return head + (Path(__file__).parent / "templates" / f"{style}.jinja").read_text(encoding="utf-8")
 
 
-def write_style(target: Path, style: Style, form: ContextFormat) -> Path:
+def write_style(target: Path, style: Style, context_format: ContextFormat) -> Path:
     """A random policy. Before the project adds its tokens, Llama's are matched in normalised text (NFKC)."""
     tokenizer = train_tokenizer(tiny.TEXTS, vocabulary=300)
     tokenizer.backend_tokenizer.normalizer = NORMALIZERS[style]()
@@ -46,10 +48,10 @@ def write_style(target: Path, style: Style, form: ContextFormat) -> Path:
     # vLLM on CPU wants heads of 32 or more.
     size = Scratch(vocabulary=300, width=32, layers=1, heads=1, inner=32)
     model = new_model(len(tokenizer), size, max_model_len=MAX_MODEL_LEN, seed=0)
-    add_context(model, tokenizer, form, seed=0)
-    tokenizer.chat_template = style_template(style, form)
+    add_context(model, tokenizer, context_format, seed=0)
+    tokenizer.chat_template = style_template(style, context_format)
     tokenizer.eos_token = END_OF_TURN[style]
     with writing(target) as folder:
-        save_policy(folder, model, tokenizer, form, max_model_len=MAX_MODEL_LEN, name="tiny")
+        save_policy(folder, model, tokenizer, context_format, max_model_len=MAX_MODEL_LEN, name="tiny")
         write_manifest(folder, Manifest(kind="policy"))
     return target

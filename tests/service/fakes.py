@@ -159,9 +159,11 @@ class FakeUpstream:
         self.down = True
 
 
-def policy_card(form: ContextFormat) -> PolicyCard:
+def policy_card(context_format: ContextFormat) -> PolicyCard:
     """The card of the fake engine's policy."""
-    return PolicyCard(context=form, control_strings=CONTROL, max_model_len=256, revision="r", name="tiny")
+    return PolicyCard(
+        context=context_format, control_strings=CONTROL, max_model_len=256, revision="r", name="tiny"
+    )
 
 
 def make_gateway(

@@ -102,8 +102,8 @@ def test_wrong_combinations_say_what_is_allowed(bundle_folder: Path, tmp_path: P
 
 def test_a_run_with_two_policies_wants_a_choice(bundle_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_folder, tmp_path / "bundle")
-    form = ContextFormat(objectives=tuple(o.name for o in tiny.OBJECTIVES))
-    tiny.write_policy(tmp_path / "policy" / "one" / "round-0", form)
+    context_format = ContextFormat(objectives=tuple(o.name for o in tiny.OBJECTIVES))
+    tiny.write_policy(tmp_path / "policy" / "one" / "round-0", context_format)
     shutil.copytree(tmp_path / "policy" / "one", tmp_path / "policy" / "two")
     assert "--policy" in refused(tmp_path)
 

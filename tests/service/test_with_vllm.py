@@ -67,7 +67,7 @@ class Served:
         self.openai = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
 
     @property
-    def form(self) -> ContextFormat:
+    def context_format(self) -> ContextFormat:
         return self.card.context
 
     def post(self, path: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_the_last_user_turn_ends_with_exactly_the_announced_weights(
         body = {"messages": messages, "max_tokens": 1, "return_prompt_text": True} | asked
         answer = served.post("/v1/chat/completions", body)
         turns = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", answer["prompt_text"], flags=re.DOTALL)
-        assert parse_context(turns[-1], served.form) == answer["preference"]["weights"]
+        assert parse_context(turns[-1], served.context_format) == answer["preference"]["weights"]
         assert answer["prompt_text"].count("<W1>") == 1
 
 

@@ -99,6 +99,6 @@ def make_facts(*, noise: float = 0.05, families: Sequence[str] = tuple(FAMILIES)
 
 def make_judge(facts: Facts) -> Judge:
     """A judge that knows the truth where the facts do."""
-    form = ContextFormat(objectives=NAMES, encoding="levels")
-    sampling = Sampling(form=form, temperature=0.7, top_p=0.9, max_tokens=8, seed_of=len)
+    context_format = ContextFormat(objectives=NAMES, encoding="levels")
+    sampling = Sampling(context_format=context_format, temperature=0.7, top_p=0.9, max_tokens=8, seed_of=len)
     return Judge(facts, LinearTruth() if facts.true_PK is not None else None, calibrated, sampling, DRAWS)

@@ -246,8 +246,8 @@ def test_every_config_of_the_repository_loads_and_reads_back_equal(tmp_path: Pat
 
 def test_a_run_knows_its_objectives_and_how_weights_are_written(tmp_path: Path) -> None:
     config = read(tmp_path, "context.encoding=levels")
-    assert config.form.objectives == config.names == ("funny", "safe")
-    assert config.form.units == 20
+    assert config.context_format.objectives == config.names == ("funny", "safe")
+    assert config.context_format.units == 20
     assert config.open_run().folder == Path("runs/x")
 
 

@@ -71,7 +71,7 @@ class RunConfig(Record):
                 f"[study] needs 'pair_head' rewards, {others[0]!r} is none; allowed is study = 'off'"
             )
         # Raises where no weights on the grid of the context satisfy the bounds.
-        round_within(uniform(self.names), self.objectives, self.form.units)
+        round_within(uniform(self.names), self.objectives, self.context_format.units)
         return self
 
     @property
@@ -80,7 +80,7 @@ class RunConfig(Record):
         return names_of(self.objectives)
 
     @property
-    def form(self) -> ContextFormat:
+    def context_format(self) -> ContextFormat:
         """How this run writes weights into prompts."""
         return ContextFormat(objectives=self.names, encoding=self.context.encoding)
 

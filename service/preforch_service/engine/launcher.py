@@ -7,21 +7,15 @@ vLLM starts processes of its own, which do not notice that their parent was kill
 of the gateway (PR_SET_PDEATHSIG), so this process stays between the two and kills the whole process group.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 from types import FrameType
 
-PR_SET_PDEATHSIG = 1
+from preforch_models.child_process import die_with_parent
+
 GRACE_SECONDS = 10.0
-
-
-def die_with_parent(number: int) -> None:
-    """Ask the kernel for a signal at the parent's death."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 def kill_group(*_: object) -> None:

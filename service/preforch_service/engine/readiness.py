@@ -56,29 +56,31 @@ def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
     return largest
 
 
-def expected_tokens(weights: Weights, form: ContextFormat) -> list[str]:
+def expected_tokens(weights: Weights, context_format: ContextFormat) -> list[str]:
     """The added tokens that a context consists of, in order."""
-    tokens = objective_tokens(len(form.objectives))
-    if form.encoding == "digits":
+    tokens = objective_tokens(len(context_format.objectives))
+    if context_format.encoding == "digits":
         return tokens
-    return [f"{token} {weights[name]:.2f}" for token, name in zip(tokens, form.objectives, strict=True)]
+    return [
+        f"{token} {weights[name]:.2f}" for token, name in zip(tokens, context_format.objectives, strict=True)
+    ]
 
 
-def _corner(form: ContextFormat, place: int) -> Weights:
-    return {name: float(name == form.objectives[place]) for name in form.objectives}
+def _corner(context_format: ContextFormat, place: int) -> Weights:
+    return {name: float(name == context_format.objectives[place]) for name in context_format.objectives}
 
 
 async def check_template(upstream: Upstream, *, model: str, card: PolicyCard) -> None:
     """Render two weight vectors, and a user who writes every control string. Raises TemplateError or UpstreamDown."""
-    form = card.context
+    context_format = card.context
     rendered = []
-    for weights in (_corner(form, 0), _corner(form, -1)):
+    for weights in (_corner(context_format, 0), _corner(context_format, -1)):
         tokens = await _tokenize(upstream, model, weights, PROBE)
-        found = [token for token in tokens if token in set(context_tokens(form))]
-        if found != expected_tokens(weights, form):
+        found = [token for token in tokens if token in set(context_tokens(context_format))]
+        if found != expected_tokens(weights, context_format):
             raise TemplateError(
                 f"model {model!r}: its chat template printed the control tokens {found} for the weights {weights}, "
-                f"expected {expected_tokens(weights, form)}"
+                f"expected {expected_tokens(weights, context_format)}"
             )
         rendered.append(tokens)
     if rendered[0] == rendered[1]:
@@ -116,10 +118,10 @@ async def _tokenize(upstream: Upstream, model: str, weights: Weights, text: str)
         raise TemplateError("/tokenize of the engine answers without token_strs") from error
 
 
-async def generation_fault(upstream: Upstream, *, model: str, form: ContextFormat) -> str | None:
+async def generation_fault(upstream: Upstream, *, model: str, context_format: ContextFormat) -> str | None:
     """Why the engine does not generate a token, or None; a full queue is no fault. Raises UpstreamDown."""
     answer, content = await _ask(
-        upstream, "/v1/chat/completions", model, _corner(form, 0), PROBE, {"max_tokens": 1}
+        upstream, "/v1/chat/completions", model, _corner(context_format, 0), PROBE, {"max_tokens": 1}
     )
     if answer.status in (200, 503):
         return None
@@ -241,7 +243,9 @@ class Readiness:
             await check_template(member.upstream, model=self._model, card=self._card)
         if member.blocked is not None or member.suspect or member.silent(self._timeout):
             member.suspect = True
-            fault = await generation_fault(member.upstream, model=self._model, form=self._card.context)
+            fault = await generation_fault(
+                member.upstream, model=self._model, context_format=self._card.context
+            )
             if fault is not None:
                 return fault
             member.suspect = False

@@ -50,9 +50,14 @@ class Preparer:
     """Checks requests and rewrites them for one policy."""
 
     def __init__(
-        self, form: ContextFormat, guard: ControlGuard, *, model: str, template_kwargs: tuple[str, ...]
+        self,
+        context_format: ContextFormat,
+        guard: ControlGuard,
+        *,
+        model: str,
+        template_kwargs: tuple[str, ...],
     ) -> None:
-        self._form = form
+        self._form = context_format
         self._guard = guard
         self._model = model
         self._template_kwargs = template_kwargs

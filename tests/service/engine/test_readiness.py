@@ -57,5 +57,5 @@ def test_the_template_is_checked_again_when_the_engine_comes_back(bundle: Bundle
 
 
 def test_levels_are_expected_as_one_token_each() -> None:
-    form = ContextFormat(objectives=("a", "b"), encoding="levels")
-    assert expected_tokens({"a": 0.7, "b": 0.3}, form) == ["<W1> 0.70", "<W2> 0.30"]
+    context_format = ContextFormat(objectives=("a", "b"), encoding="levels")
+    assert expected_tokens({"a": 0.7, "b": 0.3}, context_format) == ["<W1> 0.70", "<W2> 0.30"]

@@ -56,9 +56,9 @@ def test_head_says_the_same_without_the_body(client: httpx.Client, path: str) ->
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}'])
-def test_a_file_that_the_browser_has_is_not_sent_again(client: httpx.Client, form: str) -> None:
+def test_a_file_that_the_browser_has_is_not_sent_again(client: httpx.Client, context_format: str) -> None:
     tag = client.get("/").headers["ETag"]
-    known = client.get("/", headers={"If-None-Match": form.format(tag)})
+    known = client.get("/", headers={"If-None-Match": context_format.format(tag)})
     assert (known.status_code, known.content) == (304, b"")
     assert known.headers["ETag"] == tag
     assert client.get("/", headers={"If-None-Match": '"other"'}).status_code == 200

@@ -125,8 +125,10 @@ async def chat(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
     assert response.headers["X-Preference-Bundle"] == preference["bundle"]
     header = ",".join(f"{name}={value:.2f}" for name, value in preference["weights"].items())
     assert response.headers["X-Preference-Weights"] == header
-    form = ContextFormat(objectives=tuple(preference["weights"]))
-    assert parse_context(LAST_USER.findall(answer["prompt_text"])[-1], form) == preference["weights"]
+    context_format = ContextFormat(objectives=tuple(preference["weights"]))
+    assert (
+        parse_context(LAST_USER.findall(answer["prompt_text"])[-1], context_format) == preference["weights"]
+    )
     return preference | {"prompt": prompt}
 
 

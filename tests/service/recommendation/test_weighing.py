@@ -23,7 +23,7 @@ from preforch_service.recommendation.weighing import announced
 def test_clamped(bundle: Bundle, weights: Sequence[float], expected: Sequence[float], clamped: bool) -> None:
     names = ("a", "b", "c")
     objectives = tuple(Objective(name=n, description=n, low=0.33 if n == "b" else 0.0) for n in names)
-    form = ContextFormat(objectives=names, encoding="levels")
-    info = bundle.info.model_copy(update={"objectives": objectives, "context": form})
+    context_format = ContextFormat(objectives=names, encoding="levels")
+    info = bundle.info.model_copy(update={"objectives": objectives, "context": context_format})
     found = announced(dict(zip(names, weights, strict=True)), info)
     assert found == (dict(zip(names, expected, strict=True)), clamped)

@@ -262,8 +262,8 @@ def test_warnings_and_uncaught_exceptions_have_the_format_too(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, form: str) -> None:
-    options = ["--weights-only", "--port", "0", "--log-format", form]
+def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, context_format: str) -> None:
+    options = ["--weights-only", "--port", "0", "--log-format", context_format]
     command = [sys.executable, "-m", "preforch_service", str(bundle_folder), *options]
     with (tmp_path / "log").open("w+", encoding="utf-8") as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
@@ -279,7 +279,7 @@ def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, form
         log.seek(0)
         lines = log.read().splitlines()
     assert INNER not in "\n".join(lines).lower()
-    if form == "json":
+    if context_format == "json":
         loggers = {json.loads(line)["logger"] for line in lines}
         assert loggers == {"preforch_service.middleware.access", "preforch_service.listener", "uvicorn.error"}
     else:

@@ -51,7 +51,7 @@ def model(toy_run: tuple[Run, RunConfig]) -> OrchestratorModel:
 def test_the_bundle_says_what_the_run_decided(made: Bundle, toy_run: tuple[Run, RunConfig]) -> None:
     _, config = toy_run
     assert made.names == config.names
-    assert made.info.context == config.form
+    assert made.info.context == config.context_format
     assert made.info.max_tokens == MAX_TOKENS
     method = {"target": "advantage_softmax", "tau": 1.0, "loss": "forward", "confidence": "shrink"}
     assert made.info.method == method

@@ -19,8 +19,8 @@ WEIGHTS = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    form = ContextFormat(objectives=NAMES, encoding="levels")
-    return tiny.write_policy(tmp_path_factory.mktemp("policy") / "round-0", form)
+    context_format = ContextFormat(objectives=NAMES, encoding="levels")
+    return tiny.write_policy(tmp_path_factory.mktemp("policy") / "round-0", context_format)
 
 
 def request(*, n: int = 2, seed: int = 1, text: str = "Tell me a joke") -> SampleRequest:

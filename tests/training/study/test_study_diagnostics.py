@@ -45,7 +45,12 @@ def test_preferences_by_one_objective_never_contradict_it(world: World, k: int) 
 @pytest.mark.parametrize("k", [0, 1])
 def test_the_gate_gives_the_objective_that_made_the_preferences_all_weight(world: World, k: int) -> None:
     trial = run_trial(
-        world.material, world.rewards_FUK, world.features_PD, world.fold_P, GATE, changed=diagnostics.prefers(k)
+        world.material,
+        world.rewards_FUK,
+        world.features_PD,
+        world.fold_P,
+        GATE,
+        changed=diagnostics.prefers(k),
     )
     assert trial.f_PK[:, k].mean() > diagnostics.SINGLE_WEIGHT
     assert (trial.margin_NK[:, k] >= 0).all()
@@ -121,7 +126,9 @@ def test_known_weights_go_by_category_or_are_the_same(world: World, count: int) 
 
 def test_prompts_without_categories_are_parted_by_what_varies_most_in_their_vectors(world: World) -> None:
     prompts = tuple(prompt.model_copy(update={"category": ""}) for prompt in world.material.prompts)
-    known_PK = diagnostics.known_weights(replace(world.material, prompts=prompts), world.features_PD, vary=True)
+    known_PK = diagnostics.known_weights(
+        replace(world.material, prompts=prompts), world.features_PD, vary=True
+    )
     same_P = known_PK.argmax(axis=1) == world.true_PK.argmax(axis=1)
     # Which group is the first one is open.
     assert max(same_P.mean(), 1 - same_P.mean()) > 0.99

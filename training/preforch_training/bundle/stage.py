@@ -130,7 +130,7 @@ def bundle_info(
     weights = json.loads((run.orchestrator / "weights.json").read_text(encoding="utf-8"))
     return BundleInfo(
         objectives=config.objectives,
-        context=config.form,
+        context=config.context_format,
         max_tokens=config.orchestrator.max_tokens,
         pad_token_id=pad_token_id,
         fallback=weights["fallback"],

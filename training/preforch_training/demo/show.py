@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from preforch_client import Client, Generation, PreferenceError
+from preforch_models.child_process import die_with_parent
 
 from preforch_training.demo import world
 from preforch_training.demo.world import Parts
-from preforch_training.sampling.child_process import die_with_parent
 
 READY_SECONDS = 300.0
 MAX_TOKENS = 80

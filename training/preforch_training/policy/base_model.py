@@ -105,11 +105,11 @@ def load_tokenizer(path: str | Path, *, revision: str = "main") -> PreTrainedTok
 
 
 def add_context(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, form: ContextFormat, *, seed: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, context_format: ContextFormat, *, seed: int
 ) -> list[int]:
     """Give tokenizer and model the ChatML and context tokens, the chat template and the end token; ids of new rows."""
     known = tokenizer.get_vocab()
-    added = [token for token in (START, END, *context_tokens(form)) if token not in known]
+    added = [token for token in (START, END, *context_tokens(context_format)) if token not in known]
     pieces = {token: tokenizer.encode(token, add_special_tokens=False) for token in added}
     tokenizer.add_tokens(
         [AddedToken(token, special=True, normalized=False) for token in added], special_tokens=True
@@ -119,15 +119,15 @@ def add_context(
     if tokenizer.pad_token is None or tokenizer.pad_token == END:
         # Padding that equals the end token would be masked out of the loss with it.
         tokenizer.add_special_tokens({"pad_token": PAD})
-    tokenizer.chat_template = chat_template(form)
+    tokenizer.chat_template = chat_template(context_format)
     if len(tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     vocabulary = tokenizer.get_vocab()
     ids = {token: vocabulary[token] for token in added}
     for matrix in _embedding_matrices(model):
         _start_rows(matrix, {ids[token]: pieces[token] for token in added})
-        if form.encoding == "levels":
-            _start_levels(matrix, tokenizer, form, seed=seed)
+        if context_format.encoding == "levels":
+            _start_levels(matrix, tokenizer, context_format, seed=seed)
     for settings in (model.config, model.generation_config):
         settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     return sorted(ids.values())
@@ -165,18 +165,22 @@ def _start_rows(matrix_VD: torch.nn.Parameter, pieces: Mapping[int, Sequence[int
 
 @torch.no_grad()
 def _start_levels(
-    matrix_VD: torch.nn.Parameter, tokenizer: PreTrainedTokenizerFast, form: ContextFormat, *, seed: int
+    matrix_VD: torch.nn.Parameter,
+    tokenizer: PreTrainedTokenizerFast,
+    context_format: ContextFormat,
+    *,
+    seed: int,
 ) -> None:
     """row(k, level) = base_k + (2 level - 1) direction_k; long directions: told apart early."""
     generator = torch.Generator().manual_seed(seed)
     scale = matrix_VD.std().item()
-    for k in range(len(form.objectives)):
+    for k in range(len(context_format.objectives)):
         token = f"<W{k + 1}>"
         base_D = matrix_VD[tokenizer.convert_tokens_to_ids(token)].clone()
         base_D += scale * torch.randn(base_D.shape, generator=generator).to(base_D)
         direction_D = 3 * scale * torch.randn(base_D.shape, generator=generator).to(base_D)
-        for step in range(form.units + 1):
-            level = step / form.units
+        for step in range(context_format.units + 1):
+            level = step / context_format.units
             row = tokenizer.convert_tokens_to_ids(f"{token} {level:.2f}")
             matrix_VD[row] = base_D + (2 * level - 1) * direction_D
 
@@ -185,7 +189,7 @@ def save_policy(
     folder: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    form: ContextFormat,
+    context_format: ContextFormat,
     *,
     max_model_len: int,
     name: str,
@@ -196,7 +200,7 @@ def save_policy(
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
     card = PolicyCard(
-        context=form,
+        context=context_format,
         control_strings=tuple(special),
         max_model_len=max_model_len,
         revision=digest(hashes)[:16],

@@ -108,7 +108,11 @@ def build(run: Run, config: "RunConfig", *, sampler: Sampler | None = None) -> N
     settings = config.policy
     if settings == "off":
         return
-    common = {"context": config.form.model_dump(), "max_model_len": settings.max_model_len, "seed": run.seed}
+    common = {
+        "context": config.context_format.model_dump(),
+        "max_model_len": settings.max_model_len,
+        "seed": run.seed,
+    }
     offline = {"name", "offline_responses", "offline_tau", "quality_quantile", "offline"}
     online = set(Config.model_fields) - {
         "base",
@@ -159,8 +163,10 @@ def make_base(run: Run, config: "RunConfig", folder: Path, work: Path) -> Outcom
         model = new_model(len(tokenizer), settings.scratch, max_model_len=settings.max_model_len, seed=seed)
     else:
         model, tokenizer = load_base(settings.base, revision=settings.revision)
-    new_rows = add_context(model, tokenizer, config.form, seed=run.seed_for("policy", "context"))
-    save_policy(folder, model, tokenizer, config.form, max_model_len=settings.max_model_len, name="base")
+    new_rows = add_context(model, tokenizer, config.context_format, seed=run.seed_for("policy", "context"))
+    save_policy(
+        folder, model, tokenizer, config.context_format, max_model_len=settings.max_model_len, name="base"
+    )
     return Outcome(
         counts={"parameters": model.num_parameters(), "tokens": len(tokenizer), "new_tokens": len(new_rows)}
     )
@@ -216,7 +222,9 @@ def _sample(run: Run, config: "RunConfig", number: int, sampler: Sampler, known:
     chosen = _prompts_for_round(run, settings, number, PolicyTokenizer(policy))
     predicted_NK = predict_weights(run.orchestrator, [prompt.text for prompt in chosen])
     seed = run.seed_for("policy", settings.name, number, "weights")
-    asks = wic.ask(chosen, predicted_NK, config.form, random_share=settings.random_weight_share, seed=seed)
+    asks = wic.ask(
+        chosen, predicted_NK, config.context_format, random_share=settings.random_weight_share, seed=seed
+    )
     requests = [
         SampleRequest(
             messages=asked.prompt.messages,
@@ -273,7 +281,12 @@ def _train(
     )
     tokenizer = PolicyTokenizer(previous).tokenizer
     save_policy(
-        folder, model, tokenizer, config.form, max_model_len=settings.max_model_len, name=settings.name
+        folder,
+        model,
+        tokenizer,
+        config.context_format,
+        max_model_len=settings.max_model_len,
+        name=settings.name,
     )
     return Outcome(counts={"rows": len(fitting), "too_long": len(rows) - len(fitting)}, metrics=metrics)
 

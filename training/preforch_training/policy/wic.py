@@ -93,24 +93,26 @@ def known_rows(
     known: Known, which: Sequence[int], prompts: Mapping[str, Prompt], reader: PolicyTokenizer
 ) -> list[TokenRow]:
     """Rows (x, w*(x, y), y) of known responses."""
-    form = reader.card.context
+    context_format = reader.card.context
     rows = []
     for i in which:
-        weights = on_grid(known.weights_NK[i], form)
+        weights = on_grid(known.weights_NK[i], context_format)
         prompt_ids = reader.prompt_ids(prompts[known.prompt_ids[i]].messages, weights)
         rows.append(TokenRow(tuple(prompt_ids), tuple(reader.response_ids(known.responses[i]))))
     return rows
 
 
-def on_grid(weights_K: np.ndarray, form: ContextFormat) -> Weights:
+def on_grid(weights_K: np.ndarray, context_format: ContextFormat) -> Weights:
     """Weights by name, rounded as the context writes them."""
-    return round_weights(dict(zip(form.objectives, weights_K.tolist(), strict=True)), form.units)
+    return round_weights(
+        dict(zip(context_format.objectives, weights_K.tolist(), strict=True)), context_format.units
+    )
 
 
 def ask(
     prompts: Sequence[Prompt],
     predicted_NK: np.ndarray,
-    form: ContextFormat,
+    context_format: ContextFormat,
     *,
     random_share: float,
     seed: int,
@@ -119,11 +121,11 @@ def ask(
     rng = np.random.default_rng(seed)
     is_random_N = np.zeros(len(prompts), dtype=bool)
     is_random_N[rng.permutation(len(prompts))[: round(random_share * len(prompts))]] = True
-    drawn_NK = rng.dirichlet(np.ones(len(form.objectives)), size=len(prompts))
+    drawn_NK = rng.dirichlet(np.ones(len(context_format.objectives)), size=len(prompts))
     return [
         Ask(
             prompt,
-            on_grid(drawn if is_random else predicted, form),
+            on_grid(drawn if is_random else predicted, context_format),
             "dirichlet" if is_random else "orchestrator",
         )
         for prompt, predicted, drawn, is_random in zip(

@@ -204,14 +204,14 @@ def best_constant_of_policy(plan: Plan, drawn: Drawn, judge: Judge) -> np.ndarra
 def constant_gains(plan: Plan, constant_K: np.ndarray, drawn: Drawn, judge: Judge) -> dict[int, float]:
     """Utility by prompt of the best constant, on the test prompts that answered for the whole grid."""
     prompts = np.concatenate([plan.sweep[split] for split in plan.utility])
-    asks = [ask(int(index), constant_K, judge.sampling.form) for index in prompts]
+    asks = [ask(int(index), constant_K, judge.sampling.context_format) for index in prompts]
     return dict(zip(prompts.tolist(), _utilities(drawn, asks, judge).tolist(), strict=True))
 
 
 def arm_gains(plan: Plan, weights_PK: np.ndarray, drawn: Drawn, judge: Judge) -> dict[int, float]:
     """Utility by prompt where each prompt is asked with its own weights."""
     prompts = np.concatenate(list(plan.utility.values()))
-    asks = [ask(int(index), weights_PK[index], judge.sampling.form) for index in prompts]
+    asks = [ask(int(index), weights_PK[index], judge.sampling.context_format) for index in prompts]
     return dict(zip(prompts.tolist(), _utilities(drawn, asks, judge).tolist(), strict=True))
 
 
@@ -260,7 +260,9 @@ def _scopes(plan: Plan) -> dict[str, np.ndarray]:
 def _grid_asks(plan: Plan, prompts: np.ndarray, judge: Judge) -> list[Ask]:
     """Prompt by prompt, all points of the grid."""
     return [
-        ask(int(index), weights_K, judge.sampling.form) for index in prompts for weights_K in plan.grid_GK
+        ask(int(index), weights_K, judge.sampling.context_format)
+        for index in prompts
+        for weights_K in plan.grid_GK
     ]
 
 
@@ -270,7 +272,7 @@ def _sweep_asks(plan: Plan, sweep: Mapping[str, np.ndarray], judge: Judge) -> li
 
 def _arm_asks(plan: Plan, arms: Mapping[str, np.ndarray], judge: Judge) -> list[Ask]:
     return [
-        ask(int(index), weights_PK[index], judge.sampling.form)
+        ask(int(index), weights_PK[index], judge.sampling.context_format)
         for weights_PK in arms.values()
         for prompts in plan.utility.values()
         for index in prompts

@@ -23,7 +23,7 @@ Ask = tuple[int, tuple[float, ...]]
 class Sampling:
     """How responses are drawn; the same for all policies."""
 
-    form: ContextFormat
+    context_format: ContextFormat
     temperature: float
     top_p: float
     max_tokens: int
@@ -40,10 +40,10 @@ class Drawn:
     seconds: float
 
 
-def ask(prompt: int, weights_K: np.ndarray, form: ContextFormat) -> Ask:
+def ask(prompt: int, weights_K: np.ndarray, context_format: ContextFormat) -> Ask:
     """The ask for a prompt and weights, rounded to the context's grid."""
-    named = {name: float(value) for name, value in zip(form.objectives, weights_K, strict=True)}
-    return prompt, tuple(round_weights(named, form.units).values())
+    named = {name: float(value) for name, value in zip(context_format.objectives, weights_K, strict=True)}
+    return prompt, tuple(round_weights(named, context_format.units).values())
 
 
 def draw(
@@ -54,7 +54,7 @@ def draw(
     requests = [
         SampleRequest(
             messages=prompts[index].messages,
-            weights=dict(zip(sampling.form.objectives, weights, strict=True)),
+            weights=dict(zip(sampling.context_format.objectives, weights, strict=True)),
             n=1,
             seed=sampling.seed_of(prompts[index].id),
         )

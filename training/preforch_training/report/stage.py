@@ -162,7 +162,7 @@ def measure_policies(
     settings = config.policy
     assert not isinstance(settings, str)
     sampling = Sampling(
-        form=config.form,
+        context_format=config.context_format,
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_tokens=settings.max_response_tokens,

@@ -9,10 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
+from preforch_models.child_process import die_with_parent
 from preforch_models.objectives import Record
 
 from preforch_training.run import peak_memory_mib
-from preforch_training.sampling.child_process import die_with_parent
 
 JOB_FILE = "job.json"
 ANSWER_FILE = "answer.json"

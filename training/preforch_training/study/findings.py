@@ -140,7 +140,8 @@ def less_data(course: Course, judge: Judge, choice: Choice, shares: Sequence[flo
                 f"[study] shares: {share:g} of the training prompts is too little: {error}"
             ) from error
         accuracies = {
-            name: diagnostics.pair_accuracy(course.material, [rewards_UK], name, judge.draws) for name in names
+            name: diagnostics.pair_accuracy(course.material, [rewards_UK], name, judge.draws)
+            for name in names
         }
         gain = judge.gain([trial.f_PK for trial in trials], trials)[1]
         found.append(SizePoint(share=share, rewards=accuracies, gain=gain))
@@ -253,7 +254,9 @@ def what_ifs(course: Course, judge: Judge, choice: Choice) -> list[WhatIf]:
     """Known weights by category, or the same for all; rewards as they are, or mixed until their margins correlate."""
     material = course.material
     features_PD = course.features[choice.features]
-    varied_PK, same_PK = (diagnostics.known_weights(material, features_PD, vary=vary) for vary in (True, False))
+    varied_PK, same_PK = (
+        diagnostics.known_weights(material, features_PD, vary=vary) for vary in (True, False)
+    )
     arms = [("weights vary by group of prompts", varied_PK, mix) for mix in (0.0, 0.5, 0.8, 0.95)]
     found = []
     for name, known_PK, mix in [*arms, ("weights are the same for all prompts", same_PK, 0.0)]:

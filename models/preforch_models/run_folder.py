@@ -1,0 +1,50 @@
+"""The run folder as training leaves it and the gateway reads it.
+
+`run.json` at its top says by which layout the folder was made and which of its policies is served.
+"""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from preforch_models.files import write_text
+from preforch_models.manifest import MANIFEST, ArtifactError
+from preforch_models.objectives import Record, explain
+
+RUN_FILE = "run.json"
+RUN_FORMAT = 2
+
+
+class RunInfo(Record):
+    """`format_version`: layout of the folder. `serve`: the name of the policy to serve, None where there is none."""
+
+    format_version: int = RUN_FORMAT
+    serve: str | None = None
+
+
+def write_run_info(folder: Path, info: RunInfo) -> None:
+    """Write `run.json`, whole or not at all."""
+    write_text(folder / RUN_FILE, info.model_dump_json(indent=2) + "\n")
+
+
+def read_run_info(folder: Path) -> RunInfo | None:
+    """What `run.json` says; None for a folder without artifacts. Raises ArtifactError for a run of another format."""
+    file = folder / RUN_FILE
+    if not file.is_file():
+        if any(folder.glob(f"*/{MANIFEST}")) or any(folder.glob(f"*/*/{MANIFEST}")):
+            raise ArtifactError(_other_format(folder, 1))
+        return None
+    try:
+        info = RunInfo.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(f"{file}: {explain(error)}") from error
+    if info.format_version != RUN_FORMAT:
+        raise ArtifactError(_other_format(folder, info.format_version))
+    return info
+
+
+def _other_format(folder: Path, version: int) -> str:
+    return (
+        f"{folder}: this run has format {version}, this version of the program reads format {RUN_FORMAT}; "
+        "delete the folder or choose another run.folder, and train again"
+    )
