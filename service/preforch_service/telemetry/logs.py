@@ -96,10 +96,10 @@ class AccessLog:
         self._logger.info("request", extra={"facts": known})
 
 
-def configure_logging(context_format: LogFormat, stream: TextIO) -> None:
+def configure_logging(log_format: LogFormat, stream: TextIO) -> None:
     """Send all that this process logs to a stream: this package from INFO on, the rest from WARNING on."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if context_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
     # A broken log line (a full disk) would be shown with its arguments.
