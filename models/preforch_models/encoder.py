@@ -1,17 +1,11 @@
 """Text encoders: any Hugging Face encoder (BERT family, XLM-R, MiniLM) and the vector it gives a text."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 
-Pooling = Literal["mean", "cls"]
-
-Layers = tuple[int, ...]
-"""Layers whose pooled states are joined, as in `hidden_states`: 0 the embeddings, -1 the last. A retrieval encoder's
-last layer keeps what a text is about; the ones before it also know how it is said, which preferences turn on."""
-LAST: Layers = (-1,)
+from preforch_models.orchestrator_options import LAST, Layers, Pooling
 
 
 def pool(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor, pooling: Pooling) -> torch.Tensor:

@@ -8,16 +8,14 @@ that are not (`Familiarity`, `OrchestratorModel.serve`).
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from preforch_models.encoder import LAST, Layers, Pooling, check_layers, encode
-
-Confidence = Literal["off", "report", "shrink"]
-"""Whether familiarity is known: no; yes, and it enters the confidence; yes, and it also shrinks the weights."""
+from preforch_models.encoder import check_layers, encode
+from preforch_models.orchestrator_options import LAST, Confidence, Layers, Pooling
 
 
 class OrchestratorConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is partly untyped

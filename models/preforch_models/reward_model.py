@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from preforch_models.encoder import LAST
+from preforch_models.orchestrator_options import LAST
 
 
 class PairHeadConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is partly untyped

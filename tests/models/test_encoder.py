@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from preforch_models.encoder import LAST, Pooling, check_layers, encode, pool
+from preforch_models.encoder import check_layers, encode, pool
+from preforch_models.orchestrator_options import LAST, Pooling
 from transformers import BertConfig, BertModel
 
 HIDDEN = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]]])

@@ -9,6 +9,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from preforch_training.stages import STAGES
+
 DEMO_CONFIG = Path("training/configs/demo.toml")
 # Where the wheel puts the same files, below the environment.
 INSTALLED_CONFIGS = Path("share/preference-orchestrator/configs")
@@ -18,7 +20,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """`preforch train STAGE CONFIG [--set section.key=value ...]`."""
     parser.add_argument(
         "stage",
-        choices=["all", "data", "reward", "scores", "orchestrator", "policy", "bundle", "study", "report"],
+        choices=["all", *STAGES],
         help="`all` runs every stage in order; what is up to date is skipped",
     )
     parser.add_argument("config", type=Path, help="TOML file of the run")

@@ -1,29 +1,32 @@
 """A run's configuration: one TOML file, complete, every section beside the stage that reads it.
 
 In:  a TOML file, and `section.key=value` settings from the command line.
-Out: a validated `RunConfig`. An unknown key is an error that names it.
+Out: a validated `RunConfig`. An unknown key is an error that names it. Nothing here loads a model library.
 """
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
 from preforch_models.context import ContextFormat, Encoding
+from preforch_models.files import write_text
 from preforch_models.objectives import Objectives, Record, explain, names_of
 from preforch_models.weights import round_within, uniform
 from pydantic import Field, ValidationError, model_validator
 
-from preforch_training.bundle.stage import Config as BundleConfig
-from preforch_training.data.stage import Config as DataConfig
-from preforch_training.orchestrator.stage import Config as OrchestratorConfig
-from preforch_training.policy.stage import Config as PolicyConfig
-from preforch_training.presets import PRESETS
-from preforch_training.report.stage import Config as ReportConfig
-from preforch_training.reward.scoring import Config as RewardConfig
-from preforch_training.run import Run
-from preforch_training.scores.stage import Config as ScoresConfig
-from preforch_training.study.stage import Config as StudyConfig
+from preforch_training.bundle.config import Config as BundleConfig
+from preforch_training.data.config import Config as DataConfig
+from preforch_training.orchestrator.config import Config as OrchestratorConfig
+from preforch_training.policy.config import NEW_FORM, Policy
+from preforch_training.policy.config import Config as PolicyConfig
+from preforch_training.presets import POLICY_PRESETS, PRESETS
+from preforch_training.report.config import Config as ReportConfig
+from preforch_training.reward.config import Config as RewardConfig
+from preforch_training.scores.config import Config as ScoresConfig
+from preforch_training.study.config import Config as StudyConfig
 
 
 class ConfigError(ValueError):
@@ -50,29 +53,50 @@ class RunConfig(Record):
     run: RunSection
     objectives: Objectives
     context: ContextSection = ContextSection()
+    serve: str | None = None
+    """Name of the policy that `preforch serve RUN` serves; needed where there are several."""
     data: DataConfig
-    reward: dict[str, RewardConfig]
+    reward: RewardConfig
     scores: ScoresConfig
     orchestrator: OrchestratorConfig
-    policy: PolicyConfig | Literal["off"]
+    policy: PolicyConfig | None = None
+    """What all policies share; a run without policies has none."""
+    policies: dict[str, Policy] = Field(default={})
     bundle: BundleConfig = BundleConfig()
     study: StudyConfig | Literal["off"] = "off"
     report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
-        if set(self.reward) != set(self.names):
+        rewards = self.reward.objectives
+        if set(rewards) != set(self.names):
             raise ValueError(
-                f"[reward.*] sections {sorted(self.reward)} must be exactly the objectives {self.names}"
+                f"[reward.*] sections {sorted(rewards)} must be exactly the objectives {list(self.names)}"
             )
-        others = sorted(name for name, reward in self.reward.items() if reward.kind != "pair_head")
-        if others and not isinstance(self.study, str):
+        alone = sorted(name for name, reward in rewards.items() if not reward.cross_fitted)
+        if alone and self.study != "off":
             raise ValueError(
-                f"[study] needs 'pair_head' rewards, {others[0]!r} is none; allowed is study = 'off'"
+                f"[study] needs rewards that can be cross-fitted, such as 'pair_head'; [reward.{alone[0]}] is "
+                f"{rewards[alone[0]].kind!r}; allowed is study = 'off'"
             )
+        self._check_policies()
         # Raises where no weights on the grid of the context satisfy the bounds.
         round_within(uniform(self.names), self.objectives, self.context_format.units)
         return self
+
+    def _check_policies(self) -> None:
+        if bool(self.policies) != (self.policy is not None):
+            raise ValueError(f"[policy] and [policies.NAME] go together: {NEW_FORM}")
+        for name in self.policies:
+            if name == "base" or not re.fullmatch("[a-z][a-z0-9_-]*", name):
+                raise ValueError(
+                    f"[policies.{name}]: a policy's name is a folder; allowed are lower-case letters, digits, '_' "
+                    "and '-', first a letter, and not 'base'"
+                )
+        if self.serve is not None and self.serve not in self.policies:
+            raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
+        if self.serve is None and len(self.policies) > 1:
+            raise ValueError(f'serve = "NAME" must say which policy is served: one of {sorted(self.policies)}')
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,9 +108,10 @@ class RunConfig(Record):
         """How this run writes weights into prompts."""
         return ContextFormat(objectives=self.names, encoding=self.context.encoding)
 
-    def open_run(self) -> Run:
-        """The run's paths and seed."""
-        return Run(folder=self.run.folder, seed=self.run.seed)
+    @property
+    def served(self) -> str | None:
+        """Name of the policy to serve; None where there is none."""
+        return self.serve or next(iter(self.policies), None)
 
 
 def read_config(path: Path, *, settings: tuple[str, ...] = ()) -> RunConfig:
@@ -99,6 +124,7 @@ def read_config(path: Path, *, settings: tuple[str, ...] = ()) -> RunConfig:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for setting in settings:
         _apply_setting(raw, setting)
+    _refuse_format_1(raw, where=str(path))
     _apply_preset(raw, where=str(path))
     try:
         return RunConfig.model_validate_json(json.dumps(raw, default=str))
@@ -124,6 +150,15 @@ def _apply_setting(raw: dict[str, Any], setting: str) -> None:
     table[parts[-1]] = value
 
 
+def _refuse_format_1(raw: dict[str, Any], *, where: str) -> None:
+    """Files written before policies had kinds: one `[policy]`, and `folds` among the scores."""
+    policy = raw.get("policy")
+    if policy is not None and (not isinstance(policy, dict) or "policies" not in raw):
+        raise ConfigError(f"{where}: [policy] has the form of an earlier version; {NEW_FORM}")
+    if isinstance(scores := raw.get("scores"), dict) and "folds" in scores:
+        raise ConfigError(f"{where}: scores.folds belongs to the rewards now: write [reward] folds = {scores['folds']}")
+
+
 def _apply_preset(raw: dict[str, Any], *, where: str) -> None:
     """Fill in the preset's method choices where the file is silent."""
     preset = raw.get("preset")
@@ -132,48 +167,25 @@ def _apply_preset(raw: dict[str, Any], *, where: str) -> None:
     for section, choices in PRESETS[preset].items():
         table = raw.get(section, {})
         if isinstance(table, dict):
-            raw[section] = {**choices, **table}
+            raw[section] = _filled(table, choices)
+    policies = raw.get("policies", {})
+    for name, table in policies.items() if isinstance(policies, dict) else ():
+        if isinstance(table, dict):
+            policies[name] = _filled(table, POLICY_PRESETS[preset].get(str(table.get("kind")), {}))
+
+
+def _filled(table: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:
+    """The table, with choices where it is silent. A table inside it is filled where it exists, never made."""
+    filled = {**{key: value for key, value in choices.items() if not isinstance(value, dict)}, **table}
+    for key, value in choices.items():
+        if isinstance(value, dict) and isinstance(inner := filled.get(key), dict):
+            filled[key] = _filled(inner, value)
+    return filled
 
 
 def write_resolved(config: RunConfig, path: Path) -> None:
     """Write the configuration with every default filled in, as TOML that `read_config` reads back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = config.model_dump(mode="json")
-    lines = ["# The complete configuration of this run, every default filled in."]
-    lines += _toml_lines(values, ())
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _toml_lines(table: dict[str, Any], prefix: tuple[str, ...]) -> list[str]:
-    """TOML of a table: plain values first, then tables. JSON's strings, numbers and lists are TOML's."""
-    lines = []
     # TOML has no null: what is None is left out, and means the same when it is read back.
-    table = {key: value for key, value in table.items() if value is not None}
-    for key, value in table.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            inline = ", ".join(_inline_table(item) for item in value)
-            lines.append(f"{key} = [{inline}]")
-        elif not isinstance(value, dict):
-            lines.append(f"{key} = {_toml_value(value)}")
-    for key, value in table.items():
-        if isinstance(value, dict):
-            name = (*prefix, json.dumps(key) if not key.replace("_", "").replace("-", "").isalnum() else key)
-            lines += ["", f"[{'.'.join(name)}]", *_toml_lines(value, name)]
-    return lines
-
-
-def _toml_value(value: Any) -> str:
-    """A value that is no table. JSON leaves the delete character as it is, TOML wants it escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _inline_table(item: dict[str, Any]) -> str:
-    """A table inside a list, on one line."""
-    pairs = []
-    for key, value in item.items():
-        if value is not None:
-            text = _inline_table(value) if isinstance(value, dict) else _toml_value(value)
-            pairs.append(f"{key} = {text}")
-    return "{" + ", ".join(pairs) + "}"
+    values = config.model_dump(mode="json", exclude_none=True)
+    comment = "# The complete configuration of this run, every default filled in.\n"
+    write_text(path, comment + tomli_w.dumps(values))

@@ -1,10 +1,11 @@
-"""All stages in order. One process at a time works on a run."""
+"""All stages in order, each given its own section and what earlier stages made. One process at a time works on a run."""
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+from preforch_models.run_folder import RUN_FILE, RunInfo, read_run_info, write_run_info
 
 from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig, write_resolved
@@ -14,49 +15,97 @@ from preforch_training.policy import stage as policy
 from preforch_training.report import stage as report
 from preforch_training.reward import stage as reward
 from preforch_training.run import Run
+from preforch_training.sampling.vllm import Sampler, VllmSampler
 from preforch_training.scores import stage as scores
+from preforch_training.stages import STAGES
 from preforch_training.study import stage as study
-
-STAGES: dict[str, Callable[[Run, RunConfig], None]] = {
-    "data": data.build,
-    "reward": reward.build,
-    "scores": scores.build,
-    "orchestrator": orchestrator.build,
-    "policy": policy.build,
-    "bundle": bundle.build,
-    "study": study.build,
-    "report": report.build,
-}
 
 
 def train(config: RunConfig, *, stage: str) -> Run:
     """Build one stage, or `all`. Raises ValueError when another process is at work on the run."""
-    run = config.open_run()
-    with only_one(run.folder):
-        for name, build in STAGES.items():
-            if stage in ("all", name):
-                build(run, config)
-                # After the stage: a config that fails its first stage leaves nothing behind.
-                write_resolved(config, run.config_file)
+    run = open_run(config)
+    with only_one(run.folder), VllmSampler(log=run.logs / "vllm.log") as sampler:
+        read_run_info(run.folder)
+        write_run_info(run.folder, RunInfo(serve=config.served))
+        for name in STAGES if stage == "all" else (stage,):
+            build(name, run, config, sampler)
+            # After the stage: a config that fails its first stage leaves nothing behind.
+            write_resolved(config, run.config_file)
     return run
+
+
+def open_run(config: RunConfig) -> Run:
+    """The run that a configuration describes."""
+    return Run(
+        folder=config.run.folder,
+        seed=config.run.seed,
+        objectives=config.objectives,
+        context_format=config.context_format,
+        preset=config.preset,
+    )
+
+
+def build(stage: str, run: Run, config: RunConfig, sampler: Sampler) -> None:
+    """One stage. Raises KeyError for an unknown one."""
+    match stage:
+        case "data":
+            data.build(run, config.data)
+        case "reward":
+            reward.build(run, config.reward)
+        case "scores":
+            scores.build(run, config.scores)
+        case "orchestrator":
+            orchestrator.build(run, config.orchestrator)
+        case "policy":
+            if config.policy is not None:
+                policy.build(run, config.policy, config.policies, sampler=sampler)
+        case "bundle":
+            bundle.build(run, config.bundle)
+        case "study":
+            if config.study != "off":
+                study.build(run, config.study, study_subject(config))
+        case "report":
+            report.build(run, config.report, report_subject(run, config), sampler=sampler)
+        case _:
+            raise KeyError(stage)
+
+
+def study_subject(config: RunConfig) -> study.Subject:
+    """What the run itself chooses, which the study sets its alternatives against."""
+    return study.Subject(
+        rewards=config.reward.objectives,
+        calibration=config.scores.calibration,
+        orchestrator=config.orchestrator,
+        data=config.data,
+    )
+
+
+def report_subject(run: Run, config: RunConfig) -> report.Subject:
+    """What a report is about."""
+    return report.Subject(
+        known_world=config.data.source == "demo",
+        studied=config.study != "off",
+        policies={name: policy.folders(run, name, kind) for name, kind in config.policies.items()},
+        served=config.served,
+    )
 
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the run's lock; the kernel frees it when the process dies, however it dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before us deletes the file: a lock on a deleted file excludes nobody.
-            held = os.path.samestat(os.fstat(file.fileno()), (folder / ".lock").stat())
-        except (BlockingIOError, FileNotFoundError):
-            held = False
-        if not held:
-            raise ValueError(f"{folder}: another process is training this run")
-        try:
-            yield
-        finally:
-            (folder / ".lock").unlink()
-            with suppress(OSError):
-                folder.rmdir()  # only when it is empty: the run failed before its first artifact
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"{folder}: another process is training this run") from error
+    try:
+        yield
+    finally:
+        # While the lock is held: whoever waits for the deleted file notices and opens a new one.
+        (folder / ".lock").unlink(missing_ok=True)
+        if [path.name for path in folder.iterdir()] == [RUN_FILE]:
+            (folder / RUN_FILE).unlink()
+        with suppress(OSError):
+            folder.rmdir()  # only when it is empty: the run failed before its first artifact
+        lock.release()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from preforch_models.conversation import Message, conversation_text
+from preforch_models.files import writing_file
 from preforch_models.objectives import Record, explain
 from pydantic import AfterValidator, Field, FiniteFloat, ValidationError
 
@@ -101,13 +102,11 @@ def read_records(path: Path, model: type[R]) -> list[R]:
         return [parse_line(line, model, where=f"{path}:{number}") for number, line in enumerate(file, 1)]
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records, return how many."""
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for count, record in enumerate(records, 1):  # noqa: B007  # the last value is the result
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records, all of them or no file."""
+    with writing_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for record in records:
             file.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n")
-    return count
 
 
 def by_id(prompts: Iterable[Prompt]) -> dict[str, Prompt]:

@@ -1,4 +1,5 @@
-"""A run: one folder, all its paths, its seed, and the rule by which a stage is built, skipped or continued.
+"""A run: one folder, all its paths, what every stage knows of it, and the rule by which a stage is built, skipped
+or continued.
 
 A stage's artifact is written whole (`preforch_models.manifest.writing`). What a killed stage needs to continue lies in
 a work folder beside it, bound to the stage's config and inputs, and goes when the stage is done.
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from preforch_models.context import ContextFormat
 from preforch_models.manifest import (
     MANIFEST,
     ArtifactError,
@@ -26,6 +28,12 @@ from preforch_models.manifest import (
     write_manifest,
     writing,
 )
+from preforch_models.objectives import Objectives, names_of
+
+from preforch_training.records import PreferencePair, Prompt, read_records
+
+PROMPTS_FILE = "prompts.jsonl"
+PAIRS_FILE = "pairs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -43,51 +51,90 @@ Build = Callable[[Path, Path], Outcome]
 
 @dataclass(frozen=True)
 class Run:
-    """Paths of a run. Nobody else joins paths."""
+    """Paths of a run, and what all its stages share. Nobody else joins paths."""
 
     folder: Path
     seed: int
+    objectives: Objectives
+    context_format: ContextFormat
+    preset: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Objective names, in order."""
+        return names_of(self.objectives)
 
     @property
     def config_file(self) -> Path:
+        """The configuration, every default filled in."""
         return self.folder / "config.toml"
 
     @property
+    def logs(self) -> Path:
+        """What third parties print."""
+        return self.folder / "logs"
+
+    @property
     def data(self) -> Path:
+        """Artifact of stage `data`."""
         return self.folder / "data"
+
+    def prompts(self, split: str | None = None) -> list[Prompt]:
+        """Prompts of one split, or all."""
+        found = read_records(self.data / PROMPTS_FILE, Prompt)
+        return [prompt for prompt in found if split in (None, prompt.split)]
+
+    def pairs(self, objective: str | None = None, split: str | None = None) -> list[PreferencePair]:
+        """Preference pairs of one objective (or `overall`) and one split; all where neither is given."""
+        found = read_records(self.data / PAIRS_FILE, PreferencePair)
+        return [p for p in found if objective in (None, p.objective) and split in (None, p.split)]
 
     @property
     def encoder_cache(self) -> Path:
+        """Vectors of texts by frozen encoders."""
         return self.folder / "encoder_cache"
 
     def reward(self, objective: str) -> Path:
+        """Artifact of stage `reward` for one objective."""
         return self.folder / "reward" / objective
 
     @property
+    def rewards(self) -> dict[str, Path]:
+        """All reward artifacts, by the name that they have as inputs of later stages."""
+        return {f"reward/{name}": self.reward(name) for name in self.names}
+
+    @property
     def scores(self) -> Path:
+        """Artifact of stage `scores`."""
         return self.folder / "scores"
 
     @property
     def orchestrator(self) -> Path:
+        """Artifact of stage `orchestrator`."""
         return self.folder / "orchestrator"
 
     @property
     def policy_base(self) -> Path:
+        """The model that every policy starts from."""
         return self.folder / "policy" / "base"
 
     def policy_round(self, name: str, number: int) -> Path:
+        """Round `number` of a policy, 0 the offline one."""
         return self.folder / "policy" / name / f"round-{number}"
 
     @property
     def bundle(self) -> Path:
+        """Artifact of stage `bundle`."""
         return self.folder / "bundle"
 
     @property
     def study(self) -> Path:
+        """Artifact of stage `study`."""
         return self.folder / "study"
 
     @property
     def report(self) -> Path:
+        """Artifact of stage `report`."""
         return self.folder / "report"
 
     def seed_for(self, *parts: str | int) -> int:
@@ -148,7 +195,7 @@ def _finished(target: Path, kind: str) -> Manifest | None:
 def origin_of(name: str) -> str:
     """What identifies a model that a config names: its files' hashes where it is a local folder, else the name.
 
-    It belongs into the recipe of what is made from the model, so that a changed folder is noticed.
+    It belongs in the recipe of what is made from the model, so that a changed folder is noticed.
     """
     folder = Path(name)
     if not name or not folder.is_dir():

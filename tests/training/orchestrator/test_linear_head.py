@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import torch
 from head_rows import fit_rows
+from preforch_training.orchestrator.config import Loss
 from preforch_training.orchestrator.linear_head import Head, Labelled, fit_head
-from preforch_training.orchestrator.targets import Loss, best_constant, head_loss, minimise, softmax
+from preforch_training.orchestrator.targets import (
+    best_constant,
+    head_loss,
+    minimise,
+    softmax,
+)
 
 LOSSES: list[Loss] = ["reverse", "forward", "regress", "bt_gate"]
 Rows = tuple[np.ndarray, np.ndarray]

@@ -6,10 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from preforch_training.orchestrator.config import Loss, Target
 from preforch_training.orchestrator.targets import (
     LOG_SCALE_LIMIT,
-    Loss,
-    Target,
     best_constant,
     constant_gate,
     divergence,

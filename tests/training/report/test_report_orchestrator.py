@@ -4,7 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from preforch_training.orchestrator.targets import Loss, best_constant, softmax
+from preforch_training.orchestrator.config import Loss
+from preforch_training.orchestrator.targets import (
+    best_constant,
+    softmax,
+)
 from preforch_training.report.orchestrator import (
     CONSTANT,
     LINEAR,

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from preforch_training.orchestrator.targets import Loss, best_constant, divergence
+from preforch_training.orchestrator.config import Loss
+from preforch_training.orchestrator.targets import (
+    best_constant,
+    divergence,
+)
 from preforch_training.statistics.bootstrap import bootstrap, mean_interval
 from preforch_training.statistics.metrics import (
     control,

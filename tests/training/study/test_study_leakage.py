@@ -8,9 +8,9 @@ import pytest
 from preforch_models.conversation import Message
 from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.study.choices import Choice, run_trial
+from preforch_training.study.cross_fitting import crossfit, fitted_on_share, held_out
 from preforch_training.study.data import Material
 from preforch_training.study.judging import Judge
-from preforch_training.study.reward_folds import crossfit, fitted_on_share, held_out
 from preforch_training.study.transfers import judge_transfer
 from study_world import DRAWS, FORWARD, GATE, NAMES, Memory, World, fit_direction, make_world, swap_labels
 

@@ -4,9 +4,7 @@ In:  orchestrator checkpoint, calibration. Out: `bundle/`, whose golden answers 
      and unless switched off the same graph in 8 bits with its measured error.
 """
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from preforch_models.bundle import (
@@ -18,38 +16,23 @@ from preforch_models.bundle import (
     Int8,
     write_bundle_files,
 )
-from preforch_models.objectives import Record
 from preforch_models.orchestrator_model import OrchestratorModel
-from pydantic import Field
 from transformers import AutoTokenizer
 
+from preforch_training.bundle.config import Config
 from preforch_training.bundle.onnx_export import OPSET, export_onnx, serve_onnx
 from preforch_training.bundle.quantisation import Measured, measure, quantise
+from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import Served, serve
-from preforch_training.records import Prompt, read_records
+from preforch_training.records import Prompt
 from preforch_training.run import Outcome, Run
 from preforch_training.scores.table import read_calibration
-
-if TYPE_CHECKING:
-    from preforch_training.config import RunConfig
-
 
 COMPARED = 128
 """Held-out prompts over which the int8 graph is measured, besides the golden ones."""
 
 
-class Config(Record):
-    """`[bundle]`. Parity is measured on `golden_prompts` held-out prompts; a larger difference is an error.
-
-    `int8` adds the graph in 8 bits, which `preforch serve --precision int8` then uses.
-    """
-
-    golden_prompts: int = Field(default=32, ge=1)
-    max_difference: float = 1e-4
-    int8: bool = True
-
-
-def build(run: Run, config: "RunConfig") -> None:
+def build(run: Run, config: Config) -> None:
     """Make `bundle/`."""
 
     def make(folder: Path, work: Path) -> Outcome:
@@ -58,29 +41,25 @@ def build(run: Run, config: "RunConfig") -> None:
         tokenizer = AutoTokenizer.from_pretrained(run.orchestrator)
         export_onnx(model, folder / ONNX_FILE, max_tokens=model.config.max_tokens)
         write_tokenizer(tokenizer, folder)
-        prompts = golden_prompts(run, config.bundle.golden_prompts)
+        prompts = golden_prompts(run, config.golden_prompts)
         texts = [prompt.text for prompt in prompts]
         found = serve_onnx(folder / ONNX_FILE, tokenizer, texts, max_tokens=model.config.max_tokens)
-        difference = check_parity(found, serve(model, tokenizer, texts), allowed=config.bundle.max_difference)
-        measured = (
-            int8_variant(run, folder, tokenizer, texts, model.config.max_tokens)
-            if config.bundle.int8
-            else None
-        )
-        info = bundle_info(
-            run, config, tokenizer.pad_token_id, difference, measured.info if measured else None
-        )
-        golden = golden_answers(prompts, found, config.names)
+        difference = check_parity(found, serve(model, tokenizer, texts), allowed=config.max_difference)
+        measured = None
+        if config.int8:
+            measured = int8_variant(run, folder, tokenizer, texts, model.config.max_tokens)
+        info = bundle_info(run, tokenizer.pad_token_id, difference, measured.info if measured else None)
+        golden = golden_answers(prompts, found, run.names)
         write_bundle_files(folder, info, golden)
         metrics: dict[str, object] = {"onnx_difference": difference}
         if measured is not None:
             metrics["int8"] = measured.info.model_dump() | {"speed_ratio": round(measured.speed_ratio, 2)}
         return Outcome(counts={"golden": len(golden)}, metrics=metrics)
 
-    recipe = config.bundle.model_dump(mode="json") | {
-        "objectives": [objective.model_dump() for objective in config.objectives],
-        "context": config.context.model_dump(),
-        "preset": config.preset,
+    recipe = config.model_dump(mode="json") | {
+        "objectives": [objective.model_dump() for objective in run.objectives],
+        "context": run.context_format.model_dump(mode="json"),
+        "preset": run.preset,
     }
     run.make(
         run.bundle,
@@ -124,20 +103,20 @@ def golden_answers(prompts: list[Prompt], found: Served, names: tuple[str, ...])
 
 
 def bundle_info(
-    run: Run, config: "RunConfig", pad_token_id: int, difference: float, int8: Int8 | None = None
+    run: Run, pad_token_id: int, difference: float, int8: Int8 | None = None
 ) -> BundleInfo:
     """Everything about the bundle that is not in its files."""
-    weights = json.loads((run.orchestrator / "weights.json").read_text(encoding="utf-8"))
+    fitted = read_orchestrator_info(run.orchestrator)
     return BundleInfo(
-        objectives=config.objectives,
-        context=config.context_format,
-        max_tokens=config.orchestrator.max_tokens,
+        objectives=run.objectives,
+        context=run.context_format,
+        max_tokens=fitted.config.max_tokens,
         pad_token_id=pad_token_id,
-        fallback=weights["fallback"],
-        mean_weights=weights["mean_weights"],
+        fallback=fitted.fallback,
+        mean_weights=fitted.mean_weights,
         calibration=read_calibration(run.scores),
-        preset=config.preset,
-        method=config.orchestrator.model_dump(include={"target", "tau", "loss", "confidence"}),
+        preset=run.preset,
+        method=fitted.config.model_dump(include={"target", "tau", "loss", "confidence"}),
         onnx_difference=difference,
         onnx_opset=OPSET,
         int8=int8,
@@ -154,7 +133,7 @@ def write_tokenizer(tokenizer: object, folder: Path) -> None:
 
 def golden_prompts(run: Run, count: int) -> list[Prompt]:
     """Held-out prompts, evenly spaced, so that every kind is there; training prompts where there are no others."""
-    prompts = read_records(run.data / "prompts.jsonl", Prompt)
+    prompts = run.prompts()
     held_out = [prompt for prompt in prompts if prompt.split != "train"] or prompts
     step = max(1, len(held_out) // count)
     return held_out[::step][:count]

@@ -6,15 +6,13 @@ In:  `[data]`'s sources, pairs or rated responses. Out: `Collected`.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from preforch_models.manifest import digest, sha256_of
-from preforch_models.objectives import Record
-from pydantic import Field, model_validator
 
+from preforch_training.data.config import Config, Source
 from preforch_training.data.ratings import Rated, rated_of_row, rated_pairs
 from preforch_training.data.rows import (
-    Columns,
     RowPair,
     RowPrompt,
     check_compared,
@@ -22,50 +20,11 @@ from preforch_training.data.rows import (
     jsonl_rows,
     pair_of_row,
     prompt_of_row,
-    split_of,
 )
-from preforch_training.records import OVERALL, PreferencePair, Prompt, RecordError
-
-if TYPE_CHECKING:
-    from preforch_training.config import RunConfig
-    from preforch_training.data.stage import Config
+from preforch_training.data.splits import split_of
+from preforch_training.records import PreferencePair, Prompt, RecordError
 
 T = TypeVar("T")
-
-
-class Source(Record):
-    """One file or dataset of pairs, or of rated responses. Exactly one of `path` and `dataset` is given."""
-
-    path: Path | None = None
-    dataset: str | None = None
-    """Hugging Face dataset id."""
-    name: str | None = None
-    """Configuration of the dataset (`data_dir` style names are passed as they are)."""
-    revision: str = "main"
-    dataset_split: str = "train"
-    objective: str = OVERALL
-    """What the pairs of this source compare: an objective, or `overall`. Ignored where a column or ratings say it."""
-    columns: Columns = Columns()
-    category: str = ""
-    """Category of all prompts of this source; `columns.category` has one per row. For the report only."""
-    ratings: dict[str, str] = Field(default={})
-    """Objective -> column of a rating, for rows that hold one response each; "-column" where lower is better."""
-    min_gap: Annotated[float, Field(gt=0)] = 1e-6
-    """Two responses of a prompt are a pair where their ratings are at least this far apart."""
-    pairs_per_prompt: Annotated[int, Field(ge=1)] = 10
-    """At most so many pairs of a prompt and objective, drawn by the seed."""
-    overall: Literal["off", "min"] = "off"
-    """`min`: overall pairs too, the response with the higher lowest rating is chosen. For ratings of one scale."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Source":
-        if self.category and self.columns.category:
-            raise ValueError(
-                f"category {self.category!r} and columns.category {self.columns.category!r}: give only one"
-            )
-        if self.overall == "min" and (not self.ratings or OVERALL in self.ratings):
-            raise ValueError(f"overall = 'min' needs ratings, none of them 'overall'; got {self.ratings}")
-        return self
 
 
 @dataclass
@@ -77,43 +36,47 @@ class Collected:
     rejected: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_sources(settings: "Config", config: "RunConfig") -> Collected:
+def read_sources(config: Config, names: tuple[str, ...], *, seed: int) -> Collected:
     """All pairs of all sources. A bad record stops the stage or is kept aside, as the config says."""
-    if not settings.sources:
+    if not config.sources:
         raise ValueError("[data] source = 'files' needs at least one entry in sources")
     collected = Collected()
-    for number, source in enumerate(settings.sources):
+    for number, source in enumerate(config.sources):
         if source.ratings:
-            read_ratings(collected, source, config, number=number)
+            read_ratings(collected, source, config, names, number=number, seed=seed)
         else:
-            read_pairs(collected, source, config, number=number)
+            read_pairs(collected, source, config, names, number=number)
     return collected
 
 
-def read_pairs(collected: Collected, source: Source, config: "RunConfig", *, number: int) -> None:
+def read_pairs(
+    collected: Collected, source: Source, config: Config, names: tuple[str, ...], *, number: int
+) -> None:
     """Add the pairs of a source whose rows are pairs."""
 
     def parse(row: Any) -> tuple[RowPrompt, RowPair]:
         prompt = prompt_of_row(row, source.columns, category=source.category)
-        return prompt, pair_of_row(row, source.columns, objective=source.objective, names=config.names)
+        return prompt, pair_of_row(row, source.columns, objective=source.objective, names=names)
 
-    for where, (asked, pair) in good_rows(collected, source, config.data, parse):
-        prompt = add_prompt(collected, asked, config.data)
+    for where, (asked, pair) in good_rows(collected, source, config, parse):
+        prompt = add_prompt(collected, asked, config)
         add_pair(collected, f"{number}-{where.rpartition(':')[2]}", pair, prompt=prompt, source=source)
 
 
-def read_ratings(collected: Collected, source: Source, config: "RunConfig", *, number: int) -> None:
+def read_ratings(
+    collected: Collected, source: Source, config: Config, names: tuple[str, ...], *, number: int, seed: int
+) -> None:
     """Add the pairs that the rated responses of a source make, prompt by prompt."""
     for objective in source.ratings:
-        check_compared(objective, config.names)
+        check_compared(objective, names)
 
     def parse(row: Any) -> tuple[RowPrompt, Rated]:
         prompt = prompt_of_row(row, source.columns, category=source.category)
         return prompt, rated_of_row(row, column=source.columns.response, ratings=source.ratings)
 
     pools: dict[str, list[Rated]] = {}
-    for _, (asked, rated) in good_rows(collected, source, config.data, parse):
-        pools.setdefault(add_prompt(collected, asked, config.data).id, []).append(rated)
+    for _, (asked, rated) in good_rows(collected, source, config, parse):
+        pools.setdefault(add_prompt(collected, asked, config).id, []).append(rated)
     for prompt_id, pool in pools.items():
         pairs = rated_pairs(
             pool,
@@ -121,21 +84,21 @@ def read_ratings(collected: Collected, source: Source, config: "RunConfig", *, n
             overall=source.overall,
             min_gap=source.min_gap,
             limit=source.pairs_per_prompt,
-            seed=config.run.seed,
+            seed=seed,
         )
         for key, pair in pairs.items():
             add_pair(collected, f"{number}-{key}", pair, prompt=collected.prompts[prompt_id], source=source)
 
 
 def good_rows(
-    collected: Collected, source: Source, settings: "Config", parse: Callable[[Any], T]
+    collected: Collected, source: Source, config: Config, parse: Callable[[Any], T]
 ) -> Iterator[tuple[str, T]]:
     """(where, parsed row) of a source. A row that `parse` refuses stops the stage or is kept aside."""
-    for where, row in rows_of(source, settings.root):
+    for where, row in rows_of(source, config.root):
         try:
             parsed = parse(row)
         except ValueError as error:
-            if settings.on_bad_record == "stop":
+            if config.on_bad_record == "stop":
                 raise RecordError(f"{where}: {error}") from error
             collected.rejected.append({"where": where, "reason": str(error), "row": row})
         else:
@@ -156,11 +119,11 @@ def rows_of(source: Source, root: Path) -> Iterator[tuple[str, Any]]:
     )
 
 
-def add_prompt(collected: Collected, asked: RowPrompt, settings: "Config") -> Prompt:
+def add_prompt(collected: Collected, asked: RowPrompt, config: Config) -> Prompt:
     """The prompt with these messages; its id is a hash of it, its split one of its first user turn. The first source
     that brings it names its category."""
     prompt_id, split = split_of(
-        asked.messages, validation=settings.validation_share, test=settings.test_share
+        asked.messages, validation=config.validation_share, test=config.test_share
     )
     prompt = Prompt(id=prompt_id, messages=asked.messages, split=split, category=asked.category)
     return collected.prompts.setdefault(prompt_id, prompt)
@@ -181,12 +144,12 @@ def add_pair(collected: Collected, pair_id: str, pair: RowPair, *, prompt: Promp
     )
 
 
-def source_hashes(settings: "Config") -> dict[str, str]:
+def source_hashes(config: Config) -> dict[str, str]:
     """sha256 of local files and folders, revision of datasets on the hub: what the stage's result depends on."""
     hashes = {}
-    for source in settings.sources:
-        if source.path is not None and (settings.root / source.path).is_file():
-            hashes[str(source.path)] = sha256_of(settings.root / source.path)
+    for source in config.sources:
+        if source.path is not None and (config.root / source.path).is_file():
+            hashes[str(source.path)] = sha256_of(config.root / source.path)
         elif source.dataset is not None:
             folder = Path(source.dataset)
             files = {str(path): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}

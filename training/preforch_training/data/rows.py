@@ -4,7 +4,6 @@ Rows come out as plain dicts with a `where` for messages; `prompt_of_row` and `p
 `ratings.rated_of_row` where it is a rated response.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,30 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from preforch_models.conversation import Message, conversation_text
-from preforch_models.objectives import Record, explain
+from preforch_models.objectives import explain
 from pydantic import ValidationError
 
-from preforch_training.data.splits import position_of
+from preforch_training.data.config import Columns
 from preforch_training.records import OVERALL
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant", "prompter": "user"}
 """Roles of HH-RLHF and OpenAssistant in OpenAI's words."""
-
-
-class Columns(Record):
-    """Names of a source's columns; dots reach into nested objects.
-
-    `prompt` may hold a string, a list of messages, or HH's "\\n\\nHuman: ..." text.
-    """
-
-    prompt: str = "prompt"
-    chosen: str = "chosen"
-    rejected: str = "rejected"
-    response: str = "response"
-    """The response of a source with ratings, which has no `chosen` and `rejected`."""
-    objective: str | None = None
-    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,16 +156,3 @@ def check_unicode(text: str, *, column: str) -> None:
         raise ValueError(
             f"column {column!r} is no valid Unicode: {text[error.start]!r}, {error.reason}"
         ) from error
-
-
-def split_of(messages: tuple[Message, ...], *, validation: float, test: float) -> tuple[str, str]:
-    """(prompt id, split) from a hash of the normalised first user turn, so that no prompt is on two sides.
-
-    The id covers the whole conversation; conversations that begin alike share a split.
-    """
-    position = position_of(messages)
-    whole = json.dumps([message.model_dump() for message in messages], ensure_ascii=False)
-    prompt_id = hashlib.sha256(whole.encode()).hexdigest()[:16]
-    if position < test:
-        return prompt_id, "test"
-    return prompt_id, "validation" if position < test + validation else "train"

@@ -4,6 +4,7 @@ In:  messages. Out: a key of the normalised first user turn, and what is drawn f
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 from preforch_models.conversation import Message
@@ -24,3 +25,16 @@ def fold_of(messages: Sequence[Message], folds: int) -> int:
     """The fold of a prompt, 0 .. folds - 1: which reward models have not seen it."""
     # Another digit of the same number than the one that splits, or else training folds would be uneven.
     return int(position_of(messages) * 10_000 * folds) % folds
+
+
+def split_of(messages: tuple[Message, ...], *, validation: float, test: float) -> tuple[str, str]:
+    """(prompt id, split) from a hash of the normalised first user turn, so that no prompt is on two sides.
+
+    The id covers the whole conversation; conversations that begin alike share a split.
+    """
+    position = position_of(messages)
+    whole = json.dumps([message.model_dump() for message in messages], ensure_ascii=False)
+    prompt_id = hashlib.sha256(whole.encode()).hexdigest()[:16]
+    if position < test:
+        return prompt_id, "test"
+    return prompt_id, "validation" if position < test + validation else "train"

@@ -8,61 +8,39 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
 from preforch_models.conversation import Message
-from preforch_models.objectives import Record
-from pydantic import Field
 
-from preforch_training.data.reading import Collected, Source, read_sources, source_hashes
+from preforch_training.data.config import Config
+from preforch_training.data.reading import Collected, read_sources, source_hashes
 from preforch_training.demo import world
 from preforch_training.records import OVERALL, PreferencePair, Prompt, write_records
-from preforch_training.run import Outcome, Run
-
-if TYPE_CHECKING:
-    from preforch_training.config import RunConfig
+from preforch_training.run import PAIRS_FILE, PROMPTS_FILE, Outcome, Run
 
 
-class Config(Record):
-    """`[data]`. Sizes of the demo count prompts; each test split gets `test_prompts`."""
-
-    source: Literal["demo", "files"]
-    sources: tuple[Source, ...] = ()
-    root: Path = Path(".")
-    """Relative `path`s of sources start here."""
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    on_bad_record: Literal["stop", "skip"] = "stop"
-    train_prompts: int = 2000
-    validation_prompts: int = 200
-    test_prompts: int = 150
-
-
-def build(run: Run, config: "RunConfig") -> None:
+def build(run: Run, config: Config) -> None:
     """Make `data/`."""
-    settings = config.data
 
     def make(folder: Path, work: Path) -> Outcome:
         del work
-        collected = (
-            demo_data(settings, seed=run.seed)
-            if settings.source == "demo"
-            else read_sources(settings, config)
-        )
-        check_objectives_have_pairs(collected.pairs, config.names)
-        write_records(folder / "prompts.jsonl", collected.prompts.values())
-        write_records(folder / "pairs.jsonl", collected.pairs)
-        if settings.on_bad_record == "skip":
+        if config.source == "demo":
+            collected = demo_data(config, seed=run.seed)
+        else:
+            collected = read_sources(config, run.names, seed=run.seed)
+        check_objectives_have_pairs(collected.pairs, run.names)
+        write_records(folder / PROMPTS_FILE, collected.prompts.values())
+        write_records(folder / PAIRS_FILE, collected.pairs)
+        if config.on_bad_record == "skip":
             # Escaped, because what a row was rejected for may be text that has no UTF-8.
             lines = [json.dumps(entry) + "\n" for entry in collected.rejected]
             (folder / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
         return Outcome(counts=count(collected))
 
-    recipe = settings.model_dump(mode="json") | {"objectives": list(config.names), "seed": run.seed}
-    if settings.source == "demo":
+    recipe = config.model_dump(mode="json") | {"objectives": list(run.names), "seed": run.seed}
+    if config.source == "demo":
         recipe |= {"world": world.world_hash()}
     else:
-        recipe |= {"files": source_hashes(settings)}
+        recipe |= {"files": source_hashes(config)}
     run.make(run.data, kind="data", config=recipe, inputs={}, build=make)
 
 

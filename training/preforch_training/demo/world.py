@@ -13,10 +13,10 @@ Nothing but the evaluation may read `true_weights` and `true_rewards`.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
@@ -96,11 +96,18 @@ def true_rewards(prompt: str, response: str) -> dict[str, float]:
 
 
 def world_hash() -> str:
-    """sha256 over the source files of this package: which world a report was measured on."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    """sha256 over a fixed draw of this world and its truth: which world a report was measured on.
+
+    Over what is generated and not over source files, which may move and be rewrapped.
+    """
+    drawn = generate(seed=0, train_prompts=100, validation_prompts=20, test_prompts=20)
+    texts = {prompt.id: prompt.text for prompt in drawn.prompts}
+    rewards = [
+        [true_rewards(texts[pair.prompt_id], response) for response in (pair.chosen, pair.rejected)]
+        for pair in drawn.pairs
+    ]
+    content = [list(map(asdict, drawn.prompts)), list(map(asdict, drawn.pairs)), rewards]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def held_out_examples(n: int) -> list[str]:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from preforch_models.encoder import LAST, Layers, Pooling, check_layers, encode
+from preforch_models.encoder import check_layers, encode
+from preforch_models.files import writing_file
 from preforch_models.manifest import digest, sha256_of
+from preforch_models.orchestrator_options import LAST, Layers, Pooling
 from transformers import AutoModel, AutoTokenizer
 
 from preforch_training.embeddings.batching import batch_tokens, padded_batches
@@ -87,10 +89,9 @@ class TextVectors:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         for keys, vectors_ND in self._encode(missing):
-            # Whole or not at all: a kill leaves a file of another name.
-            partial = self._folder / "partial.npz"
-            np.savez(partial, keys=np.array(keys), vectors=vectors_ND)
-            partial.replace(self._folder / _part(f"{len(list(self._folder.glob(_part('*')))):05d}"))
+            number = len(list(self._folder.glob(_part("*"))))
+            with writing_file(self._folder / _part(f"{number:05d}")) as temporary:
+                np.savez(temporary, keys=np.array(keys), vectors=vectors_ND)
             self._keep(keys, vectors_ND)
             yield len(keys)
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from preforch_models.orchestrator_model import Confidence, Familiarity, OrchestratorModel
+from preforch_models.orchestrator_model import Familiarity, OrchestratorModel
+from preforch_models.orchestrator_options import Confidence
 from sklearn.covariance import LedoitWolf
 
 TYPICAL = 0.95

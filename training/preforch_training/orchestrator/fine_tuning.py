@@ -1,20 +1,23 @@
-"""How an orchestrator is fine-tuned: its loss as a module, its optimiser, its training arguments.
+"""Fine-tuning of encoder and head by the Hugging Face Trainer (paper, Eq. 8).
 
-In:  a model and the settings of the stage. Out: what the Hugging Face Trainer takes.
+In:  texts with labels. Out: `Fitted`; a killed training continues from its last checkpoint.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from preforch_models.orchestrator_model import OrchestratorModel
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 
-from preforch_training.orchestrator.targets import head_loss
-
-if TYPE_CHECKING:
-    from preforch_training.orchestrator.stage import Config
+from preforch_training.hf_trainer import run_trainer
+from preforch_training.orchestrator.config import Config
+from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
+from preforch_training.orchestrator.prediction import vectors_of
+from preforch_training.orchestrator.targets import constant_gate, head_loss
 
 _SCALE_LEARNING_RATE = 1e-2
 """Of log s, one number that the encoder's learning rate would never move."""
@@ -23,10 +26,10 @@ _SCALE_LEARNING_RATE = 1e-2
 class WithLoss(nn.Module):
     """The orchestrator with its loss, as the Trainer takes it; a checkpoint holds `log_scale` beside the model."""
 
-    def __init__(self, model: OrchestratorModel, settings: "Config", *, log_scale: float) -> None:
+    def __init__(self, model: OrchestratorModel, config: Config, *, log_scale: float) -> None:
         super().__init__()
-        self.model, self._settings = model, settings
-        self.log_scale = nn.Parameter(torch.tensor(log_scale), requires_grad=settings.loss == "bt_gate")
+        self.model, self._config = model, config
+        self.log_scale = nn.Parameter(torch.tensor(log_scale), requires_grad=config.loss == "bt_gate")
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
@@ -35,10 +38,10 @@ class WithLoss(nn.Module):
         loss = head_loss(
             self.model(input_ids=input_ids, attention_mask=attention_mask),
             labels,
-            loss=self._settings.loss,
-            tau=self._settings.tau,
+            loss=self._config.loss,
+            tau=self._config.tau,
             log_scale=self.log_scale,
-            entropy_prior=self._settings.entropy_prior if self.training else 0.0,
+            entropy_prior=self._config.entropy_prior if self.training else 0.0,
         )
         return {"loss": loss}
 
@@ -58,15 +61,15 @@ class OrchestratorTrainer(Trainer):  # type: ignore[misc]  # transformers is par
         return optimizer
 
 
-def training_arguments(settings: "Config", folder: Path, *, seed: int) -> TrainingArguments:
+def training_arguments(config: Config, folder: Path, *, seed: int) -> TrainingArguments:
     """AdamW with a short warm-up and cosine decay; a checkpoint and a validation loss per epoch."""
     return TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
         eval_strategy="epoch",
@@ -88,3 +91,46 @@ def training_arguments(settings: "Config", folder: Path, *, seed: int) -> Traini
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenised texts with their labels."""
+
+    def __init__(self, targets: Targets, tokenizer: Any, max_tokens: int) -> None:
+        self._ids = tokenizer(targets.texts, truncation=True, max_length=max_tokens)["input_ids"]
+        self._labels = torch.tensor(targets.labels_NK, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self._ids[index], "labels": self._labels[index]}
+
+
+def fit(
+    config: Config, names: Sequence[str], train: Targets, validation: Targets, *, folder: Path, work: Path, seed: int
+) -> Fitted:
+    """Train encoder and head; continues from the last checkpoint in `work`."""
+    set_seed(seed)
+    model, tokenizer = new_model(config, names)
+    # The scale of the best constant is where the scale of a head at zero belongs.
+    start = constant_gate(train.labels_NK)[1] if config.loss == "bt_gate" else 0.0
+    whole = WithLoss(model, config, log_scale=start)
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
+        return {**batch, "labels": torch.stack([row["labels"] for row in rows])}
+
+    trainer = OrchestratorTrainer(
+        model=whole,
+        args=training_arguments(config, work, seed=seed),
+        train_dataset=Rows(train, tokenizer, config.max_tokens),
+        eval_dataset=Rows(validation, tokenizer, config.max_tokens),
+        data_collator=collate,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=config.patience)],
+    )
+    history = run_trainer(trainer, work=work, folder=folder)
+    best = min(entry["eval_loss"] for entry in history if "eval_loss" in entry)
+    numbers = {"validation_loss": best} | learned_scale(config, whole.log_scale.item())
+    model = model.to("cpu").eval()
+    return Fitted(model, tokenizer, numbers, partial(vectors_of, model, tokenizer))

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from preforch_training.orchestrator.config import PENALTIES, Loss
 from preforch_training.orchestrator.targets import (
     LOG_SCALE_LIMIT,
-    Loss,
     check_tau,
     head_loss,
     minimise,
@@ -26,7 +26,6 @@ from preforch_training.orchestrator.targets import (
 
 RISES = 2
 """So many penalties in a row that are no better than a larger one end the search."""
-PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 @dataclass(frozen=True)

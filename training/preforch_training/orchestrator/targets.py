@@ -19,17 +19,15 @@ Departures from the paper:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch.nn import functional
 
+from preforch_training.orchestrator.config import Loss, Target
 from preforch_training.scores.pairs import PairRewards
 
-Target = Literal["chosen_softmax", "advantage_softmax", "margin_softmax"]
-Loss = Literal["reverse", "forward", "regress", "bt_gate"]
 LOG_SCALE_LIMIT = 5.0
 """|log s| stays within it: pairs that f orders without an error would send s to infinity.
 

@@ -1,7 +1,7 @@
-"""The policy as files: tokenizer with context tokens, chat template, policy card, and a small base model from scratch.
+"""The model that every policy of a run starts from: pretrained, or small and from scratch, with the context's tokens.
 
 In:  a context format, and either texts to learn a vocabulary from (demo) or a pretrained checkpoint.
-Out: a policy folder: safetensors, tokenizer with the chat template, `preference.json`; and prompts as token ids.
+Out: model and tokenizer with the tokens of ChatML and of the context, and the chat template that prints it.
 
 Source: paper, section 3.2 (`<Wk>` tokens). Departures:
 1. A new embedding row starts as the mean of the rows of its pieces, so that a pretrained policy is not disturbed.
@@ -10,44 +10,24 @@ Source: paper, section 3.2 (`<Wk>` tokens). Departures:
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 
 import torch
-from preforch_models.context import ContextFormat, ControlStrings, chat_template, context_tokens
-from preforch_models.conversation import Message
-from preforch_models.manifest import digest, sha256_of
-from preforch_models.objectives import Record
-from preforch_models.policy_card import CARD_FILE, PolicyCard, read_policy_card
-from preforch_models.weights import round_weights, uniform
-from pydantic import Field
+from preforch_models.context import ContextFormat, chat_template, context_tokens
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
 
+from preforch_training.policy.config import Scratch
+from preforch_training.policy.tokenizer import load_tokenizer
+
 PAD = "<|endoftext|>"
 START = "<|im_start|>"
 END = "<|im_end|>"
-
-
-class Scratch(Record):
-    """Size of a base model that is made from scratch (Qwen2 architecture)."""
-
-    vocabulary: int = Field(default=1400, ge=300)
-    """Tokens of the byte-level BPE, without special tokens."""
-    width: int = Field(default=128, ge=8)
-    """Hidden size."""
-    layers: int = Field(default=4, ge=1)
-    """Transformer layers."""
-    heads: int = Field(default=4, ge=1)
-    """Attention heads; the width is a multiple of it."""
-    inner: int = Field(default=384, ge=8)
-    """Width of the feed-forward layers."""
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
@@ -92,16 +72,6 @@ def load_base(path: str, *, revision: str) -> tuple[PreTrainedModel, PreTrainedT
     model = AutoModelForCausalLM.from_pretrained(path, revision=revision, use_safetensors=True, dtype="auto")
     assert isinstance(model, PreTrainedModel)
     return model, load_tokenizer(path, revision=revision)
-
-
-def load_tokenizer(path: str | Path, *, revision: str = "main") -> PreTrainedTokenizerFast:
-    """A checkpoint's tokenizer. Raises ValueError for one that has no tokenizer.json."""
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(
-            f"{path}: the tokenizer is a {type(tokenizer).__name__}; one with a tokenizer.json is needed"
-        )
-    return tokenizer
 
 
 def add_context(
@@ -183,61 +153,3 @@ def _start_levels(
             level = step / context_format.units
             row = tokenizer.convert_tokens_to_ids(f"{token} {level:.2f}")
             matrix_VD[row] = base_D + (2 * level - 1) * direction_D
-
-
-def save_policy(
-    folder: Path,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    context_format: ContextFormat,
-    *,
-    max_model_len: int,
-    name: str,
-) -> PolicyCard:
-    """Write checkpoint, tokenizer and policy card. The card's revision hashes everything else."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    card = PolicyCard(
-        context=context_format,
-        control_strings=tuple(special),
-        max_model_len=max_model_len,
-        revision=digest(hashes)[:16],
-        name=name,
-    )
-    (folder / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return card
-
-
-class PolicyTokenizer:
-    """Conversations and responses as the token ids of one policy; text never becomes a control token."""
-
-    def __init__(self, folder: Path) -> None:
-        self.card = read_policy_card(folder)
-        self.tokenizer = load_tokenizer(folder)
-        self.end_id: int = self.tokenizer.eos_token_id
-        self._control = ControlStrings(self.card.control_strings)
-
-    def prompt_ids(self, messages: Sequence[Message], weights: Mapping[str, float]) -> list[int]:
-        """The prompt as the policy's own chat template renders it, up to where the response begins."""
-        turns = [{"role": m.role, "content": self._control.escape(m.content)} for m in messages]
-        text = self.tokenizer.apply_chat_template(
-            turns, weights=dict(weights), add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
-    def has_room(self, messages: Sequence[Message], *, response_tokens: int) -> bool:
-        """Whether a prompt leaves room for a response of that length."""
-        weights = round_weights(uniform(self.card.context.objectives), self.card.context.units)
-        return len(self.prompt_ids(messages, weights)) + response_tokens <= self.card.max_model_len
-
-    def response_ids(self, response: str) -> list[int]:
-        """A response without the end token."""
-        ids: list[int] = self.tokenizer.encode(self._control.escape(response), add_special_tokens=False)
-        return ids
-
-    def text(self, token_ids: Sequence[int]) -> str:
-        """The text of a response; special tokens in it stay visible."""
-        return str(self.tokenizer.decode(list(token_ids)))

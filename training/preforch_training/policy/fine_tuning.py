@@ -9,46 +9,21 @@ Loss on the response and its end token only [RiC]. Rows are token ids, so nothin
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from datasets import Dataset
+from peft import LoraConfig
 from preforch_models.context import context_tokens
-from preforch_models.objectives import Record
-from pydantic import Field
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
 )
+from trl import SFTConfig, SFTTrainer
 
 from preforch_training.hf_trainer import run_trainer
-from preforch_training.policy.base_model import END, START, PolicyTokenizer
-
-
-class SftSettings(Record):
-    """One fine-tuning: how long, how fast, and which parameters."""
-
-    steps: int = Field(ge=1)
-    """Optimiser steps."""
-    learning_rate: float = Field(gt=0)
-    """Peak learning rate; cosine decay to a tenth."""
-    batch_size: int = Field(ge=1)
-    """Rows a step and device."""
-    accumulation: int = Field(default=1, ge=1)
-    """Batches a step."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps of linear warm-up."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's weight decay."""
-    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
-    """AdamW's second decay; 0.95 suits short trainings from scratch."""
-    lora_rank: int = Field(default=0, ge=0)
-    """Rank of LoRA on all linear layers; 0 trains every parameter."""
-    lora_alpha: float = Field(default=128, gt=0)
-    """LoRA's scale is lora_alpha / lora_rank."""
-    save_steps: int = Field(default=200, ge=1)
-    """Steps between checkpoints: what a kill can cost."""
-    gradient_checkpointing: bool = False
-    """Trade time for memory."""
+from preforch_training.policy.base_model import END, START
+from preforch_training.policy.config import FineTuning
+from preforch_training.policy.tokenizer import PolicyTokenizer
 
 
 @dataclass(frozen=True)
@@ -70,13 +45,11 @@ def fit_rows(rows: Sequence[TokenRow], *, max_tokens: int) -> list[TokenRow]:
 
 
 def fine_tune(
-    policy: Path, rows: Sequence[TokenRow], settings: SftSettings, *, seed: int, folder: Path, work: Path
+    policy: Path,
+    rows: Sequence[TokenRow],
+    settings: FineTuning, *, seed: int, folder: Path, work: Path
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """Train, write metrics into `folder`, return the model (LoRA merged) and the last metrics. Raises TrainingError."""
-    # TRL takes seconds to import; reading a config must not wait for it.
-    from datasets import Dataset
-    from trl import SFTTrainer
-
     reader = PolicyTokenizer(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype="auto")
     trainer = SFTTrainer(
@@ -101,9 +74,7 @@ def _example(row: TokenRow, end_id: int) -> dict[str, list[int]]:
     return {"input_ids": [*row.prompt, *response], "labels": [-100] * len(row.prompt) + response}
 
 
-def _arguments(settings: SftSettings, work: Path, *, seed: int) -> Any:
-    from trl import SFTConfig
-
+def _arguments(settings: FineTuning, work: Path, *, seed: int) -> SFTConfig:
     return SFTConfig(
         output_dir=str(work),
         max_steps=settings.steps,
@@ -138,11 +109,10 @@ def _arguments(settings: SftSettings, work: Path, *, seed: int) -> Any:
     )
 
 
-def _lora(reader: PolicyTokenizer, settings: SftSettings, *, tied: bool) -> Any:
+def _lora(reader: PolicyTokenizer, settings: FineTuning, *, tied: bool) -> LoraConfig:
     """LoRA on all linear layers, and the rows of the tokens that the template writes, which no adapter would move."""
-    from peft import LoraConfig
-
-    tokens = [*context_tokens(reader.card.context), START, END]
+    context_format = reader.card.context_format
+    tokens = [*(context_tokens(context_format) if context_format else ()), START, END]
     ids = [reader.tokenizer.convert_tokens_to_ids(token) for token in tokens]
     return LoraConfig(
         r=settings.lora_rank,

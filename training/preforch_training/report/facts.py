@@ -10,7 +10,10 @@ import numpy as np
 from preforch_models.calibration import Calibration
 
 from preforch_training.demo.truth import Truth
-from preforch_training.orchestrator.targets import Loss, Target, target_weights
+from preforch_training.orchestrator.config import Loss, Target
+from preforch_training.orchestrator.targets import (
+    target_weights,
+)
 from preforch_training.records import Prompt, ScoredResponse
 from preforch_training.scores.pairs import pair_rewards
 

@@ -21,7 +21,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import OneHotEncoder
 
-from preforch_training.orchestrator.targets import Loss, best_constant, softmax
+from preforch_training.orchestrator.config import Loss
+from preforch_training.orchestrator.targets import (
+    best_constant,
+    softmax,
+)
 from preforch_training.report.facts import Draws, Facts
 from preforch_training.report.records import Ceiling, GroupWeights, OrchestratorReport, Predictor
 from preforch_training.statistics.bootstrap import mean_interval

@@ -4,7 +4,7 @@ from typing import Literal
 
 from preforch_models.calibration import Calibration
 from preforch_models.objectives import Record
-from preforch_models.orchestrator_model import Confidence
+from preforch_models.orchestrator_options import Confidence
 from pydantic import FiniteFloat
 
 from preforch_training.statistics.bootstrap import Interval

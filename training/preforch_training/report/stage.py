@@ -1,139 +1,131 @@
 """Stage `report`: every part of a run measured, beside what is simpler, and judged.
 
 In:  everything that the run has made, and responses that real vLLM draws from its policies.
-Out: `report.json` (`report_records.Report`), `report.md`, plots. With `policy = "off"` the parts about the policy are
+Out: `report.json` (`report_records.Report`), `report.md`, plots. Without policies the parts about them are
      left out, on data other than the demo world those that need the truth.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 from preforch_models.bundle import read_bundle
-from preforch_models.objectives import Record
-from pydantic import Field
 
 from preforch_training.demo import world
-from preforch_training.records import PreferencePair, Prompt, read_records
+from preforch_training.demo.truth import DemoTruth, Truth
+from preforch_training.orchestrator.artifact import read_orchestrator_info
+from preforch_training.orchestrator.prediction import predict_weights
+from preforch_training.policy.checkpoint import read_policy_info
+from preforch_training.policy.tokenizer import PolicyTokenizer
+from preforch_training.report.config import Config
+from preforch_training.report.costs import stage_costs, training_curves
+from preforch_training.report.facts import Draws, Facts, Method, gather_facts
+from preforch_training.report.orchestrator import report_orchestrator
+from preforch_training.report.plots import draw_plots
+from preforch_training.report.policy import OFFLINE, ONLINE, Judge, make_plan, report_policies
+from preforch_training.report.records import PolicyReport, Report
+from preforch_training.report.responses import Sampling
+from preforch_training.report.reward import collect_rewards, report_rewards
+from preforch_training.report.robustness.confidence import report_confidence
+from preforch_training.report.robustness.stability import report_stability
+from preforch_training.report.tables import render
+from preforch_training.report.verdicts import find_warnings, judge_run
+from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Outcome, Run
+from preforch_training.sampling.vllm import Sampler
+from preforch_training.scores.calibration import CalibratedRewards
 from preforch_training.scores.table import read_calibration, read_scores
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from preforch_training.config import RunConfig
-    from preforch_training.demo.truth import Truth
-    from preforch_training.report.facts import Facts
-    from preforch_training.report.records import PolicyReport, Report
-    from preforch_training.sampling.vllm import Sampler
+from preforch_training.study.records import read_study
 
 
-class Config(Record):
-    """`[report]`. The defaults keep the demo's sampling near a minute on two cores."""
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about. `policies`: the rounds of each, by name; `served` is the one that is judged in full.
 
-    draws: int = Field(default=1000, ge=100)
-    """Redraws of every bootstrap interval."""
-    grid_step: float = Field(default=0.2, gt=0, le=0.5)
-    """Step of the grid of weights for control, sweep and best constant; must divide 1."""
-    sweep_prompts: int = Field(default=50, ge=2)
-    """Prompts of each swept split that answer for every point of the grid."""
-    utility_prompts: int = Field(default=150, ge=2)
-    """Prompts of each test split that answer for recommended, uniform, shuffled and true weights."""
+    `known_world`: the data are the demo world's, whose truth is known. `studied`: the run has a study.
+    """
+
+    known_world: bool
+    studied: bool
+    policies: Mapping[str, Sequence[Path]]
+    served: str | None
 
 
-def build(run: Run, config: "RunConfig", *, sampler: "Sampler | None" = None) -> None:
+def build(run: Run, config: Config, subject: Subject, *, sampler: Sampler) -> None:
     """Make `report/`."""
-    artifacts = artifacts_of(run, config)
+    artifacts = artifacts_of(run, subject)
 
     def make(folder: Path, work: Path) -> Outcome:
         del work
-        # matplotlib and scikit-learn take seconds to import, and every command reads the Config above.
-        from preforch_training.report.costs import training_curves
-        from preforch_training.report.plots import draw_plots
-        from preforch_training.report.tables import render
-        from preforch_training.sampling.vllm import VllmSampler
-
-        engine = sampler or VllmSampler()
-        report = measure(run, config, engine)
+        report = measure(run, config, subject, sampler)
         (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         images = draw_plots(report, training_curves(artifacts), folder)
         (folder / "report.md").write_text(render(report, images), encoding="utf-8")
         reached = sum(verdict.reached for verdict in report.verdicts)
         counts = {"targets": len(report.verdicts), "targets_reached": reached}
-        return Outcome(counts=counts, peak_memory_mib=engine.peak_memory_mib)
+        return Outcome(counts=counts, peak_memory_mib=sampler.peak_memory_mib)
 
-    recipe = config.report.model_dump(mode="json") | {"preset": config.preset, "seed": run.seed}
-    if not isinstance(config.policy, str):
-        recipe |= config.policy.model_dump(include={"temperature", "top_p", "max_response_tokens"})
+    recipe = config.model_dump(mode="json") | {
+        "preset": run.preset,
+        "seed": run.seed,
+        "served": subject.served,
+    }
     run.make(run.report, kind="report", config=recipe, inputs=artifacts, build=make)
 
 
-def artifacts_of(run: Run, config: "RunConfig") -> dict[str, Path]:
+def artifacts_of(run: Run, subject: Subject) -> dict[str, Path]:
     """Everything that a report reads, by stage."""
     artifacts = {
         "data": run.data,
-        **{f"reward/{name}": run.reward(name) for name in config.names},
+        **run.rewards,
         "scores": run.scores,
         "orchestrator": run.orchestrator,
         "bundle": run.bundle,
     }
-    if not isinstance(config.policy, str):
+    if subject.policies:
         artifacts["policy/base"] = run.policy_base
-        for number in range(config.policy.online_rounds + 1):
-            artifacts[f"policy/round-{number}"] = run.policy_round(config.policy.name, number)
-    if not isinstance(config.study, str):
+    for name, rounds in subject.policies.items():
+        artifacts |= {f"policy/{name}/{folder.name}": folder for folder in rounds}
+    if subject.studied:
         artifacts["study"] = run.study
     return artifacts
 
 
-def measure(run: Run, config: "RunConfig", sampler: "Sampler") -> "Report":
+def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Report:
     """The whole report."""
-    from preforch_training.demo.truth import DemoTruth
-    from preforch_training.orchestrator.prediction import predict_weights
-    from preforch_training.report.costs import stage_costs
-    from preforch_training.report.facts import Draws, Method, gather_facts
-    from preforch_training.report.orchestrator import report_orchestrator
-    from preforch_training.report.records import Report
-    from preforch_training.report.reward import collect_rewards, report_rewards
-    from preforch_training.report.robustness.confidence import report_confidence
-    from preforch_training.report.robustness.stability import report_stability
-    from preforch_training.report.verdicts import find_warnings, judge_run
-    from preforch_training.reward.scoring import open_scorer
-    from preforch_training.study.records import read_study
-
-    truth = DemoTruth(config.names) if config.data.source == "demo" else None
-    method = Method(config.orchestrator.target, config.orchestrator.tau, config.orchestrator.loss)
-    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.report.draws)
-    prompts = read_records(run.data / "prompts.jsonl", Prompt)
-    pairs = read_records(run.data / "pairs.jsonl", PreferencePair)
+    truth = DemoTruth(run.names) if subject.known_world else None
+    fitted = read_orchestrator_info(run.orchestrator).config
+    method = Method(fitted.target, fitted.tau, fitted.loss)
+    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.draws)
+    prompts, pairs = run.prompts(), run.pairs()
     scores, calibration = read_scores(run.scores), read_calibration(run.scores)
-    facts = gather_facts(config.names, prompts, scores, calibration, method, truth)
-    raw = collect_rewards(prompts, pairs, scores, config.names, open_scorer(run, config).raw)
+    facts = gather_facts(run.names, prompts, scores, calibration, method, truth)
+    raw = collect_rewards(prompts, pairs, scores, run.names, RunRewards(run).raw)
     rewards = report_rewards(facts, pairs, raw, calibration, truth, draws)
     f_PK = predict_weights(run.orchestrator, [prompt.text for prompt in prompts])
     orchestrator = report_orchestrator(facts, f_PK, loss=method.loss, draws=draws)
     confidence = report_confidence(run.orchestrator, facts, draws=draws)
     stability = report_stability(facts, f_PK, partial(predict_weights, run.orchestrator), truth, draws=draws)
-    policy = (
-        None if isinstance(config.policy, str) else measure_policies(run, config, sampler, facts, f_PK, truth)
-    )
-    study = None if isinstance(config.study, str) else read_study(run.study)
+    policy = None
+    if subject.policies:
+        policy = measure_policies(run, config, contenders(subject), sampler, facts, f_PK, truth)
+    study = read_study(run.study) if subject.studied else None
     onnx_difference = read_bundle(run.bundle).info.onnx_difference
     return Report(
-        preset=config.preset,
+        preset=run.preset,
         seed=run.seed,
         world=None if truth is None else world.world_hash(),
         method={**asdict(method), "calibration": calibration.method},
-        objectives=config.names,
+        objectives=run.names,
         rewards=rewards,
         orchestrator=orchestrator,
         confidence=confidence,
         stability=stability,
         policy=policy,
         study=study,
-        stages=tuple(stage_costs(artifacts_of(run, config))),
+        stages=tuple(stage_costs(artifacts_of(run, subject))),
         verdicts=tuple(judge_run(rewards, orchestrator, policy, onnx_difference)),
         warnings=(
             *find_warnings(rewards, orchestrator, policy, confidence),
@@ -142,56 +134,47 @@ def measure(run: Run, config: "RunConfig", sampler: "Sampler") -> "Report":
     )
 
 
+def contenders(subject: Subject) -> dict[str, Path]:
+    """Policies to compare, by the name that tables give them: the served one comes last and is judged in full.
+
+    Its first round is `offline`, its last one, where that is another, `online`; others are the end of their training.
+    """
+    found = {name: rounds[-1] for name, rounds in subject.policies.items() if name != subject.served}
+    first, *later = subject.policies[subject.served] if subject.served else ()
+    return found | {OFFLINE: first} | ({ONLINE: later[-1]} if later else {})
+
+
 def measure_policies(
     run: Run,
-    config: "RunConfig",
-    sampler: "Sampler",
-    facts: "Facts",
-    f_PK: "np.ndarray",
-    truth: "Truth | None",
-) -> "PolicyReport":
-    """The first and the last round of the policy."""
-    import numpy as np
-
-    from preforch_training.policy.base_model import PolicyTokenizer
-    from preforch_training.report.facts import Draws
-    from preforch_training.report.policy import Judge, make_plan, report_policies
-    from preforch_training.report.responses import Sampling
-    from preforch_training.reward.scoring import open_scorer
-
-    settings = config.policy
-    assert not isinstance(settings, str)
+    config: Config,
+    policies: Mapping[str, Path],
+    sampler: Sampler,
+    facts: Facts,
+    f_PK: np.ndarray,
+    truth: Truth | None,
+) -> PolicyReport:
+    """Every contender's answers on held-out prompts."""
+    drawn = read_policy_info(list(policies.values())[-1]).sampling
     sampling = Sampling(
-        context_format=config.context_format,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_response_tokens,
+        context_format=run.context_format,
+        temperature=drawn.temperature,
+        top_p=drawn.top_p,
+        max_tokens=drawn.max_tokens,
         seed_of=lambda prompt_id: run.seed_for("report", prompt_id),
     )
-    policies = policies_of(run, config)
-    reader = PolicyTokenizer(next(iter(policies.values())))
-    tokens = settings.max_response_tokens
-    fits_P = np.array([reader.has_room(prompt.messages, response_tokens=tokens) for prompt in facts.prompts])
+    reader = PolicyTokenizer(run.policy_base)
+    fits_P = np.array(
+        [reader.has_room(prompt.messages, response_tokens=drawn.max_tokens) for prompt in facts.prompts]
+    )
     plan = make_plan(
         facts,
         f_PK,
         fits_P,
-        step=config.report.grid_step,
-        sweep_prompts=config.report.sweep_prompts,
-        utility_prompts=config.report.utility_prompts,
+        step=config.grid_step,
+        sweep_prompts=config.sweep_prompts,
+        utility_prompts=config.utility_prompts,
         seed=run.seed_for("report", "shuffle"),
     )
-    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.report.draws)
-    judge = Judge(facts, truth, open_scorer(run, config).calibrated, sampling, draws)
+    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.draws)
+    judge = Judge(facts, truth, CalibratedRewards(run), sampling, draws)
     return report_policies(policies, sampler, plan, judge)
-
-
-def policies_of(run: Run, config: "RunConfig") -> Mapping[str, Path]:
-    """`offline` and, where there are online rounds, `online`, the last of them."""
-    from preforch_training.report.policy import OFFLINE, ONLINE
-
-    assert not isinstance(config.policy, str)
-    policies = {OFFLINE: run.policy_round(config.policy.name, 0)}
-    if config.policy.online_rounds:
-        policies[ONLINE] = run.policy_round(config.policy.name, config.policy.online_rounds)
-    return policies

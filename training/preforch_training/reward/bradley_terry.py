@@ -1,12 +1,16 @@
-"""Full fine-tuning of a Bradley-Terry sequence classifier by TRL's RewardTrainer; continues from its last checkpoint.
+"""Reward kind `bradley_terry`: full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq. 2).
+
+In:  pairs of one objective. Out: a checkpoint with its tokenizer; a killed training continues from its last one.
 
 Pairs are tokenised here, because TRL drops pairs over the maximal length and this project truncates them, and because
 the same tokens must be read when the model scores.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -15,57 +19,61 @@ from trl import RewardConfig, RewardTrainer
 from preforch_training.embeddings.vectors import encoder_path
 from preforch_training.hf_trainer import run_trainer
 from preforch_training.records import PreferencePair, Prompt
-from preforch_training.reward.scoring import BradleyTerryReward, classifier_text
+from preforch_training.reward.classifier import classifier_text, score_classifier
+from preforch_training.reward.config import BradleyTerryReward
+from preforch_training.reward.fit_task import FitTask
 
 
-def train_classifier(
-    target: Path,
-    work: Path,
-    settings: BradleyTerryReward,
-    prompts: dict[str, Prompt],
-    pairs: list[PreferencePair],
-    *,
-    seed: int,
-) -> None:
-    """Train and save one checkpoint with its tokenizer. `work` keeps trainer checkpoints across kills."""
+def fit(config: BradleyTerryReward, task: FitTask) -> None:
+    """Train and save one checkpoint with its tokenizer. `task.work` keeps trainer checkpoints across kills."""
     # The head starts at random, before the trainer sets its seed.
-    set_seed(seed)
-    base = encoder_path(settings.base)
-    tokenizer = AutoTokenizer.from_pretrained(base, revision=settings.revision, truncation_side="left")
+    set_seed(task.seed)
+    base = encoder_path(config.base)
+    tokenizer = AutoTokenizer.from_pretrained(base, revision=config.revision, truncation_side="left")
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, revision=settings.revision, num_labels=1, dtype="float32"
+        base, revision=config.revision, num_labels=1, dtype="float32"
     )
     if tokenizer.pad_token is None:
         raise ValueError(
-            f"tokenizer of {settings.base!r} has no pad token; without one, scores depend on padding"
+            f"tokenizer of {config.base!r} has no pad token; without one, scores depend on padding"
         )
     model.config.pad_token_id = tokenizer.pad_token_id
-    rows = [pair_tokens(tokenizer, prompts[pair.prompt_id], pair, settings.max_tokens) for pair in pairs]
+    rows = [pair_tokens(tokenizer, task.prompts[pair.prompt_id], pair, config.max_tokens) for pair in task.pairs]
     arguments = RewardConfig(
-        output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        center_rewards_coefficient=settings.center_coefficient,
+        output_dir=str(task.work),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        center_rewards_coefficient=config.center_coefficient,
         max_length=None,
-        save_steps=settings.save_steps,
+        save_steps=config.save_steps,
         # Two, so that a kill in the middle of a save leaves a whole one.
         save_total_limit=2,
         logging_steps=10,
         report_to="none",
         disable_tqdm=False,
-        seed=seed,
-        data_seed=seed,
+        seed=task.seed,
+        data_seed=task.seed,
         bf16=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     trainer = RewardTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
-    run_trainer(trainer, work=work, folder=target)
+    run_trainer(trainer, work=task.work, folder=task.target)
     # Not trainer.save_model, which adds a pickle of its arguments.
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    model.save_pretrained(task.target)
+    tokenizer.save_pretrained(task.target)
+
+
+def score(
+    config: BradleyTerryReward, folder: Path, cache: Path, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> np.ndarray:
+    """Logits of the trained classifier, (N,)."""
+    del cache
+    return score_classifier(
+        str(folder), prompts, responses, max_tokens=config.max_tokens, batch_size=config.batch_size
+    )
 
 
 def pair_tokens(

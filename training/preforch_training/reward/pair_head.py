@@ -1,8 +1,10 @@
-"""Fits a Bradley-Terry head on frozen vectors (`preforch_models.reward_model.PairHead`; paper, Eq. 2).
+"""Reward kind `pair_head`: a Bradley-Terry head on frozen vectors (`preforch_models.reward_model`; paper, Eq. 2).
 
-In:  vectors of prompts, chosen and rejected responses. Out: the head and its loss curve.
+In:  pairs of one objective; frozen vectors of prompts, chosen and rejected responses.
+Out: the head (an MLP, or linear: `linear`) and its loss curve; raw rewards of any responses.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,13 +15,16 @@ from torch import nn
 from torch.nn import functional
 from tqdm import trange
 
-from preforch_training.embeddings.vectors import TextVectors
+from preforch_training.embeddings.vectors import EncoderSettings, TextVectors
+from preforch_training.hf_trainer import METRICS_FILE
+from preforch_training.records import Prompt
+from preforch_training.reward.config import PairHeadReward
+from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.linear import fit_linear_reward
-from preforch_training.reward.scoring import PairHeadReward, encoder_settings
 
 
 def fit_pair_head(
-    settings: PairHeadReward,
+    config: PairHeadReward,
     x_ND: torch.Tensor,
     chosen_ND: torch.Tensor,
     rejected_ND: torch.Tensor,
@@ -29,36 +34,36 @@ def fit_pair_head(
     label: str,
 ) -> tuple[PairHead, list[dict[str, float]]]:
     """Head and loss curve from the vectors of N pairs; `group_N`: their prompts. A linear head needs no seed."""
-    if settings.hidden:
-        return fit_units(settings, x_ND, chosen_ND, rejected_ND, seed=seed, label=label)
-    model = new_head(settings, size=x_ND.shape[1])
+    if config.hidden:
+        return fit_units(config, x_ND, chosen_ND, rejected_ND, seed=seed, label=label)
+    model = new_head(config, size=x_ND.shape[1])
     assert isinstance(model.layers, nn.Linear)
     with torch.no_grad():
         sides = [model.features(x_ND, y_ND) for y_ND in (chosen_ND, rejected_ND)]
-        weight_F, bias = fit_linear_reward(sides[0], sides[1], group_N, penalties=settings.penalties)
+        weight_F, bias = fit_linear_reward(sides[0], sides[1], group_N, penalties=config.penalties)
         model.layers.weight.copy_(weight_F[None])
         model.layers.bias.copy_(bias[None])
         loss = -functional.logsigmoid((sides[0] - sides[1]) @ weight_F).mean().item()
     return model.eval(), [{"step": 1.0, "loss": loss}]
 
 
-def new_head(settings: PairHeadReward, *, size: int) -> PairHead:
+def new_head(config: PairHeadReward, *, size: int) -> PairHead:
     """An untrained head for vectors of `size` numbers."""
     return PairHead(
         PairHeadConfig(
-            encoder_path=settings.encoder,
+            encoder_path=config.encoder,
             size=size,
-            hidden=settings.hidden,
-            dropout=settings.dropout,
-            pooling=settings.pooling,
-            layers=settings.layers,
-            max_tokens=settings.max_tokens,
+            hidden=config.hidden,
+            dropout=config.dropout,
+            pooling=config.pooling,
+            layers=config.layers,
+            max_tokens=config.max_tokens,
         )
     )
 
 
 def fit_units(
-    settings: PairHeadReward,
+    config: PairHeadReward,
     x_ND: torch.Tensor,
     chosen_ND: torch.Tensor,
     rejected_ND: torch.Tensor,
@@ -70,19 +75,19 @@ def fit_units(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = new_head(settings, size=x_ND.shape[1])
+        model = new_head(config, size=x_ND.shape[1])
         optimiser = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        steps = settings.epochs * -(-len(x_ND) // settings.batch_size)
+        steps = config.epochs * -(-len(x_ND) // config.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
         curve = []
-        for epoch in trange(settings.epochs, desc=f"reward {label}", unit="epoch", leave=False):
+        for epoch in trange(config.epochs, desc=f"reward {label}", unit="epoch", leave=False):
             losses = []
-            for rows in torch.split(torch.randperm(len(x_ND), generator=generator), settings.batch_size):
+            for rows in torch.split(torch.randperm(len(x_ND), generator=generator), config.batch_size):
                 plus_B, minus_B = model(x_ND[rows], chosen_ND[rows]), model(x_ND[rows], rejected_ND[rows])
                 loss = -functional.logsigmoid(plus_B - minus_B).mean()
-                loss = loss + settings.center_coefficient * (plus_B + minus_B).pow(2).mean()
+                loss = loss + config.center_coefficient * (plus_B + minus_B).pow(2).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -94,23 +99,70 @@ def fit_units(
     return model.eval(), curve
 
 
-def pair_head_fit(
-    settings: PairHeadReward, cache: Path, prompts: Sequence[str], responses: Sequence[str]
-) -> Callable[[np.ndarray, int], Callable[[np.ndarray], np.ndarray]]:
-    """Heads fitted in memory, for cross-fitting: (pairs of rows (M, 2), seed) -> rows (R,) -> rewards (R,).
+def prepare(config: PairHeadReward, cache: Path, texts: Sequence[str]) -> None:
+    """Encode every text of a run once."""
+    TextVectors(encoder_settings(config), cache)(texts)
 
-    Row i is `responses[i]` to the prompt `prompts[i]`.
-    """
-    vectors = TextVectors(encoder_settings(settings), cache)
+
+def fit(config: PairHeadReward, task: FitTask) -> None:
+    """Fit a head on the vectors of the task's pairs and save it with its loss curve."""
+    vectors = TextVectors(encoder_settings(config), task.cache)
+    x_ND, chosen_ND, rejected_ND = (
+        torch.from_numpy(vectors(texts))
+        for texts in (
+            [task.prompts[pair.prompt_id].text for pair in task.pairs],
+            [pair.chosen for pair in task.pairs],
+            [pair.rejected for pair in task.pairs],
+        )
+    )
+    group_N = np.array([pair.prompt_id for pair in task.pairs])
+    model, curve = fit_pair_head(
+        config, x_ND, chosen_ND, rejected_ND, group_N, seed=task.seed, label=task.label
+    )
+    task.target.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(task.target)
+    lines = [json.dumps(entry) + "\n" for entry in curve]
+    (task.target / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def score(
+    config: PairHeadReward, folder: Path, cache: Path, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> np.ndarray:
+    """Rewards by the saved head, (N,)."""
+    texts = [prompt.text for prompt in prompts]
+    # One call for both, so that nothing is encoded twice.
+    both_ND = torch.from_numpy(TextVectors(encoder_settings(config), cache)([*texts, *responses]))
+    model = PairHead.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        rewards_N = model(both_ND[: len(texts)], both_ND[len(texts) :])
+    return np.asarray(rewards_N.double().numpy())
+
+
+def encoder_settings(config: PairHeadReward) -> EncoderSettings:
+    """The frozen encoder of a pair head."""
+    return EncoderSettings(
+        name=config.encoder, pooling=config.pooling, max_tokens=config.max_tokens, layers=config.layers
+    )
+
+
+CrossFit = Callable[[np.ndarray, int], Callable[[np.ndarray], np.ndarray]]
+"""(pairs of rows (M, 2), seed) -> (rows (R,) -> rewards (R,))."""
+
+
+def cross_fit(
+    config: PairHeadReward, cache: Path, prompts: Sequence[str], responses: Sequence[str]
+) -> CrossFit:
+    """Heads fitted in memory. Row i is `responses[i]` to the prompt `prompts[i]`."""
+    vectors = TextVectors(encoder_settings(config), cache)
     both = vectors([*prompts, *responses])
     prompt_U = np.unique(prompts, return_inverse=True)[1]
     x_UD, y_UD = (torch.from_numpy(part) for part in (both[: len(prompts)], both[len(prompts) :]))
 
-    def fit(pairs_M2: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    def fit_pairs(pairs_M2: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
         chosen_M, rejected_M = pairs_M2.T
         group_M = prompt_U[chosen_M]
         model, _ = fit_pair_head(
-            settings, x_UD[chosen_M], y_UD[chosen_M], y_UD[rejected_M], group_M, seed=seed, label="fold"
+            config, x_UD[chosen_M], y_UD[chosen_M], y_UD[rejected_M], group_M, seed=seed, label="fold"
         )
 
         def score_rows(rows_R: np.ndarray) -> np.ndarray:
@@ -119,4 +171,4 @@ def pair_head_fit(
 
         return score_rows
 
-    return fit
+    return fit_pairs

@@ -1,126 +1,68 @@
 """Stage `reward`: one reward model per objective, with the k fold models that give out-of-fold scores (paper, Eq. 2).
 
 In:  the pairs of one objective.
-Out: `reward/<objective>/`: a Hugging Face checkpoint and `folds/0..k-1`, or `reward.json` that describes a given one.
+Out: `reward/<objective>/`: `reward.json`, which says what the reward is; where it is trained also a Hugging Face
+     checkpoint and `folds/0..k-1`.
 
 Departure from the paper: fold i's model never sees prompts of fold i, because a reward model overfits its own pairs and
 in-sample scores make the orchestrator's targets too sure. [ours]
 """
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
 
 from preforch_training.data.splits import fold_of
-from preforch_training.embeddings.vectors import TextVectors
-from preforch_training.records import PreferencePair, Prompt, by_id, read_records
-from preforch_training.reward.bradley_terry import train_classifier
-from preforch_training.reward.pair_head import fit_pair_head
-from preforch_training.reward.scoring import (
-    TRAINED,
-    BradleyTerryReward,
-    PairHeadReward,
-    encoder_settings,
-    fold_folder,
-    model_name,
-    pair_margins,
-)
+from preforch_training.records import by_id
+from preforch_training.reward.config import Config, Reward
+from preforch_training.reward.fit_task import FitTask
+from preforch_training.reward.kinds import KINDS, Fit
+from preforch_training.reward.scoring import REWARD_FILE, RewardInfo, fold_folder, pair_margins
 from preforch_training.run import Outcome, Run, origin_of
-
-if TYPE_CHECKING:
-    from preforch_training.config import RunConfig
+from preforch_training.statistics.metrics import pair_hits
 
 
-def build(run: Run, config: "RunConfig") -> None:
+def build(run: Run, config: Config) -> None:
     """Make `reward/<objective>/` for every objective."""
-    for name in config.names:
-        settings = config.reward[name]
+    for name in run.names:
+        reward = config.objectives[name]
 
-        def make(folder: Path, work: Path, name: str = name) -> Outcome:
-            return make_reward(folder, work, run, config, name)
+        def make(folder: Path, work: Path, name: str = name, reward: Reward = reward) -> Outcome:
+            fit = KINDS[reward.kind].fit
+            info = RewardInfo(reward=reward, folds=config.folds if fit else 0)
+            (folder / REWARD_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            return fit_folds(run, name, info, fit, folder, work) if fit else Outcome()
 
-        recipe = {"reward": settings.model_dump(mode="json"), "seed": run.seed, "folds": config.scores.folds}
-        recipe |= {"origin": origin_of(model_name(settings))}
-        inputs = {"data": run.data} if settings.kind in TRAINED else {}
+        recipe = {"reward": reward.model_dump(mode="json"), "origin": origin_of(reward.base_model)}
+        recipe |= {"seed": run.seed, "folds": config.folds} if reward.trained else {}
+        inputs = {"data": run.data} if reward.trained else {}
         run.make(run.reward(name), kind="reward", config=recipe, inputs=inputs, build=make)
 
 
-def make_reward(folder: Path, work: Path, run: Run, config: "RunConfig", name: str) -> Outcome:
-    """Train one objective's models, or write down a given one."""
-    settings = config.reward[name]
-    if not isinstance(settings, PairHeadReward | BradleyTerryReward):
-        (folder / "reward.json").write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return Outcome()
-    prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
-    every = read_records(run.data / "pairs.jsonl", PreferencePair)
-    train = [pair for pair in every if pair.objective == name and pair.split == "train"]
-    validation = [pair for pair in every if pair.objective == name and pair.split == "validation"]
-    vectors = None
-    if isinstance(settings, PairHeadReward):
-        vectors = TextVectors(encoder_settings(settings), run.encoder_cache)
+def fit_folds(run: Run, name: str, info: RewardInfo, fit: Fit, folder: Path, work: Path) -> Outcome:
+    """Fit one objective's fold models and its full model, and judge each on the validation pairs."""
+    prompts, cache = by_id(run.prompts()), run.encoder_cache
+    train, validation = (run.pairs(name, split) for split in ("train", "validation"))
+    prepare = KINDS[info.reward.kind].prepare
+    if prepare is not None:
         # In one go: every text of the run, so that each is encoded once.
-        vectors(
-            [
-                *(p.text for p in prompts.values()),
-                *(r for pair in every for r in (pair.chosen, pair.rejected)),
-            ]
-        )
-    folds = {prompt.id: fold_of(prompt.messages, config.scores.folds) for prompt in prompts.values()}
+        sides = [response for pair in run.pairs() for response in (pair.chosen, pair.rejected)]
+        prepare(info.reward, cache, [*(prompt.text for prompt in prompts.values()), *sides])
+    fold_by_id = {prompt.id: fold_of(prompt.messages, info.folds) for prompt in prompts.values()}
     accuracies = {}
-    for fold in [*range(config.scores.folds), None]:
-        seen = [pair for pair in train if fold is None or folds[pair.prompt_id] != fold]
-        target, label = fold_folder(folder, fold), "full" if fold is None else f"fold {fold}"
-        seed = run.seed_for("reward", name, label)
-        if isinstance(settings, PairHeadReward):
-            assert vectors is not None
-            train_pair_head(target, settings, vectors, prompts, seen, seed=seed, label=f"{name} {label}")
-        else:
-            train_classifier(target, work / label.replace(" ", "-"), settings, prompts, seen, seed=seed)
-        accuracies[label] = pair_accuracy(settings, folder, run, prompts, validation, fold)
+    for fold in [*range(info.folds), None]:
+        label = "full" if fold is None else f"fold {fold}"
+        task = FitTask(
+            target=fold_folder(folder, fold),
+            work=work / label.replace(" ", "-"),
+            cache=cache,
+            prompts=prompts,
+            pairs=[pair for pair in train if fold is None or fold_by_id[pair.prompt_id] != fold],
+            seed=run.seed_for("reward", name, label),
+            label=f"{name} {label}",
+        )
+        fit(info.reward, task)
+        margin_M = pair_margins(info.reward, folder, cache, prompts, validation, fold=fold)
+        accuracies[label] = float(pair_hits(margin_M).mean())
     return Outcome(
         counts={"train_pairs": len(train), "validation_pairs": len(validation)},
         metrics={"validation_pair_accuracy": accuracies},
     )
-
-
-def train_pair_head(
-    target: Path,
-    settings: PairHeadReward,
-    vectors: TextVectors,
-    prompts: dict[str, Prompt],
-    pairs: list[PreferencePair],
-    *,
-    seed: int,
-    label: str,
-) -> None:
-    """Fit a head on the vectors of these pairs and save it with its loss curve."""
-    x_ND, chosen_ND, rejected_ND = (
-        torch.from_numpy(vectors(texts))
-        for texts in (
-            [prompts[pair.prompt_id].text for pair in pairs],
-            [pair.chosen for pair in pairs],
-            [pair.rejected for pair in pairs],
-        )
-    )
-    group_N = np.array([pair.prompt_id for pair in pairs])
-    model, curve = fit_pair_head(settings, x_ND, chosen_ND, rejected_ND, group_N, seed=seed, label=label)
-    target.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(target)
-    (target / "metrics.jsonl").write_text(
-        "".join(json.dumps(entry) + "\n" for entry in curve), encoding="utf-8"
-    )
-
-
-def pair_accuracy(
-    settings: PairHeadReward | BradleyTerryReward,
-    folder: Path,
-    run: Run,
-    prompts: dict[str, Prompt],
-    pairs: list[PreferencePair],
-    fold: int | None,
-) -> float:
-    """Share of pairs whose chosen response has the higher reward."""
-    return float((pair_margins(settings, folder, run.encoder_cache, prompts, pairs, fold=fold) > 0).mean())

@@ -18,7 +18,7 @@ from typing import Protocol
 from preforch_models.conversation import Message
 from preforch_models.weights import Weights
 
-from preforch_training.policy.base_model import PolicyTokenizer
+from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.sampling.vllm_child import ANSWER_FILE, JOB_FILE, Answer, Job, TokenRequest
 
 

@@ -10,7 +10,7 @@ The constant c is the best one on the very targets that are explained, so no con
 import numpy as np
 from scipy.stats import rankdata
 
-from preforch_training.orchestrator.targets import Loss
+from preforch_training.orchestrator.config import Loss
 from preforch_training.statistics.bootstrap import Interval, Statistic, bootstrap, sums_by_group
 
 _TINY = 1e-12
@@ -85,9 +85,14 @@ def share_of_ceiling(
     )
 
 
+def pair_hits(margin_N: np.ndarray) -> np.ndarray:
+    """Pair accuracy by pair, (N,): 1 where the chosen response has the higher reward, 0 the lower, a half at ties."""
+    return np.asarray((np.sign(margin_N) + 1) / 2)
+
+
 def preference_hits(weights_NK: np.ndarray, margin_NK: np.ndarray) -> np.ndarray:
     """1 where w.(r+ - r-) is positive, 0 where negative, a half at ties."""
-    return np.asarray((np.sign((weights_NK * margin_NK).sum(-1)) + 1) / 2)
+    return pair_hits((weights_NK * margin_NK).sum(-1))
 
 
 def simplex_grid(count: int, step: float) -> np.ndarray:

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from preforch_models.calibration import Calibration, fit_calibration
+from preforch_models.calibration import Calibration
 from preforch_models.calibration import Method as CalibrationMethod
 from preforch_models.objectives import Record
 
+from preforch_training.orchestrator.config import Loss, Target
 from preforch_training.orchestrator.linear_head import Labelled, fit_head
 from preforch_training.orchestrator.targets import (
-    Loss,
-    Target,
     best_constant,
     labels_for,
     target_values,
     target_weights,
 )
+from preforch_training.scores.calibration import fit_calibration
 from preforch_training.scores.pairs import PairRewards
 from preforch_training.statistics.metrics import preference_hits, simplex_grid
 from preforch_training.study.data import Material

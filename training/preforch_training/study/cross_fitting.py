@@ -1,41 +1,97 @@
 """The course of a study: folds, cross-fitted rewards and vectors; every trial is run once and kept.
 
 In:  material and config. Out: `Course`, which gives the trials of a choice.
+
+Nested cross-fitting of the reward models. For every outer fold i each response gets a reward from models that have not seen its prompt:
+* responses of fold i by the models fitted without fold i: what a deployed reward model says of new prompts;
+* responses of another fold j by the models fitted without i and j: out-of-fold scores, from which an orchestrator for
+  fold i is fitted without ever touching fold i.
+A model without {i, j} serves both orders, so F folds need F (F + 1) / 2 models per objective.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import combinations_with_replacement, product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from preforch_models.files import writing_file
 from preforch_models.manifest import digest
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from tqdm import tqdm
 
-from preforch_training.embeddings.vectors import EncoderSettings, TextVectors
-from preforch_training.reward.pair_head import pair_head_fit
-from preforch_training.reward.scoring import PairHeadReward
+from preforch_training.embeddings.vectors import TextVectors
+from preforch_training.reward.kinds import KINDS
+from preforch_training.run import Run
 from preforch_training.study.choices import Changed, Choice, Trial, run_trial
+from preforch_training.study.config import Config, Features
 from preforch_training.study.data import Material, category_folds, prompt_folds
-from preforch_training.study.reward_folds import FitReward, crossfit, fitted_on_share
-from preforch_training.study.stage import Features
-
-if TYPE_CHECKING:
-    from preforch_training.config import RunConfig
-    from preforch_training.run import Run
-    from preforch_training.study.stage import Config
+from preforch_training.study.subject import Subject
 
 WORDS = 300
 """Dimensions that TF-IDF vectors are reduced to (truncated SVD), so that the same head fits them."""
+
+
+FitReward = Callable[[str, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]
+"""(objective, pairs (M, 2), seed) -> a scorer of response rows (R,) -> (R,)."""
+
+
+def crossfit(
+    material: Material, fit: FitReward, fold_P: np.ndarray, *, seed: int, judged: int | None = None
+) -> np.ndarray:
+    """Raw rewards, (F, U, K); only those for one outer fold where it is `judged` alone, the others are NaN."""
+    folds = int(fold_P.max()) + 1
+    fold_U = fold_P[material.prompt_U]
+    rewards_FUK = np.full((folds, len(material.responses), len(material.names)), np.nan)
+    left_out = list(combinations_with_replacement(range(folds), 2))
+    if judged is not None:
+        left_out = list(product(range(folds), [judged]))
+    for number, (i, j) in enumerate(tqdm(left_out, desc="crossfit rewards", unit="fold pair")):
+        for k, name in enumerate(material.names):
+            pairs_M2 = material.pairs[name]
+            scorer = fit(name, pairs_M2[~np.isin(fold_U[pairs_M2[:, 0]], (i, j))], seed + number)
+            for outer, scored in {(i, j), (j, i)}:
+                rows = np.flatnonzero(fold_U == scored)
+                rewards_FUK[outer, rows, k] = scorer(rows)
+    needed_FUK = rewards_FUK if judged is None else rewards_FUK[judged]
+    if not np.isfinite(needed_FUK).all():
+        raise ValueError("study: a reward is not finite")
+    return rewards_FUK
+
+
+def fitted_on_share(
+    material: Material, fit: FitReward, fold_P: np.ndarray, *, share: float, seed: int
+) -> np.ndarray:
+    """Each response's reward by models fitted on a share of the prompts outside its fold, (U, K).
+
+    Larger shares hold the prompts of smaller ones.
+    """
+    drawn_P = np.random.default_rng(seed).random(len(material.prompts)) < share
+    fold_U, drawn_U = fold_P[material.prompt_U], drawn_P[material.prompt_U]
+    rewards_UK = np.full((len(material.responses), len(material.names)), np.nan)
+    for fold in tqdm(range(int(fold_P.max()) + 1), desc=f"rewards on {share:g} of the prompts", unit="fold"):
+        for k, name in enumerate(material.names):
+            first_M = material.pairs[name][:, 0]
+            scorer = fit(
+                name, material.pairs[name][drawn_U[first_M] & (fold_U[first_M] != fold)], seed + fold
+            )
+            rows = np.flatnonzero(fold_U == fold)
+            rewards_UK[rows, k] = scorer(rows)
+    return rewards_UK
+
+
+def held_out(rewards_FUK: np.ndarray, fold_U: np.ndarray) -> np.ndarray:
+    """Each response's reward by the models that left out exactly its fold, (U, K)."""
+    return np.asarray(rewards_FUK[fold_U, np.arange(len(fold_U))])
 
 
 @dataclass(frozen=True)
 class Course:
     """The trials of one study. Seed s has folds and reward models of its own."""
 
-    run: "Run"
+    run: Run
     material: Material
     folds: tuple[np.ndarray, ...]
     rewards: tuple[np.ndarray, ...]
@@ -110,27 +166,25 @@ class Course:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".partial")
-    with part.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    part.replace(path)
+    """An `.npz` file, whole or not at all."""
+    with writing_file(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
 
 
 def open_course(
-    run: "Run",
-    config: "RunConfig",
-    settings: "Config",
+    run: Run,
+    config: Config,
+    subject: Subject,
     material: Material,
     work: Path,
     *,
     by_category: bool = False,
 ) -> Course:
     """Draw folds, encode texts, cross-fit the rewards of every seed; each seed's rewards are kept."""
-    seeds = range(1 if by_category else settings.seeds)
+    seeds = range(1 if by_category else config.seeds)
     draw = category_folds if by_category else prompt_folds
-    folds = tuple(draw(material, settings.folds, seed=run.seed_for("study", "folds", seed)) for seed in seeds)
-    fit = reward_fit(run, config, material)
+    folds = tuple(draw(material, config.folds, seed=run.seed_for("study", "folds", seed)) for seed in seeds)
+    fit = reward_fit(run, subject, material)
     rewards = []
     for seed, fold_P in zip(seeds, folds, strict=True):
         path = work / f"rewards-{'category' if by_category else 'prompt'}-{seed}.npz"
@@ -139,33 +193,27 @@ def open_course(
             save_arrays(path, {"rewards": made})
         with np.load(path) as stored:
             rewards.append(stored["rewards"])
-    features = prompt_features(run, config, material, () if by_category else settings.features)
+    features = prompt_features(run, subject, material, () if by_category else config.features)
     return Course(run, material, folds, tuple(rewards), features, fit, work)
 
 
-def reward_fit(run: "Run", config: "RunConfig", material: Material) -> FitReward:
-    """What `crossfit` fits: the run's reward heads on cached vectors. Raises ValueError for other kinds of reward."""
+def reward_fit(run: Run, subject: Subject, material: Material) -> FitReward:
+    """What `crossfit` fits: the run's rewards in memory. Raises ValueError for a reward that has no such fit."""
     fitters = {}
-    for name, reward in config.reward.items():
-        if not isinstance(reward, PairHeadReward):
-            raise ValueError(
-                f"[reward.{name}] is {reward.kind!r}; a study cross-fits 'pair_head' rewards only"
-            )
-        fitters[name] = pair_head_fit(
-            reward, run.encoder_cache, [material.texts[p] for p in material.prompt_U], material.responses
-        )
+    for name, reward in subject.rewards.items():
+        cross_fit = KINDS[reward.kind].cross_fit
+        if cross_fit is None:
+            raise ValueError(f"[reward.{name}] is {reward.kind!r}, which a study cannot cross-fit")
+        prompts = [material.texts[p] for p in material.prompt_U]
+        fitters[name] = cross_fit(reward, run.encoder_cache, prompts, material.responses)
     return lambda name, pairs_M2, seed: fitters[name](pairs_M2, seed)
 
 
 def prompt_features(
-    run: "Run", config: "RunConfig", material: Material, others: Sequence[Features] = ()
+    run: Run, subject: Subject, material: Material, others: Sequence[Features] = ()
 ) -> dict[str, np.ndarray]:
     """Vectors of the prompts, (P, D), by what they are called: those of the run's orchestrator first."""
-    encoder = config.orchestrator
-    ways = [Features(pooling=encoder.pooling, layers=encoder.layers), *others]
     return {
-        str(way): TextVectors(
-            EncoderSettings(encoder.encoder, way.pooling, encoder.max_tokens, way.layers), run.encoder_cache
-        )(material.texts)
-        for way in ways
+        str(way): TextVectors(subject.encoder(way), run.encoder_cache)(material.texts)
+        for way in (subject.own_features, *others)
     }

@@ -13,10 +13,10 @@ from preforch_training.records import OVERALL
 from preforch_training.report.facts import Draws
 from preforch_training.statistics.bootstrap import Interval, mean_interval
 from preforch_training.study.choices import Changed, Choice, margins_of
+from preforch_training.study.cross_fitting import held_out
 from preforch_training.study.data import Material
 from preforch_training.study.judging import best_likelihood
 from preforch_training.study.records import Agreement, CurvePoint, RewardQuality
-from preforch_training.study.reward_folds import held_out
 
 SINGLE_WEIGHT = 0.95
 WORST = 20

@@ -5,7 +5,6 @@ In:  records and config. Out: `records.Study`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -14,10 +13,12 @@ from tqdm import tqdm
 from preforch_training.data.reading import read_sources
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.report.facts import Draws
+from preforch_training.run import Run
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.study import diagnostics
 from preforch_training.study.alignment.findings import measure_gap
 from preforch_training.study.choices import Choice
+from preforch_training.study.config import Config
 from preforch_training.study.cross_fitting import Course, open_course, prompt_features, reward_fit
 from preforch_training.study.data import Material, gather
 from preforch_training.study.judging import Judge
@@ -30,33 +31,28 @@ from preforch_training.study.records import (
     Transfer,
     WhatIf,
 )
-from preforch_training.study.stage import own_choice, paper_choice
+from preforch_training.study.subject import Subject
 from preforch_training.study.transfers import judge_transfer
 
-if TYPE_CHECKING:
-    from preforch_training.config import RunConfig
-    from preforch_training.run import Run
-    from preforch_training.study.stage import Config
 
-
-def alternatives(settings: "Config", recommended: Choice, paper: Choice) -> list[Choice]:
+def alternatives(config: Config, recommended: Choice, paper: Choice) -> list[Choice]:
     """Every row of the table: the grid, the gates, both presets, other features, and no calibration.
 
     All targets are tried under the recommended calibration, under the others only the recommended one.
     """
     choices = [recommended, paper]
-    for calibration in settings.calibrations:
-        targets = settings.targets if calibration == recommended.calibration else (recommended.target,)
+    for calibration in config.calibrations:
+        targets = config.targets if calibration == recommended.calibration else (recommended.target,)
         base = recommended.model_copy(update={"calibration": calibration, "entropy_prior": 0.0})
         choices += [
             base.model_copy(update={"target": target, "loss": loss, "tau": tau})
             for target in targets
-            for loss in settings.losses
-            for tau in settings.taus
+            for loss in config.losses
+            for tau in config.taus
         ]
         gate = base.model_copy(update={"loss": "bt_gate"})
-        choices += [gate.model_copy(update={"entropy_prior": prior}) for prior in settings.entropy_priors]
-    choices += [recommended.model_copy(update={"features": str(way)}) for way in settings.features]
+        choices += [gate.model_copy(update={"entropy_prior": prior}) for prior in config.entropy_priors]
+    choices += [recommended.model_copy(update={"features": str(way)}) for way in config.features]
     choices += [choice.model_copy(update={"calibration": "none"}) for choice in (recommended, paper)]
     different: dict[str, Choice] = {}
     for choice in choices:
@@ -66,33 +62,33 @@ def alternatives(settings: "Config", recommended: Choice, paper: Choice) -> list
 
 
 def run_study(
-    run: "Run",
-    config: "RunConfig",
-    settings: "Config",
+    run: Run,
+    config: Config,
+    subject: Subject,
     prompts: Sequence[Prompt],
     pairs: Sequence[PreferencePair],
     work: Path,
 ) -> Study:
     """All of it."""
-    material = gather(prompts, pairs, config.names)
-    course = open_course(run, config, settings, material, work)
-    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=settings.draws))
-    recommended, paper = own_choice(config), paper_choice(config)
-    table, unfitted = judge_all(course, judge, alternatives(settings, recommended, paper))
+    material = gather(prompts, pairs, run.names)
+    course = open_course(run, config, subject, material, work)
+    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=config.draws))
+    recommended, paper = subject.own_choice, subject.paper_choice
+    table, unfitted = judge_all(course, judge, alternatives(config, recommended, paper))
     trials = course.trials(recommended)
     margins = [trial.margin_NK for trial in trials]
     by_category = (
-        category_result(run, config, settings, material, recommended, work) if settings.by_category else None
+        category_result(run, config, subject, material, recommended, work) if config.by_category else None
     )
     return Study(
-        folds=settings.folds,
-        seeds=settings.seeds,
+        folds=config.folds,
+        seeds=config.seeds,
         prompts=len(material.prompts),
         pairs=len(material.overall_N2),
         recommended=recommended,
         paper=paper,
         rewards=tuple(diagnostics.reward_quality(material, course.rewards, course.folds, judge.draws)),
-        sizes=tuple(less_data(course, judge, recommended, settings.shares)),
+        sizes=tuple(less_data(course, judge, recommended, config.shares)),
         correlations=diagnostics.correlations(material, margins),
         agreements=tuple(diagnostics.agreements(material, margins, judge.draws)),
         table=tuple(table),
@@ -107,8 +103,8 @@ def run_study(
         single=tuple(single_objectives(course, judge, recommended, paper)),
         what_ifs=tuple(what_ifs(course, judge, recommended)),
         by_category=by_category,
-        gap=gap_report(course, recommended, judge.draws) if settings.gap else None,
-        transfers=tuple(transfers(run, config, settings, prompts, pairs, recommended, judge.draws)),
+        gap=gap_report(course, recommended, judge.draws) if config.gap else None,
+        transfers=tuple(transfers(run, config, subject, prompts, pairs, recommended, judge.draws)),
         warnings=tuple(find_warnings(table, recommended)),
     )
 
@@ -161,9 +157,9 @@ def gap_report(course: Course, choice: Choice, draws: Draws) -> GapReport:
 
 
 def transfers(
-    run: "Run",
-    config: "RunConfig",
-    settings: "Config",
+    run: Run,
+    config: Config,
+    subject: Subject,
     prompts: Sequence[Prompt],
     pairs: Sequence[PreferencePair],
     choice: Choice,
@@ -171,18 +167,18 @@ def transfers(
 ) -> list[Transfer]:
     """The recommended choice on every other source."""
     found = []
-    for source in settings.transfers:
-        other = read_sources(config.data.model_copy(update={"sources": (source,)}), config)
+    for source in config.transfers:
+        other = read_sources(subject.data.model_copy(update={"sources": (source,)}), run.names, seed=run.seed)
         found.append(
             judge_transfer(
                 (prompts, pairs),
                 (list(other.prompts.values()), other.pairs),
-                config.names,
+                run.names,
                 choice,
-                lambda material: reward_fit(run, config, material),
-                lambda material: prompt_features(run, config, material)[choice.features],
+                lambda material: reward_fit(run, subject, material),
+                lambda material: prompt_features(run, subject, material)[choice.features],
                 source=str(source.path or source.dataset),
-                folds=settings.folds,
+                folds=config.folds,
                 draws=draws,
             )
         )
@@ -209,11 +205,11 @@ def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[st
 
 
 def category_result(
-    run: "Run", config: "RunConfig", settings: "Config", material: Material, choice: Choice, work: Path
+    run: Run, config: Config, subject: Subject, material: Material, choice: Choice, work: Path
 ) -> ChoiceResult:
     """The recommended choice when whole categories are held out, from rewards and orchestrator alike."""
-    course = open_course(run, config, settings, material, work, by_category=True)
-    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=settings.draws))
+    course = open_course(run, config, subject, material, work, by_category=True)
+    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=config.draws))
     return judge.result(choice, course.trials(choice, label="by category"))
 
 

@@ -15,10 +15,10 @@ from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.report.facts import Draws
 from preforch_training.statistics.bootstrap import mean_interval
 from preforch_training.study.choices import Choice, run_trial
+from preforch_training.study.cross_fitting import FitReward, crossfit
 from preforch_training.study.data import Material, gather, prompt_folds
 from preforch_training.study.judging import hits_of
 from preforch_training.study.records import Transfer
-from preforch_training.study.reward_folds import FitReward, crossfit
 
 
 def judge_transfer(

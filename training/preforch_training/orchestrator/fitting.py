@@ -1,0 +1,99 @@
+"""What both ways of fitting f share, and the one that leaves the encoder as it is (`fine_tuning` is the other).
+
+In:  texts with labels. Out: `Fitted`.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from preforch_models.orchestrator_model import OrchestratorModel, new_orchestrator
+from transformers import AutoTokenizer
+
+from preforch_training.embeddings.vectors import EncoderSettings, TextVectors, encoder_path
+from preforch_training.hf_trainer import METRICS_FILE
+from preforch_training.orchestrator.config import Config
+from preforch_training.orchestrator.familiarity import Vectors
+from preforch_training.orchestrator.linear_head import Labelled, fit_head
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Rows to fit: texts, and labels as the loss wants them (`targets.labels_for`), (N, K)."""
+
+    texts: list[str]
+    labels_NK: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`numbers`: what belongs in the manifest, with `validation_loss`, and `scale` (learned s) for `bt_gate`.
+
+    `vectors`: what the head reads of texts.
+    """
+
+    model: OrchestratorModel
+    tokenizer: Any
+    numbers: dict[str, float]
+    vectors: Vectors
+
+
+def encoder_settings(config: Config) -> EncoderSettings:
+    """What determines the vectors that the head reads."""
+    return EncoderSettings(
+        name=config.encoder,
+        pooling=config.pooling,
+        max_tokens=config.max_tokens,
+        layers=config.layers,
+    )
+
+
+def fit_frozen(
+    config: Config, names: Sequence[str], train: Targets, validation: Targets, *, folder: Path, cache: Path
+) -> Fitted:
+    """Fit the head alone, on vectors that are computed once."""
+    vectors = TextVectors(encoder_settings(config), cache)
+    texts, row_M = np.unique([*train.texts, *validation.texts], return_inverse=True)
+    head = fit_head(
+        vectors(texts.tolist()),
+        Labelled(row_M[: len(train.texts)], train.labels_NK),
+        Labelled(row_M[len(train.texts) :], validation.labels_NK),
+        loss=config.loss,
+        tau=config.tau,
+        entropy_prior=config.entropy_prior,
+        penalties=config.penalties,
+    )
+    model, tokenizer = new_model(config, names)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(head.weight_KD))
+        model.head.bias.copy_(torch.from_numpy(head.bias_K))
+    lines = [
+        {"step": i, "penalty": point.penalty, "train_loss": point.train_loss, "eval_loss": point.held_loss}
+        for i, point in enumerate(head.grid)
+    ]
+    (folder / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    numbers = {"validation_loss": head.held_loss, "penalty": head.penalty}
+    return Fitted(model.eval(), tokenizer, numbers | learned_scale(config, head.log_scale), vectors)
+
+
+def learned_scale(config: Config, log_scale: float) -> dict[str, float]:
+    return {"scale": math.exp(log_scale)} if config.loss == "bt_gate" else {}
+
+
+def new_model(config: Config, names: Sequence[str]) -> tuple[OrchestratorModel, Any]:
+    path = encoder_path(config.encoder)
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=config.revision)
+    model = new_orchestrator(
+        path,
+        objectives=list(names),
+        pooling=config.pooling,
+        layers=config.layers,
+        max_tokens=config.max_tokens,
+        revision=config.revision,
+    )
+    return model, tokenizer

@@ -1,0 +1,64 @@
+"""A policy as files: safetensors, tokenizer with the chat template, `preference.json` and `policy.json`.
+
+In:  a model, its tokenizer, a conditioning. Out: the folder that vLLM serves and the gateway knows by its policy card.
+"""
+
+from pathlib import Path
+
+from preforch_models.conditioning import Conditioning
+from preforch_models.context import chat_template
+from preforch_models.files import write_text
+from preforch_models.manifest import digest, sha256_of
+from preforch_models.objectives import Record
+from preforch_models.policy_card import CARD_FILE, PolicyCard
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from preforch_training.policy.config import Sampling
+
+POLICY_FILE = "policy.json"
+
+
+class PolicyInfo(Record):
+    """`policy.json`: what made this checkpoint. `round`: 0 for the offline one; None for the base of all."""
+
+    name: str
+    kind: str
+    round: int | None
+    sampling: Sampling
+
+
+def save_policy(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    info: PolicyInfo,
+    *,
+    objectives: tuple[str, ...],
+    conditioning: Conditioning,
+    max_model_len: int,
+) -> PolicyCard:
+    """Write checkpoint, tokenizer with the conditioning's chat template, policy card and `policy.json`.
+
+    The card's revision hashes everything that vLLM reads.
+    """
+    tokenizer.chat_template = chat_template(conditioning.context_format(objectives))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    card = PolicyCard(
+        objectives=objectives,
+        conditioning=conditioning,
+        control_strings=tuple(special),
+        max_model_len=max_model_len,
+        revision=digest(hashes)[:16],
+        name=info.name,
+    )
+    write_text(folder / CARD_FILE, card.model_dump_json(indent=2) + "\n")
+    write_text(folder / POLICY_FILE, info.model_dump_json(indent=2) + "\n")
+    return card
+
+
+def read_policy_info(folder: Path) -> PolicyInfo:
+    """What made a policy."""
+    return PolicyInfo.model_validate_json((folder / POLICY_FILE).read_text(encoding="utf-8"))

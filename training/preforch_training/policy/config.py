@@ -1,0 +1,177 @@
+"""`[policy]`, what all policies of a run share, and `[policies.<name>]`, one class per kind of policy.
+
+`kinds.KINDS` says how a kind is trained. METHOD 5; every value carries its origin.
+"""
+
+from typing import Annotated, Literal
+
+from preforch_models.objectives import Record
+from pydantic import Field, model_validator
+
+OfflineResponses = Literal["chosen_and_filtered", "all"]
+Keep = Literal["best_by_weights", "any_above_quantile"]
+
+DEMO = "demo"
+NEW_FORM = """\
+one policy is one table below [policies], and [policy] holds what all of them share:
+
+serve = "wic"            # the policy that `preforch serve RUN` serves; at the top of the file
+
+[policy]
+base = "..."             # also: revision, scratch, max_model_len, max_response_tokens, temperature, top_p
+
+[policies.wic]
+kind = "wic"             # quality_quantile, tau (was offline_tau), online_rounds
+offline = {steps = 900}  # responses (was offline_responses) and the settings of the fine-tuning
+online = {steps = 125}   # prompts, samples_per_prompt, keep, ... (were online_prompts, ...) and the fine-tuning
+
+A run without a policy has neither table."""
+"""Shown to whoever brings a `[policy]` of format 1."""
+
+
+class Scratch(Record):
+    """Size of a base model that is made from scratch (Qwen2 architecture)."""
+
+    vocabulary: int = Field(default=1400, ge=300)
+    """Tokens of the byte-level BPE, without special tokens."""
+    width: int = Field(default=128, ge=8)
+    """Hidden size."""
+    layers: int = Field(default=4, ge=1)
+    """Transformer layers."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads; the width is a multiple of it."""
+    inner: int = Field(default=384, ge=8)
+    """Width of the feed-forward layers."""
+
+
+class Sampling(Record):
+    """How responses are drawn from a policy: in online rounds, in the report and in the demo."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+class Config(Record):
+    """`[policy]`: the base model that every policy starts from, and how responses are drawn from a policy."""
+
+    base: str
+    """"demo" makes a small model from scratch; otherwise a folder or hub id."""
+    revision: str = "main"
+    """Revision of a hub id."""
+    scratch: Scratch = Scratch()
+    """Size of the demo's model."""
+    max_model_len: int = Field(default=4096, ge=16)
+    """Tokens of prompt and response together; longer training rows are left out and counted."""
+    max_response_tokens: int = Field(default=512, ge=1)
+    """Token limit of a sampled response."""
+    temperature: float = Field(default=0.7, gt=0)
+    """[paper]"""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """[paper]"""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How responses are drawn."""
+        return Sampling(
+            temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_response_tokens
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        if self.max_response_tokens >= self.max_model_len:
+            raise ValueError(
+                f"max_response_tokens {self.max_response_tokens} leaves no room for a prompt in max_model_len "
+                f"{self.max_model_len}"
+            )
+        return self
+
+
+class FineTuning(Record):
+    """One supervised fine-tuning: how long, how fast, and which parameters."""
+
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate; cosine decay to a tenth."""
+    batch_size: int = Field(ge=1)
+    """Rows a step and device."""
+    accumulation: int = Field(default=1, ge=1)
+    """Batches a step."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay."""
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
+    """AdamW's second decay; 0.95 suits short trainings from scratch."""
+    lora_rank: int = Field(default=0, ge=0)
+    """Rank of LoRA on all linear layers; 0 trains every parameter."""
+    lora_alpha: float = Field(default=128, gt=0)
+    """LoRA's scale is lora_alpha / lora_rank."""
+    save_steps: int = Field(default=200, ge=1)
+    """Steps between checkpoints: what a kill can cost."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory."""
+
+
+class OfflineRound(FineTuning):
+    """Round 0: 10,000 steps [paper], learning rate 1.4e-4, LoRA 64/128 [RiC]."""
+
+    responses: OfflineResponses
+    """`all` [paper]; `chosen_and_filtered` [ours]: chosen ones, and others of high utility under their own weights."""
+
+
+class OnlineRound(FineTuning):
+    """Each round n >= 1: 5,000 steps [paper], learning rate 1e-5 [RiC]."""
+
+    prompts: int = Field(default=5000, ge=1)
+    """Training prompts sampled in each round; 5,000 [paper]. All, where there are fewer."""
+    samples_per_prompt: int = Field(ge=1)
+    """1 [paper], 8 [ours]"""
+    keep: Keep
+    """`any_above_quantile` [RiC]; `best_by_weights` [ours]: consistent with what was asked."""
+    random_weight_share: float = Field(ge=0, le=1)
+    """Share of online prompts under Dirichlet(1) weights; 0 [paper], a quarter to a half [ours]."""
+    original_share: float = Field(default=0.5, ge=0, lt=1)
+    """Share of known responses, filtered alike, among the rows of an online round. [RiC]"""
+
+
+class WicPolicy(Record):
+    """Weights in context (PRO-WIC; paper, Eq. 10 and 11): `<name>/round-0` offline, `round-1..n` online."""
+
+    kind: Literal["wic"]
+    tau: float = Field(gt=0)
+    """w*(x, y) = softmax(r / tau) of known responses, Eq. 7. 0.1 [paper]"""
+    quality_quantile: float = Field(default=0.7, ge=0, lt=1)
+    """Quantile of the filters, over known responses. 0.7 [RiC]"""
+    offline: OfflineRound
+    online_rounds: int = Field(default=2, ge=0)
+    """2 [paper]"""
+    online: OnlineRound | None = None
+    """Needed where there are online rounds."""
+
+    @property
+    def rounds(self) -> int:
+        """Number of its rounds, the offline one included."""
+        return 1 + self.online_rounds
+
+    @model_validator(mode="after")
+    def _check(self) -> "WicPolicy":
+        if self.online_rounds and self.online is None:
+            raise ValueError(f"online_rounds is {self.online_rounds}, but there is no table `online`")
+        return self
+
+
+class SftPolicy(Record):
+    """Supervised fine-tuning on the chosen responses alone: a baseline that knows no weights (METHOD 7)."""
+
+    kind: Literal["sft"]
+    training: FineTuning
+
+    @property
+    def rounds(self) -> int:
+        """One."""
+        return 1
+
+
+Policy = Annotated[WicPolicy | SftPolicy, Field(discriminator="kind")]

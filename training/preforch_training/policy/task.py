@@ -1,0 +1,88 @@
+"""What a kind of policy is given to build one policy, and the parts that every kind shares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preforch_models.conditioning import Conditioning
+
+from preforch_training.policy.checkpoint import PolicyInfo, save_policy
+from preforch_training.policy.config import Config, FineTuning
+from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
+from preforch_training.policy.known_responses import Known, known_responses
+from preforch_training.policy.tokenizer import PolicyTokenizer
+from preforch_training.records import Prompt, by_id
+from preforch_training.run import Outcome, Run
+from preforch_training.sampling.vllm import Sampler
+from preforch_training.scores.table import read_calibration, read_scores
+
+
+@dataclass(frozen=True)
+class PolicyTask:
+    """One policy to build: its name, and what all policies of the run share."""
+
+    run: Run
+    shared: Config
+    name: str
+    sampler: Sampler
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What every round depends on besides its own settings and inputs."""
+        return {
+            "name": self.name,
+            "context": self.run.context_format.model_dump(mode="json"),
+            "max_model_len": self.shared.max_model_len,
+            "seed": self.run.seed,
+        }
+
+    def round(self, number: int) -> Path:
+        """The folder of a round; before round 0 comes the base."""
+        return self.run.policy_round(self.name, number) if number >= 0 else self.run.policy_base
+
+    def seed(self, number: int, purpose: str) -> int:
+        """A seed for one purpose of a round."""
+        return self.run.seed_for("policy", self.name, number, purpose)
+
+    def prompts(self) -> dict[str, Prompt]:
+        """Training prompts by id."""
+        return by_id(self.run.prompts("train"))
+
+    def known(self, *, tau: float) -> Known:
+        """Scored training responses, with weights softmax(r / tau)."""
+        scores, calibration = read_scores(self.run.scores), read_calibration(self.run.scores)
+        return known_responses(scores, calibration, self.run.names, tau=tau)
+
+    def train(
+        self,
+        number: int,
+        rows: Sequence[TokenRow],
+        settings: FineTuning,
+        *,
+        kind: str,
+        conditioning: Conditioning,
+        folder: Path,
+        work: Path,
+        counts: Mapping[str, int] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Outcome:
+        """Fine-tune the round before on rows and save the result as a policy; `counts` and `metrics` are passed on."""
+        previous = self.round(number - 1)
+        fitting = fit_rows(rows, max_tokens=self.shared.max_model_len)
+        seed = self.seed(number, "sft")
+        model, found = fine_tune(previous, fitting, settings, seed=seed, folder=folder, work=work)
+        save_policy(
+            folder,
+            model,
+            PolicyTokenizer(previous).tokenizer,
+            PolicyInfo(name=self.name, kind=kind, round=number, sampling=self.shared.sampling),
+            objectives=self.run.names,
+            conditioning=conditioning,
+            max_model_len=self.shared.max_model_len,
+        )
+        return Outcome(
+            counts={"rows": len(fitting), "too_long": len(rows) - len(fitting), **(counts or {})},
+            metrics={**found, **(metrics or {})},
+            peak_memory_mib=self.sampler.peak_memory_mib,
+        )

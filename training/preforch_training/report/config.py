@@ -1,0 +1,17 @@
+"""`[report]`: how much is sampled and redrawn to judge a run."""
+
+from preforch_models.objectives import Record
+from pydantic import Field
+
+
+class Config(Record):
+    """`[report]`. The defaults keep the demo's sampling near a minute on two cores."""
+
+    draws: int = Field(default=1000, ge=100)
+    """Replicates of every bootstrap interval."""
+    grid_step: float = Field(default=0.2, gt=0, le=0.5)
+    """Step of the grid of weights for control, sweep and best constant; must divide 1."""
+    sweep_prompts: int = Field(default=50, ge=2)
+    """Prompts of each swept split that answer for every point of the grid."""
+    utility_prompts: int = Field(default=150, ge=2)
+    """Prompts of each test split that answer for recommended, uniform, shuffled and true weights."""

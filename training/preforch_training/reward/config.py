@@ -1,0 +1,122 @@
+"""`[reward]` and `[reward.<objective>]`: what every objective is rewarded by. One class per kind of reward.
+
+`kinds.KINDS` says how a kind is fitted and how it scores.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from preforch_models.objectives import Record
+from preforch_models.orchestrator_options import LAST, Layers, Pooling
+from pydantic import ConfigDict, Field, PositiveFloat
+
+
+class PairHeadReward(Record):
+    """Bradley-Terry head on frozen vectors (`preforch_models.reward_model`), for small data and CPUs. [ours]"""
+
+    trained: ClassVar[bool] = True
+    cross_fitted: ClassVar[bool] = True
+    kind: Literal["pair_head"] = "pair_head"
+    encoder: str
+    pooling: Pooling = "mean"
+    layers: Layers = LAST
+    """Layers whose pooled states the head reads, joined."""
+    max_tokens: int = 128
+    hidden: int = Field(default=256, ge=0)
+    """Units of the MLP, fitted by AdamW; 0 for a linear head, which is trained to convergence and needs nothing
+    below but `penalties`."""
+    penalties: tuple[PositiveFloat, ...] = Field(default=(10.0, 3.0, 1.0, 0.3, 0.1, 0.03), min_length=1)
+    """L2 penalties of a linear head; a fifth of the prompts that it is fitted on chooses."""
+    dropout: float = 0.1
+    epochs: int = 12
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    center_coefficient: float = 0.01
+    """Pins the offset that the Bradley-Terry loss leaves free. [ours]"""
+
+    @property
+    def base_model(self) -> str:
+        """The encoder."""
+        return self.encoder
+
+
+class BradleyTerryReward(Record):
+    """Full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq. 2; Qwen2.5-0.5B [paper])."""
+
+    trained: ClassVar[bool] = True
+    cross_fitted: ClassVar[bool] = False
+    kind: Literal["bradley_terry"] = "bradley_terry"
+    base: str
+    revision: str = "main"
+    max_tokens: int = 4096
+    """[paper]. Longer pairs are truncated on the prompt's side, never filtered."""
+    epochs: float = 1.0
+    batch_size: int = 16
+    learning_rate: float = 1e-5
+    center_coefficient: float = 0.01
+    save_steps: int = 200
+
+    @property
+    def base_model(self) -> str:
+        """The model that training starts from."""
+        return self.base
+
+
+class ClassifierReward(Record):
+    """An existing Hugging Face sequence classifier; its logit `label` is the reward."""
+
+    trained: ClassVar[bool] = False
+    cross_fitted: ClassVar[bool] = False
+    kind: Literal["classifier"] = "classifier"
+    model: str
+    revision: str = "main"
+    label: int = 0
+    max_tokens: int = 4096
+    batch_size: int = 16
+
+    @property
+    def base_model(self) -> str:
+        """The classifier itself."""
+        return self.model
+
+
+class FunctionReward(Record):
+    """`package.module:function`, called with prompts and responses (lists of str), returns one number each."""
+
+    trained: ClassVar[bool] = False
+    cross_fitted: ClassVar[bool] = False
+    base_model: ClassVar[str] = ""
+    kind: Literal["function"] = "function"
+    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+
+
+class EndpointReward(Record):
+    """HTTP endpoint: POST {"query", "prompts", "labels"} -> {"rewards": [...]} (OpenRLHF's contract)."""
+
+    trained: ClassVar[bool] = False
+    cross_fitted: ClassVar[bool] = False
+    base_model: ClassVar[str] = ""
+    kind: Literal["endpoint"] = "endpoint"
+    url: str
+    batch_size: int = 64
+    timeout_seconds: float = 60.0
+
+
+Reward = Annotated[
+    PairHeadReward | BradleyTerryReward | ClassifierReward | FunctionReward | EndpointReward,
+    Field(discriminator="kind"),
+]
+
+
+class Config(Record):
+    """`[reward]`; every other key is an objective with its reward, `[reward.<objective>] kind = ...`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Reward]
+    folds: int = Field(default=5, ge=2, le=20)
+    """Fold models per trained reward, for out-of-fold scores; 1 would be in-sample and is refused."""
+
+    @property
+    def objectives(self) -> dict[str, Reward]:
+        """Rewards by objective."""
+        return self.__pydantic_extra__

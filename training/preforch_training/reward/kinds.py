@@ -1,0 +1,45 @@
+"""The kinds of reward: how each is fitted, where it is trained, and how it scores. Nothing else tells them apart.
+
+`config.Reward` has the settings of each kind, under the same name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from preforch_training.records import Prompt
+from preforch_training.reward import bradley_terry, classifier, endpoint, function, pair_head
+from preforch_training.reward.fit_task import FitTask
+from preforch_training.reward.pair_head import CrossFit
+
+# Each function takes the settings of its own kind first, which no common type can say.
+Score = Callable[[Any, Path, Path, Sequence[Prompt], Sequence[str]], np.ndarray]
+"""(settings, model folder, vector cache, prompts, responses) -> raw rewards, (N,)."""
+Fit = Callable[[Any, FitTask], None]
+Prepare = Callable[[Any, Path, Sequence[str]], None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`fit`: where the reward is trained. `prepare`: (settings, vector cache, all texts), once before every fit.
+    `cross_fit`: models that are fitted in memory, for the study."""
+
+    score: Score
+    fit: Fit | None = None
+    prepare: Prepare | None = None
+    cross_fit: Callable[[Any, Path, Sequence[str], Sequence[str]], CrossFit] | None = None
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "pair_head": Kind(pair_head.score, pair_head.fit, pair_head.prepare, pair_head.cross_fit),
+        "bradley_terry": Kind(bradley_terry.score, bradley_terry.fit),
+        "classifier": Kind(classifier.score),
+        "function": Kind(function.score),
+        "endpoint": Kind(endpoint.score),
+    }
+)
