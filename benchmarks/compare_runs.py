@@ -14,6 +14,7 @@ import numpy as np
 from preforch_models.manifest import digest, read_manifest
 from preforch_training.config import RunConfig, read_config
 from preforch_training.orchestrator.prediction import predict_weights
+from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, by_id, read_records
 from preforch_training.reward.scoring import pair_margins
 from preforch_training.run import Run
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     options = parse(argv)
     configs = [read_config(folder / "config.toml") for folder in (options.first, options.second)]
-    runs = [config.open_run() for config in configs]
+    runs = [open_run(config) for config in configs]
     first, second = (digest(read_manifest(run.data).files) for run in runs)
     if first != second:
         raise SystemExit(

@@ -5,13 +5,8 @@ from pathlib import Path
 import pytest
 import small_world
 import torch
-from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
-from preforch_training.orchestrator import stage as orchestrator
-from preforch_training.reward import stage as reward
 from preforch_training.run import Run
-from preforch_training.scores import stage as scores
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +25,6 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_run(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunConfig]:
     """A run whose orchestrator has learned the toy rule, with its bundle."""
     run, config = small_world.make_run(tmp_path_factory.mktemp("toy"), orchestrator={"encoder": str(encoder)})
-    for stage in (data, reward, scores, orchestrator, bundle):
-        stage.build(run, config)
+    for stage in ("data", "reward", "scores", "orchestrator", "bundle"):
+        small_world.build(stage, run, config)
     return run, config

@@ -8,7 +8,8 @@ from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_training.config import RunConfig
 from preforch_training.data import stage as data
 from preforch_training.demo.world import true_rewards
-from preforch_training.policy.base_model import PolicyTokenizer
+from preforch_training.pipeline import open_run
+from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.reward import stage as reward
 from preforch_training.run import Run
 from preforch_training.sampling.vllm import Generation, SampleRequest
@@ -67,7 +68,7 @@ class ScriptedSampler:
 def write_inputs(folder: Path, **policy: object) -> tuple[Run, RunConfig]:
     """A run with everything that the policy stage reads, and its config."""
     config = make_config(folder, **policy)
-    run = config.open_run()
+    run = open_run(config)
     for stage in (data, reward, scores):
         stage.build(run, config)
     tokenizer = tiny.encoder_tokenizer()

@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from preforch_models.conversation import Message
+from preforch_training import pipeline
 from preforch_training.config import RunConfig
+from preforch_training.pipeline import open_run
 from preforch_training.policy.base_model import train_tokenizer
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.run import Run
+from preforch_training.sampling.vllm import Generation, Sampler, SampleRequest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -222,8 +225,9 @@ def raw_config(folder: Path, **sections: Any) -> dict[str, Any]:
             "validation_share": 0.2,
             "test_share": 0.2,
         },
-        "reward": {name: {"kind": "function", "function": f"small_world:{name}"} for name in NAMES},
-        "scores": {"calibration": "zscore", "folds": 2},
+        "reward": {"folds": 2}
+        | {name: {"kind": "function", "function": f"small_world:{name}"} for name in NAMES},
+        "scores": {"calibration": "zscore"},
         "orchestrator": {
             "encoder": "none",
             "max_tokens": 24,
@@ -235,7 +239,6 @@ def raw_config(folder: Path, **sections: Any) -> dict[str, Any]:
             "batch_size": 16,
             "epochs": 4,
         },
-        "policy": "off",
     }
     return {
         key: {**base.get(key, {}), **sections[key]}
@@ -254,4 +257,26 @@ def make_run(folder: Path, **sections: Any) -> tuple[Run, RunConfig]:
     """A run whose pairs file is there."""
     write_rows(folder / "pairs.jsonl", pair_rows())
     config = make_config(folder, **sections)
-    return config.open_run(), config
+    return open_run(config), config
+
+
+def build(stage: str, run: Run, config: RunConfig, sampler: Sampler | None = None) -> None:
+    """One stage of the pipeline; without a sampler nothing can be sampled."""
+    pipeline.build(stage, run, config, sampler or NoSampler())
+
+
+class NoSampler:
+    """Fails when it is asked for a response."""
+
+    peak_memory_mib = 0.0
+
+    def sample(
+        self,
+        policy: Path,
+        requests: Sequence[SampleRequest],
+        *,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+    ) -> list[list[Generation]]:
+        raise AssertionError(f"nothing should be sampled from {policy}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from preforch_training.config import ConfigError, RunConfig, read_config, write_resolved
+from preforch_training.pipeline import open_run
 from preforch_training.presets import PRESETS
 from pydantic import ValidationError
 from small_world import make_config, raw_config
@@ -248,7 +249,7 @@ def test_a_run_knows_its_objectives_and_how_weights_are_written(tmp_path: Path) 
     config = read(tmp_path, "context.encoding=levels")
     assert config.context_format.objectives == config.names == ("funny", "safe")
     assert config.context_format.units == 20
-    assert config.open_run().folder == Path("runs/x")
+    assert open_run(config).folder == Path("runs/x")
 
 
 def test_a_study_is_off_unless_the_file_has_its_section(tmp_path: Path) -> None:

@@ -96,7 +96,9 @@ class RunConfig(Record):
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
         if self.serve is None and len(self.policies) > 1:
-            raise ValueError(f'serve = "NAME" must say which policy is served: one of {sorted(self.policies)}')
+            raise ValueError(
+                f'serve = "NAME" must say which policy is served: one of {sorted(self.policies)}'
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -156,7 +158,9 @@ def _refuse_format_1(raw: dict[str, Any], *, where: str) -> None:
     if policy is not None and (not isinstance(policy, dict) or "policies" not in raw):
         raise ConfigError(f"{where}: [policy] has the form of an earlier version; {NEW_FORM}")
     if isinstance(scores := raw.get("scores"), dict) and "folds" in scores:
-        raise ConfigError(f"{where}: scores.folds belongs to the rewards now: write [reward] folds = {scores['folds']}")
+        raise ConfigError(
+            f"{where}: scores.folds belongs to the rewards now: write [reward] folds = {scores['folds']}"
+        )
 
 
 def _apply_preset(raw: dict[str, Any], *, where: str) -> None:

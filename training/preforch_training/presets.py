@@ -9,12 +9,22 @@ from typing import Any
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "scores": {"calibration": "zscore"},  # [RiC]
-        "orchestrator": {"target": "chosen_softmax", "tau": 0.1, "loss": "reverse", "confidence": "off"},  # [paper]
+        "orchestrator": {
+            "target": "chosen_softmax",
+            "tau": 0.1,
+            "loss": "reverse",
+            "confidence": "off",
+        },  # [paper]
     },
     "recommended": {
         # Chosen on HH-RLHF, TruthfulQA and OASST1 (docs/results.md).
         "scores": {"calibration": "zscore"},
-        "orchestrator": {"target": "advantage_softmax", "tau": 0.1, "loss": "reverse", "confidence": "report"},
+        "orchestrator": {
+            "target": "advantage_softmax",
+            "tau": 0.1,
+            "loss": "reverse",
+            "confidence": "report",
+        },
     },
 }
 

@@ -24,6 +24,7 @@ from preforch_training.config import RunConfig
 from preforch_training.orchestrator.prediction import predict
 from preforch_training.records import Prompt, read_records
 from preforch_training.run import Run
+from small_world import build
 from tokenizers import Tokenizer
 
 MAX_TOKENS = 24
@@ -137,7 +138,7 @@ def test_a_difference_that_is_too_large_is_refused_and_leaves_nothing(
         shutil.copytree(path, tmp_path / path.name)
     strict = config.model_copy(update={"bundle": stage.Config(max_difference=-1.0)})
     with pytest.raises(ValueError, match=r"torch and ONNX differ by .*, allowed is -1e"):
-        stage.build(copy, strict)
+        build("bundle", copy, strict)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "orchestrator", "scores"]
 
 
@@ -170,7 +171,7 @@ def test_the_int8_graph_can_be_left_out(toy_run: tuple[Run, RunConfig], tmp_path
     copy = Run(folder=tmp_path, seed=1)
     for path in (run.data, run.scores, run.orchestrator):
         shutil.copytree(path, tmp_path / path.name)
-    stage.build(copy, config.model_copy(update={"bundle": stage.Config(int8=False)}))
+    build("bundle", copy, config.model_copy(update={"bundle": stage.Config(int8=False)}))
     bundle = read_bundle(copy.bundle)
     assert bundle.info.int8 is None
     assert not (copy.bundle / INT8_FILE).exists()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from preforch_models.conversation import Message
 from preforch_models.manifest import read_manifest, verify
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
 from preforch_training.data.rows import messages_of, response_of, split_of
+from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, RecordError, read_records, write_records
 from preforch_training.run import Run
 from pydantic import ValidationError
@@ -28,8 +28,8 @@ def build(folder: Path, rows: list[Any], **options: Any) -> Run:
     """The stage on a pairs file."""
     write_rows(folder / "pairs.jsonl", rows)
     config = make_config(folder, data=options)
-    data.build(config.open_run(), config)
-    return config.open_run()
+    build("data", open_run(config), config)
+    return open_run(config)
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -86,7 +86,7 @@ def test_a_line_that_is_no_text_is_a_bad_record_like_any_other(tmp_path: Path) -
     (tmp_path / "pairs.jsonl").write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe\n")
     config = make_config(tmp_path)
     with pytest.raises(RecordError, match=r"pairs\.jsonl:2: expected a JSON object"):
-        data.build(config.open_run(), config)
+        build("data", open_run(config), config)
 
 
 @pytest.mark.parametrize("column", ["prompt", "chosen", "about"])
@@ -391,8 +391,8 @@ def test_the_demo_world_gives_data_of_the_asked_sizes(tmp_path: Path) -> None:
         tmp_path, objectives=objectives, data={"source": "demo", "sources": [], **sizes}
     )
     config = RunConfig.model_validate(raw | {"reward": reward})
-    data.build(config.open_run(), config)
-    counts = read_manifest(config.open_run().data).counts
+    build("data", open_run(config), config)
+    counts = read_manifest(open_run(config).data).counts
     assert (counts["prompts/train"], counts["prompts/validation"]) == (30, 8)
     tests = {key: value for key, value in counts.items() if key.startswith("prompts/test")}
     assert list(tests.values()) == [6, 6, 6]

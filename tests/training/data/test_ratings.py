@@ -7,8 +7,8 @@ from typing import Any, Literal
 import pytest
 from preforch_models.manifest import read_manifest
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
 from preforch_training.data.ratings import Rated, mean_ratings, rated_of_row, rated_pairs
+from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, RecordError, read_records
 from pydantic import ValidationError
 from small_world import make_config, pair_rows, questions, write_rows
@@ -135,8 +135,8 @@ def config_of(folder: Path, rows: list[Any], *, on_bad_record: str = "stop", **o
 
 
 def build(config: RunConfig) -> tuple[dict[str, Prompt], list[PreferencePair]]:
-    data.build(config.open_run(), config)
-    folder = config.open_run().data
+    build("data", open_run(config), config)
+    folder = open_run(config).data
     prompts = {prompt.id: prompt for prompt in read_records(folder / "prompts.jsonl", Prompt)}
     return prompts, read_records(folder / "pairs.jsonl", PreferencePair)
 
@@ -215,7 +215,7 @@ def test_a_bad_rating_stops_the_stage_with_file_line_and_reason(tmp_path: Path, 
     row, message = BAD[bad]
     config = config_of(tmp_path, [GOOD, row])
     with pytest.raises(RecordError, match=rf"rated\.jsonl:2: .*{message}"):
-        data.build(config.open_run(), config)
+        build("data", open_run(config), config)
     assert list(config.run.folder.iterdir()) == []
 
 
@@ -223,8 +223,8 @@ def test_bad_ratings_are_kept_aside_and_counted_when_asked(tmp_path: Path) -> No
     bad = [row for row, _ in BAD.values()]
     config = config_of(tmp_path, [*bad, *rated_rows()], on_bad_record="skip")
     _, pairs = build(config)
-    assert read_manifest(config.open_run().data).counts["rejected"] == len(bad)
-    assert len((config.open_run().data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()) == len(
+    assert read_manifest(open_run(config).data).counts["rejected"] == len(bad)
+    assert len((open_run(config).data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()) == len(
         bad
     )
     assert len(pairs) == 6 * len(questions())
@@ -233,7 +233,7 @@ def test_bad_ratings_are_kept_aside_and_counted_when_asked(tmp_path: Path) -> No
 def test_ratings_of_an_unknown_objective_are_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
     config = config_of(tmp_path, rated_rows(), ratings={"kind": "funny"})
     with pytest.raises(ValueError, match=r"objective 'kind': allowed are \['funny', 'safe', 'overall'\]"):
-        data.build(config.open_run(), config)
+        build("data", open_run(config), config)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from preforch_models.manifest import read_manifest
 from preforch_training.config import RunConfig, read_config
-from preforch_training.data import stage as data
+from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, by_id, read_records
+from small_world import build
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 COUNTS: dict[str, dict[str, dict[str, int] | int]] = {
@@ -57,8 +58,8 @@ def built(request: pytest.FixtureRequest, root: Path, tmp_path_factory: pytest.T
     """A config whose data stage has run, its prompts and its pairs."""
     settings = (f"data.root={root}", f"run.folder={tmp_path_factory.mktemp(request.param) / 'run'}")
     config = read_config(CONFIGS / f"{request.param}.toml", settings=settings)
-    run = config.open_run()
-    data.build(run, config)
+    run = open_run(config)
+    build("data", run, config)
     prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
     return config, prompts, read_records(run.data / "pairs.jsonl", PreferencePair)
 
@@ -77,7 +78,7 @@ def test_there_are_as_many_prompts_and_pairs_as_were_counted(built: Built) -> No
         else:
             prefix = name if name == "prompts" else f"pairs/{name}"
             counts |= {f"{prefix}/{split}": size for split, size in sizes.items()}
-    assert read_manifest(config.open_run().data).counts == counts
+    assert read_manifest(open_run(config).data).counts == counts
 
 
 def test_no_prompt_is_on_two_sides(built: Built) -> None:

@@ -20,13 +20,14 @@ from preforch_training.orchestrator import stage as orchestrator
 from preforch_training.orchestrator.prediction import predict_weights, weights_of
 from preforch_training.orchestrator.stage import Fitted, Targets, fit, fit_frozen, read_targets
 from preforch_training.orchestrator.targets import LOG_SCALE_LIMIT, best_constant, constant_gate, softmax
+from preforch_training.pipeline import open_run
 from preforch_training.records import Prompt, ScoredResponse, read_records
 from preforch_training.reward import stage as reward
 from preforch_training.run import Run
 from preforch_training.scores import stage as scores
 from preforch_training.scores.table import read_calibration, read_scores, write_scores
 from safetensors.torch import load_file
-from small_world import NAMES, make_config, make_run, pair_rows, write_rows
+from small_world import NAMES, build, make_config, make_run, pair_rows, write_rows
 from transformers import AutoModel, AutoTokenizer
 
 TRAIN = Targets(
@@ -123,7 +124,7 @@ def test_the_fallback_of_the_reverse_loss_is_the_geometric_mean(
     for path in (run.data, run.scores):
         shutil.copytree(path, tmp_path / path.name)
     settings = config.orchestrator.model_copy(update={"loss": "reverse", "epochs": 1})
-    orchestrator.build(copy, config.model_copy(update={"orchestrator": settings}))
+    build("orchestrator", copy, config.model_copy(update={"orchestrator": settings}))
     targets = read_targets(run, config, split="train").labels_NK
     geometric = np.exp(np.log(targets).mean(axis=0))
     weights = json.loads((copy.orchestrator / "weights.json").read_text(encoding="utf-8"))
@@ -166,7 +167,7 @@ def test_every_pair_counts_where_labels_are_of_pairs(encoder: Path, tmp_path: Pa
         for target in ("chosen_softmax", "margin_softmax"):
             settings = {"encoder": str(encoder), "loss": loss, "target": target}
             config = make_config(tmp_path, orchestrator=settings)
-            run = config.open_run()
+            run = open_run(config)
             for stage in (data, reward, scores):
                 stage.build(run, config)
             split = next(
@@ -361,7 +362,7 @@ def test_a_frozen_stage_reports_the_scale_of_bt_gate_and_its_fallback(
         shutil.copytree(path, tmp_path / path.name)
     changed = {"loss": "bt_gate", "train_encoder": False, "entropy_prior": 0.1}
     other = config.model_copy(update={"orchestrator": config.orchestrator.model_copy(update=changed)})
-    orchestrator.build(copy, other)
+    build("orchestrator", copy, other)
     manifest = verify(copy.orchestrator, kind="orchestrator")
     # Choices of the toy world are without an error.
     assert manifest.metrics["scale"] == pytest.approx(np.exp(LOG_SCALE_LIMIT))

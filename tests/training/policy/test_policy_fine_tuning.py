@@ -14,8 +14,8 @@ import torch
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_training.hf_trainer import TrainingError
-from preforch_training.policy.base_model import PolicyTokenizer
 from preforch_training.policy.fine_tuning import SftSettings, TokenRow, fine_tune, fit_rows
+from preforch_training.policy.tokenizer import PolicyTokenizer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 

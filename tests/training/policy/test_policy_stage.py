@@ -8,16 +8,17 @@ from preforch_models.manifest import verify
 from preforch_models.policy_card import read_policy_card
 from preforch_training.config import RunConfig
 from preforch_training.hf_trainer import TrainingError
-from preforch_training.policy import stage as policy
+from preforch_training.pipeline import open_run
 from preforch_training.records import Sample, read_records
 from preforch_training.run import Run
+from small_world import build
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunConfig, policy_world.ScriptedSampler]:
     run, config = policy_world.write_inputs(tmp_path_factory.mktemp("policy") / "run")
     sampler = policy_world.ScriptedSampler()
-    policy.build(run, config, sampler=sampler)
+    build("policy", run, config, sampler=sampler)
     return run, config, sampler
 
 
@@ -49,7 +50,7 @@ def test_a_second_build_does_nothing(built: Built) -> None:
     run, config, sampler = built
     calls = sampler.calls
     before = (run.policy_round("wic", 1) / "manifest.json").stat().st_mtime_ns
-    policy.build(run, config, sampler=sampler)
+    build("policy", run, config, sampler=sampler)
     assert sampler.calls == calls
     assert (run.policy_round("wic", 1) / "manifest.json").stat().st_mtime_ns == before
 
@@ -58,7 +59,7 @@ def test_a_change_of_the_online_round_keeps_the_offline_round(built: Built) -> N
     run, _, sampler = built
     offline = (run.policy_round("wic", 0) / "manifest.json").stat().st_mtime_ns
     other = policy_world.make_config(run.folder, temperature=0.9, original_share=0.0)
-    policy.build(run, other, sampler=sampler)
+    build("policy", run, other, sampler=sampler)
     assert (run.policy_round("wic", 0) / "manifest.json").stat().st_mtime_ns == offline
     assert verify(run.policy_round("wic", 1)).counts["originals"] == 0
 
@@ -69,7 +70,7 @@ def test_samples_survive_a_training_that_did_not_end(tmp_path: Path) -> None:
     sampler = policy_world.ScriptedSampler()
     for _ in range(2):
         with pytest.raises(TrainingError, match="at step"):
-            policy.build(run, config, sampler=sampler)
+            build("policy", run, config, sampler=sampler)
     assert sampler.calls == 1
     assert not run.policy_round("wic", 1).exists()
 
@@ -84,7 +85,7 @@ def test_the_paper_preset_keeps_any_reward_above_its_quantile(tmp_path: Path) ->
     run, config = policy_world.write_inputs(
         tmp_path / "run", random_weight_share=0.0, quality_quantile=0.1, **paper
     )
-    policy.build(run, config, sampler=policy_world.ScriptedSampler())
+    build("policy", run, config, sampler=policy_world.ScriptedSampler())
     assert verify(run.policy_round("wic", 0)).counts["rows"] == 80
     samples = read_records(run.policy_round("wic", 1) / "samples.jsonl", Sample)
     assert len(samples) == 6
@@ -93,5 +94,5 @@ def test_the_paper_preset_keeps_any_reward_above_its_quantile(tmp_path: Path) ->
 
 def test_no_policy_is_made_where_the_config_says_off(tmp_path: Path) -> None:
     config = policy_world.make_config(tmp_path / "run").model_copy(update={"policy": "off"})
-    policy.build(config.open_run(), config)
+    build("policy", open_run(config), config)
     assert not (tmp_path / "run").exists()

@@ -13,17 +13,15 @@ import pytest
 import small_world
 from preforch_models.manifest import read_manifest, verify
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
 from preforch_training.data.splits import fold_of
 from preforch_training.hf_trainer import last_checkpoint
 from preforch_training.policy.base_model import train_tokenizer
 from preforch_training.records import PreferencePair, Prompt, read_records
-from preforch_training.reward import stage as reward
 from preforch_training.reward.bradley_terry import pair_tokens, train_classifier
 from preforch_training.reward.scoring import BradleyTerryReward, fold_folder, score
 from preforch_training.run import Run
 from safetensors.numpy import load_file
-from small_world import FUNNY, NAMES, SAFE, make_pairs, make_prompt, make_run, pair_rows, write_rows
+from small_world import FUNNY, NAMES, SAFE, build, make_pairs, make_prompt, make_run, pair_rows, write_rows
 from transformers import AutoModel, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 FOLDS = 2
@@ -63,8 +61,8 @@ def differ(first: Path, second: Path) -> float:
 def heads(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunConfig]:
     """A run with trained pair heads."""
     run, config = make_run(tmp_path_factory.mktemp("heads"), reward=pair_head(encoder))
-    data.build(run, config)
-    reward.build(run, config)
+    build("data", run, config)
+    build("reward", run, config)
     return run, config
 
 
@@ -83,8 +81,8 @@ def test_a_pair_head_learns_a_separable_problem(heads: tuple[Run, RunConfig]) ->
 
 def test_an_untrained_pair_head_does_not_solve_it(encoder: Path, tmp_path: Path) -> None:
     run, config = make_run(tmp_path, reward=pair_head(encoder, epochs=1, learning_rate=0.0))
-    data.build(run, config)
-    reward.build(run, config)
+    build("data", run, config)
+    build("reward", run, config)
     metrics = [read_manifest(run.reward(name)).metrics["validation_pair_accuracy"].values() for name in NAMES]
     assert any(value < 1 for values in metrics for value in values)
 
@@ -127,15 +125,15 @@ def test_a_fold_model_never_saw_its_fold(heads: tuple[Run, RunConfig], encoder: 
     folds = {prompt.id: fold_of(prompt.messages, FOLDS) for prompt in prompts}
     assert set(folds.values()) == {0, 1}
     other, config = make_run(tmp_path, reward=pair_head(encoder))
-    data.build(other, config)
+    build("data", other, config)
     pairs = read_records(other.data / "pairs.jsonl", PreferencePair)
     texts = {pair.id: folds[pair.prompt_id] for pair in pairs if pair.split == "train"}
     rows = [
         swap(row) if texts.get(pair.id) == 0 else row for row, pair in zip(pair_rows(), pairs, strict=True)
     ]
     write_rows(tmp_path / "pairs.jsonl", rows)
-    data.build(other, config)
-    reward.build(other, config)
+    build("data", other, config)
+    build("reward", other, config)
     assert differ(fold_folder(run.reward("funny"), 0), fold_folder(other.reward("funny"), 0)) == 0
     assert differ(fold_folder(run.reward("funny"), 1), fold_folder(other.reward("funny"), 1)) > 1e-3
     assert differ(run.reward("funny"), other.reward("funny")) > 1e-3
@@ -143,7 +141,7 @@ def test_a_fold_model_never_saw_its_fold(heads: tuple[Run, RunConfig], encoder: 
 
 def test_a_reward_that_is_given_is_only_written_down(tmp_path: Path) -> None:
     run, config = make_run(tmp_path)
-    reward.build(run, config)
+    build("reward", run, config)
     written = json.loads((run.reward("funny") / "reward.json").read_text(encoding="utf-8"))
     assert written == {"kind": "function", "function": "small_world:funny"}
     assert verify(run.reward("funny"), kind="reward").inputs == {}

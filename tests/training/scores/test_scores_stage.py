@@ -10,6 +10,7 @@ from preforch_models.manifest import verify
 from preforch_training.config import RunConfig
 from preforch_training.data import stage as data
 from preforch_training.data.splits import fold_of
+from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, ScoredResponse, by_id, read_records
 from preforch_training.reward import stage as reward
 from preforch_training.reward.scoring import open_scorer, score
@@ -93,7 +94,7 @@ def test_without_trained_rewards_no_score_has_a_fold(toy_run: tuple[Run, RunConf
 def test_calibration_is_fitted_on_training_responses_only_each_counted_once(tmp_path: Path) -> None:
     write_rows(tmp_path / "pairs.jsonl", [*pair_rows(), *pair_rows()[:90]])
     config = make_config(tmp_path, reward={"funny": {"kind": "function", "function": "small_world:length"}})
-    run = config.open_run()
+    run = open_run(config)
     for stage in (data, reward, scores):
         stage.build(run, config)
     scored = read_scores(run.scores)
@@ -143,12 +144,12 @@ def test_log_odds_takes_its_scale_from_the_validation_pairs_of_the_objective(tmp
 
 def test_log_odds_names_a_reward_that_is_worse_than_chance(tmp_path: Path) -> None:
     run, config = log_odds_run(tmp_path, "mostly_wrong")
-    data.build(run, config)
-    reward.build(run, config)
+    build("data", run, config)
+    build("reward", run, config)
     with pytest.raises(
         ValueError, match=r"reward of 'funny' is no better than chance on its .* held-out pairs"
     ):
-        scores.build(run, config)
+        build("scores", run, config)
     assert not run.scores.exists()
 
 
@@ -186,10 +187,10 @@ def test_a_reward_that_is_not_finite_stops_the_stage_and_leaves_nothing(tmp_path
     run, config = make_run(
         tmp_path, reward={"funny": {"kind": "function", "function": "small_world:not_a_number"}}
     )
-    data.build(run, config)
-    reward.build(run, config)
+    build("data", run, config)
+    build("reward", run, config)
     with pytest.raises(ValueError, match=r"function reward of response .* is nan, it must be finite"):
-        scores.build(run, config)
+        build("scores", run, config)
     assert sorted(path.name for path in run.folder.iterdir()) == ["data", "reward"]
 
 

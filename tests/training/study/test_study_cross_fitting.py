@@ -12,6 +12,7 @@ from preforch_training.config import RunConfig
 from preforch_training.data import stage as data
 from preforch_training.data.reading import source_hashes
 from preforch_training.orchestrator import stage as orchestrator
+from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, read_records
 from preforch_training.report import stage as report
 from preforch_training.report.records import Report
@@ -24,7 +25,7 @@ from preforch_training.study.findings import category_result, run_study
 from preforch_training.study.records import Study, read_study
 from preforch_training.study.tables import render_study
 from pydantic import ValidationError
-from small_world import FUNNY, NAMES, SAFE, make_config, pair_rows, questions, write_rows
+from small_world import FUNNY, NAMES, SAFE, build, make_config, pair_rows, questions, write_rows
 
 SEEDS, FOLDS = 2, 3
 
@@ -93,7 +94,7 @@ def done(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, 
     ]
     write_rows(folder / "other.jsonl", other)
     config = config_of(folder, encoder, transfers=[{"path": "other.jsonl"}])
-    run = config.open_run()
+    run = open_run(config)
     for built in (data, reward, scores, orchestrator, bundle, stage, report):
         built.build(run, config)
     return run, config
@@ -153,7 +154,7 @@ def test_the_report_holds_the_study_its_warnings_and_what_it_cost(done: tuple[Ru
 def test_a_finished_study_is_skipped_and_leaves_no_work_folder(done: tuple[Run, RunConfig]) -> None:
     run, config = done
     before = read_manifest(run.study)
-    stage.build(run, config)
+    build("study", run, config)
     assert read_manifest(run.study) == before
     assert not work_folder(run.study).exists()
 
@@ -176,8 +177,8 @@ def test_a_study_is_made_again_when_the_pairs_of_another_source_change(
 def failing(folder: Path, encoder: Path) -> tuple[Run, RunConfig]:
     """A study that fails after its table: two categories cannot fill three folds."""
     config = config_of(folder, encoder, by_category=True, seeds=1)
-    run = config.open_run()
-    data.build(run, config)
+    run = open_run(config)
+    build("data", run, config)
     return run, config
 
 
@@ -216,14 +217,14 @@ def test_a_share_that_leaves_nothing_to_fit_on_is_named(done: tuple[Run, RunConf
 def test_what_another_config_left_is_not_used(encoder: Path, tmp_path: Path) -> None:
     run, config = failing(tmp_path, encoder)
     with pytest.raises(ValueError, match="2 groups of prompts leave fold"):
-        stage.build(run, config)
+        build("study", run, config)
     left = list(work_folder(run.study).glob("*.npz"))
     assert left
     for path in left:
         path.write_bytes(b"not for you")
     # The same trials, were it not for another number. Reading what is left would be another error.
     with pytest.raises(ValueError, match="2 groups of prompts leave fold"):
-        stage.build(run, config_of(tmp_path, encoder, by_category=True, seeds=1, draws=101))
+        build("study", run, config_of(tmp_path, encoder, by_category=True, seeds=1, draws=101))
     assert all(path.read_bytes() != b"not for you" for path in work_folder(run.study).glob("*.npz"))
 
 
@@ -249,18 +250,18 @@ def test_a_reward_that_cannot_be_cross_fitted_is_refused_by_name(encoder: Path, 
     config = config.model_copy(update={"reward": {**config.reward, "safe": given}})
     with pytest.raises(ValidationError, match=r"\[study\] needs 'pair_head' rewards, 'safe' is none"):
         RunConfig.model_validate_json(config.model_dump_json())
-    run = config.open_run()
-    data.build(run, config)
+    run = open_run(config)
+    build("data", run, config)
     message = r"\[reward.safe\] is 'function'; a study cross-fits 'pair_head' rewards only"
     with pytest.raises(ValueError, match=message):
-        stage.build(run, config)
+        build("study", run, config)
     assert not run.study.exists()
 
 
 def test_a_run_without_a_study_makes_none(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     assert config.study == "off"
-    stage.build(config.open_run(), config)
+    build("study", open_run(config), config)
     assert not (tmp_path / "run").exists()
 
 

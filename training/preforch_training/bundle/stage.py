@@ -102,9 +102,7 @@ def golden_answers(prompts: list[Prompt], found: Served, names: tuple[str, ...])
     ]
 
 
-def bundle_info(
-    run: Run, pad_token_id: int, difference: float, int8: Int8 | None = None
-) -> BundleInfo:
+def bundle_info(run: Run, pad_token_id: int, difference: float, int8: Int8 | None = None) -> BundleInfo:
     """Everything about the bundle that is not in its files."""
     fitted = read_orchestrator_info(run.orchestrator)
     return BundleInfo(

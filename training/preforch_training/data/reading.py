@@ -122,9 +122,7 @@ def rows_of(source: Source, root: Path) -> Iterator[tuple[str, Any]]:
 def add_prompt(collected: Collected, asked: RowPrompt, config: Config) -> Prompt:
     """The prompt with these messages; its id is a hash of it, its split one of its first user turn. The first source
     that brings it names its category."""
-    prompt_id, split = split_of(
-        asked.messages, validation=config.validation_share, test=config.test_share
-    )
+    prompt_id, split = split_of(asked.messages, validation=config.validation_share, test=config.test_share)
     prompt = Prompt(id=prompt_id, messages=asked.messages, split=split, category=asked.category)
     return collected.prompts.setdefault(prompt_id, prompt)
 

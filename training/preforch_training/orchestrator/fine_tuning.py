@@ -108,7 +108,14 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def fit(
-    config: Config, names: Sequence[str], train: Targets, validation: Targets, *, folder: Path, work: Path, seed: int
+    config: Config,
+    names: Sequence[str],
+    train: Targets,
+    validation: Targets,
+    *,
+    folder: Path,
+    work: Path,
+    seed: int,
 ) -> Fitted:
     """Train encoder and head; continues from the last checkpoint in `work`."""
     set_seed(seed)

@@ -73,9 +73,7 @@ class Config(Record):
     @property
     def sampling(self) -> Sampling:
         """How responses are drawn."""
-        return Sampling(
-            temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_response_tokens
-        )
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_response_tokens)
 
     @model_validator(mode="after")
     def _check(self) -> "Config":

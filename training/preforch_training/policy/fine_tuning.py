@@ -45,9 +45,7 @@ def fit_rows(rows: Sequence[TokenRow], *, max_tokens: int) -> list[TokenRow]:
 
 
 def fine_tune(
-    policy: Path,
-    rows: Sequence[TokenRow],
-    settings: FineTuning, *, seed: int, folder: Path, work: Path
+    policy: Path, rows: Sequence[TokenRow], settings: FineTuning, *, seed: int, folder: Path, work: Path
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """Train, write metrics into `folder`, return the model (LoRA merged) and the last metrics. Raises TrainingError."""
     reader = PolicyTokenizer(policy)

@@ -59,7 +59,9 @@ def make_offline(task: PolicyTask, config: WicPolicy, folder: Path, work: Path) 
     which_N = np.ones(len(known.responses), dtype=bool)
     if config.offline.responses == "chosen_and_filtered":
         which_N = good_responses(known, keep="best_by_weights", quantile=config.quality_quantile)
-    rows = known_rows(known, np.flatnonzero(which_N).tolist(), task.prompts(), PolicyTokenizer(task.round(-1)))
+    rows = known_rows(
+        known, np.flatnonzero(which_N).tolist(), task.prompts(), PolicyTokenizer(task.round(-1))
+    )
     return task.train(
         0,
         rows,

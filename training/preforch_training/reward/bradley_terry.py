@@ -38,7 +38,9 @@ def fit(config: BradleyTerryReward, task: FitTask) -> None:
             f"tokenizer of {config.base!r} has no pad token; without one, scores depend on padding"
         )
     model.config.pad_token_id = tokenizer.pad_token_id
-    rows = [pair_tokens(tokenizer, task.prompts[pair.prompt_id], pair, config.max_tokens) for pair in task.pairs]
+    rows = [
+        pair_tokens(tokenizer, task.prompts[pair.prompt_id], pair, config.max_tokens) for pair in task.pairs
+    ]
     arguments = RewardConfig(
         output_dir=str(task.work),
         num_train_epochs=config.epochs,

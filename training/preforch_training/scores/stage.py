@@ -41,7 +41,9 @@ def build(run: Run, config: Config) -> None:
 def score_pairs(run: Run, rewards: RunRewards) -> list[ScoredResponse]:
     """Both sides of every overall pair. A training prompt is scored by the models that never saw its fold."""
     prompts = by_id(run.prompts())
-    sides = [(pair, side, getattr(pair, side)) for pair in run.pairs(OVERALL) for side in ("chosen", "rejected")]
+    sides = [
+        (pair, side, getattr(pair, side)) for pair in run.pairs(OVERALL) for side in ("chosen", "rejected")
+    ]
     folds = [
         fold_of(prompts[pair.prompt_id].messages, rewards.folds)
         if rewards.folds and pair.split == "train"

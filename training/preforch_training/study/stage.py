@@ -29,7 +29,9 @@ def build(run: Run, config: Config, subject: Subject) -> None:
         "objectives": list(run.names),
         "rewards": {name: reward.model_dump(mode="json") for name, reward in subject.rewards.items()},
         "choices": [choice.model_dump() for choice in (subject.own_choice, subject.paper_choice)],
-        "encoder": orchestrator.model_dump(mode="json", include={"encoder", "pooling", "layers", "max_tokens"}),
+        "encoder": orchestrator.model_dump(
+            mode="json", include={"encoder", "pooling", "layers", "max_tokens"}
+        ),
         "transfers": source_hashes(subject.data.model_copy(update={"sources": config.transfers})),
         "origin": origin_of(orchestrator.encoder),
         "seed": run.seed,
