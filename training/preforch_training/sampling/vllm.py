@@ -1,25 +1,29 @@
-"""Sampling responses from a policy folder with vLLM, in a process of its own.
+"""Sampling responses from policy folders with vLLM, in a process of its own.
 
 In:  a policy folder and requests: messages, rounded weights, how many responses, a seed.
 Out: for each request its responses as token ids without the end token, and as text.
 
-vLLM shares no process with the trainer: its memory is returned when it is done, and a kill of either leaves nothing.
+One process with one engine serves all calls; starting it takes a hundred times as long as giving it other
+weights (`benchmarks/reload.py`). It shares nothing with the trainer: a kill of either leaves no process, and
+the next call starts a new one.
 """
 
-import os
-import subprocess
+import json
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol, Self
 
 from preforch_models.conversation import Message
+from preforch_models.manifest import digest
 from preforch_models.weights import Weights
+from tqdm import tqdm
 
 from preforch_training.policy.tokenizer import PolicyTokenizer
-from preforch_training.sampling.vllm_child import ANSWER_FILE, JOB_FILE, Answer, Job, TokenRequest
+from preforch_training.sampling.child_process import ChildDiedError, VllmProcess
+from preforch_training.sampling.wire import Answer, Failure, Job, NotLoaded, TokenRequest
 
 
 class SamplerError(OSError):
@@ -65,14 +69,57 @@ class Sampler(Protocol):
         """`n` generations for each request, in order."""
         ...
 
+    def close(self) -> None:
+        """Give back all memory, a GPU's too. The sampler stays usable: the next call takes what it needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """A running child. `shape`: what all its policies have in common; `contents`: whose weights it holds."""
+
+    process: VllmProcess
+    shape: str
+    contents: str
+
 
 @dataclass
 class VllmSampler:
-    """`vllm.LLM.generate` in a child process. One call starts one engine, so give it everything at once."""
+    """`vllm.LLM` in a child process that stays between calls: use it in a `with` statement, or close it.
 
+    A policy of the same config.json and max_model_len as the one before is loaded in place; any other, or one
+    whose weights cannot be shown to have arrived, gets a new process. What is drawn does not depend on the
+    calls before. The kernel ends the process with the thread that started it, so call from one that stays.
+
+    The process keeps its memory while it waits. On a CPU that is the key-value cache and about 0.7 GiB; on a
+    GPU it is nearly all of it, so whoever is about to train on the same GPU calls `close` first.
+    """
+
+    log: Path | None = None
+    """Where all that vLLM prints is appended. None: nowhere, but an error quotes its last lines."""
     kv_cache_gib: int = 1
     """Memory for the key-value cache on a CPU; a GPU uses vLLM's own share."""
     peak_memory_mib: float = field(default=0.0, init=False)
+    """See `Sampler`; since `reset_peak_memory`, where that was called."""
+    _engine: _Engine | None = field(default=None, init=False, repr=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """See `Sampler`."""
+        if self._engine is not None:
+            self._engine.process.end()
+            self._engine = None
+
+    def reset_peak_memory(self) -> None:
+        """Count the peak memory afresh, as a new stage does."""
+        self.peak_memory_mib = 0.0
+        if self._engine is not None and self._engine.process.alive:
+            self._engine.process.reset_peak_memory()
 
     def sample(
         self,
@@ -95,8 +142,8 @@ class VllmSampler:
                 f"max_model_len {reader.card.max_model_len}"
             )
         job = Job(
-            parent=os.getpid(),
             policy=str(policy.resolve()),
+            reload=False,
             max_model_len=reader.card.max_model_len,
             end_id=reader.end_id,
             temperature=temperature,
@@ -108,29 +155,83 @@ class VllmSampler:
                 for ids, request in zip(prompts, requests, strict=True)
             ),
         )
-        answer = _run_child(job)
+        answer = self._answer(
+            job, shape=_shape(policy, job), contents=_contents(policy, reader.card.revision)
+        )
         self.peak_memory_mib = max(self.peak_memory_mib, answer.peak_memory_mib)
         return [
             [Generation(item.token_ids, reader.text(item.token_ids), item.finished) for item in group]
             for group in answer.responses
         ]
 
+    def _answer(self, job: Job, *, shape: str, contents: str) -> Answer:
+        """The answer of the child that is there where it will do, else of a new one."""
+        there = self._engine
+        if there is not None and there.shape == shape and there.process.alive:
+            reload = there.contents != contents
+            self._engine = _Engine(there.process, shape, contents)
+            outcome = self._ask(there.process, job.model_copy(update={"reload": reload}))
+            if isinstance(outcome, Answer):
+                return outcome
+            print(f"{job.policy}: starting vLLM again, since {outcome.reason}", file=sys.stderr, flush=True)
+        self.close()
+        process = VllmProcess(self.log)
+        self._engine = _Engine(process, shape, contents)
+        outcome = self._ask(process, job)
+        assert isinstance(outcome, Answer), "a new engine loads nothing in place"
+        return outcome
 
-def _run_child(job: Job) -> Answer:
-    """Start the child, wait, read its answer. Its progress bar and warnings go to this process's stderr."""
-    with tempfile.TemporaryDirectory(prefix="preforch-sample-") as name:
-        folder = Path(name)
-        (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "preforch_training.sampling.vllm_child", name]
-        code = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False
-        ).returncode
-        file = folder / ANSWER_FILE
-        if not file.is_file():
-            raise SamplerError(
-                f"the vLLM process ended with status {code} and no answer; its last words are above"
-            )
-        answer = Answer.model_validate_json(file.read_text(encoding="utf-8"))
-    if answer.error:
-        raise SamplerError(f"vLLM failed on {job.policy}: {answer.error}")
-    return answer
+    def _ask(self, process: VllmProcess, job: Job) -> Answer | NotLoaded:
+        """The outcome of a job; a process that gave none, or was left in the middle of one, is ended."""
+        outcome: Answer | NotLoaded | Failure | None = None
+        try:
+            with _bar(sum(request.n for request in job.requests)) as show:
+                outcome = process.ask(job, show)
+        except ChildDiedError as error:
+            raise SamplerError(f"the vLLM process on {job.policy} {error}") from None
+        finally:
+            # Also after Ctrl-C: a process left in the middle of a job answers the next one with its rest.
+            if outcome is None:
+                self._forget(process)
+        if isinstance(outcome, Failure):
+            message = f"vLLM failed on {job.policy}: {outcome.error}; {process.last_words()}"
+            self._forget(process)
+            raise SamplerError(message)
+        return outcome
+
+    def _forget(self, process: VllmProcess) -> None:
+        process.kill()
+        self._engine = None
+
+
+def _shape(policy: Path, job: Job) -> str:
+    """What a policy must have in common with the one before to be loaded in place."""
+    config = json.loads((policy / "config.json").read_bytes())
+    # The version that wrote the file says nothing about the model.
+    config.pop("transformers_version", None)
+    return digest({"config": config, "max_model_len": job.max_model_len, "kv_cache_gib": job.kv_cache_gib})
+
+
+def _contents(policy: Path, revision: str) -> str:
+    """What changes whenever a policy does: the card's revision, and inode, size and time of each file."""
+    states = {path.name: path.stat() for path in sorted(policy.iterdir())}
+    files = {name: [state.st_ino, state.st_size, state.st_ctime_ns] for name, state in states.items()}
+    return digest({"folder": str(policy.resolve()), "revision": revision, "files": files})
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar from the first report on: the start of an engine is no part of the rate."""
+    bar: tqdm[NoReturn] | None = None
+
+    def show(done: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, desc="sampling", unit="response")
+        bar.update(done - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()

@@ -1,77 +1,87 @@
-"""The child program that samples with vLLM: `python -m preforch_training.sampling.vllm_child FOLDER`.
+"""The child program that samples with vLLM: `python -m preforch_training.sampling.vllm_child PARENT`.
 
-In:  `FOLDER/job.json` (Job).
-Out: `FOLDER/answer.json` (Answer), written whole or not at all.
+In:  the parent's process id; jobs on stdin (`preforch_training.sampling.wire`).
+Out: replies on what was stdout. All else that this process or a library prints, in C++ too, goes to stderr.
+
+One engine serves all jobs. Between them the process sleeps in a read; it ends with the end of stdin, with an
+error of vLLM, and with its parent, however that dies.
 """
 
+import io
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from preforch_models.child_process import die_with_parent
-from preforch_models.objectives import Record
+from tqdm import tqdm
 
 from preforch_training.run import peak_memory_mib
+from preforch_training.sampling.wire import (
+    Answer,
+    Failure,
+    Job,
+    NotLoaded,
+    Outcome,
+    Progress,
+    TokenResponse,
+    line_of,
+)
 
-JOB_FILE = "job.json"
-ANSWER_FILE = "answer.json"
+if TYPE_CHECKING:
+    # Importing vLLM takes seconds and reads the environment.
+    from vllm import LLM, SamplingParams
 
-
-class TokenRequest(Record):
-    """One prompt as token ids."""
-
-    prompt_ids: tuple[int, ...]
-    n: int
-    seed: int
-
-
-class Job(Record):
-    """Everything the child needs. `parent`: process id of who started it."""
-
-    parent: int
-    policy: str
-    max_model_len: int
-    end_id: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    kv_cache_gib: int
-    requests: tuple[TokenRequest, ...]
+Report = Callable[[Progress], None]
 
 
-class TokenResponse(Record):
-    """Token ids without the end token."""
-
-    token_ids: tuple[int, ...]
-    finished: bool
-
-
-class Answer(Record):
-    """Responses by request; `error` instead, when vLLM failed."""
-
-    responses: tuple[tuple[TokenResponse, ...], ...] = ()
-    peak_memory_mib: float = 0.0
-    error: str = ""
-
-
-def main(folder: Path) -> int:
-    """Run the job of a folder; the exit status."""
-    job = Job.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
+def main(parent: int) -> int:
+    """Answer jobs until there are no more; the exit status."""
+    jobs, replies = _take_pipes()
     die_with_parent(signal.SIGKILL)
-    if os.getppid() != job.parent:
+    if os.getppid() != parent:
         return 1  # it died before this process was ready
-    try:
-        answer = _generate(job)
-    except Exception as error:
-        answer = Answer(error=f"{type(error).__name__}: {error}")
-    partial = folder / f"{ANSWER_FILE}.partial"
-    partial.write_text(answer.model_dump_json(), encoding="utf-8")
-    partial.replace(folder / ANSWER_FILE)
-    return 1 if answer.error else 0
+    # Ctrl-C reaches the whole process group; what becomes of this process is for the parent to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    engine: LLM | None = None
+    for line in jobs:
+        job = Job.model_validate_json(line)
+        # Whatever vLLM raises, the parent is to hear it; what the engine is worth afterwards nobody knows.
+        try:
+            if engine is None:
+                engine = _start(job)
+                outcome: Outcome = _generate(engine, job, partial(_send, replies))
+            else:
+                outcome = _again(engine, job, partial(_send, replies))
+        except Exception as error:
+            traceback.print_exc()
+            outcome = Failure(error=f"{type(error).__name__}: {error}")
+        _send(replies, outcome)
+        if isinstance(outcome, Failure):
+            return 1
+    return 0
 
 
-def _generate(job: Job) -> Answer:
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The pipes to the parent, out of reach of whatever prints, reads or starts processes here."""
+    jobs, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return jobs, replies
+
+
+def _send(replies: BinaryIO, record: Progress | Outcome) -> None:
+    replies.write(line_of(record))
+    replies.flush()
+
+
+def _start(job: Job) -> "LLM":
+    """An engine on the job's policy."""
     # vLLM reads its settings from the environment when it is imported.
     os.environ |= {
         # The engine in this process: one child, which dies with its parent, instead of two.
@@ -80,26 +90,57 @@ def _generate(job: Job) -> Answer:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # As many threads as the trainer has, not one for every core.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     import torch
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
 
     on_gpu = torch.cuda.is_available()
-    engine = LLM(
+    return LLM(
         model=job.policy,
         skip_tokenizer_init=True,
         max_model_len=job.max_model_len,
         dtype="auto" if on_gpu else "float32",
         enforce_eager=not on_gpu,
-        # A prompt cut in two rewinds its request's generator, which only a GPU's generator can do (vLLM 0.32).
+        # A prompt cut in two rewinds its request's generator, which only a GPU's can do (vLLM 0.32).
         enable_chunked_prefill=False,
         max_num_batched_tokens=max(job.max_model_len, 8192),
         generation_config="vllm",
         seed=0,
     )
-    parameters = [
+
+
+def _again(engine: "LLM", job: Job, report: Report) -> Answer | NotLoaded:
+    """Answer a job with an engine that has answered others before."""
+    from preforch_training.sampling.reloading import ReloadError, reload_in_place
+
+    if job.reload:
+        try:
+            reload_in_place(engine, Path(job.policy))
+        except ReloadError as error:
+            return NotLoaded(reason=str(error))
+    # Also where the weights stay, so that a response depends on its job alone and not on the jobs before.
+    if not engine.reset_prefix_cache():
+        return NotLoaded(reason="vLLM does not give up the prefix cache of the jobs before")
+    return _generate(engine, job, report)
+
+
+def _generate(engine: "LLM", job: Job, report: Report) -> Answer:
+    prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in job.requests]
+    engine.enqueue(prompts, _sampling_parameters(job), use_tqdm=False)
+    outputs = engine.wait_for_completion(use_tqdm=partial(_ReportedBar, report=report))
+    return Answer(
+        responses=tuple(
+            tuple(_response(o.token_ids, o.finish_reason, job) for o in out.outputs) for out in outputs
+        ),
+        peak_memory_mib=peak_memory_mib(),
+    )
+
+
+def _sampling_parameters(job: Job) -> "list[SamplingParams]":
+    from vllm import SamplingParams
+
+    return [
         SamplingParams(
             n=request.n,
             seed=request.seed,
@@ -111,14 +152,6 @@ def _generate(job: Job) -> Answer:
         )
         for request in job.requests
     ]
-    prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in job.requests]
-    outputs = engine.generate(prompts, parameters, use_tqdm=True)
-    return Answer(
-        responses=tuple(
-            tuple(_response(o.token_ids, o.finish_reason, job) for o in out.outputs) for out in outputs
-        ),
-        peak_memory_mib=peak_memory_mib(),
-    )
 
 
 def _response(token_ids: list[int], finish_reason: str | None, job: Job) -> TokenResponse:
@@ -128,5 +161,21 @@ def _response(token_ids: list[int], finish_reason: str | None, job: Job) -> Toke
     )
 
 
+class _ReportedBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic for type checkers only
+    """vLLM's own bar, whose parent shows it: as often as tqdm would draw, the count goes to `report`."""
+
+    # tqdm's monitor would draw, and so write to the pipe, from a thread of its own.
+    monitor_interval = 0
+
+    def __init__(self, *, report: Report, total: int, **looks: object) -> None:
+        del looks
+        self._report = report
+        super().__init__(total=total, file=io.StringIO())
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Report instead of drawing."""
+        self._report(Progress(done=int(self.n)))
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1])))
