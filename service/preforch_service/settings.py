@@ -76,7 +76,7 @@ class ServeSettings(RequestLimits):
     orchestrator_deadline: float = Field(
         default=2.0,
         gt=0,
-        description="for one prompt, waiting included; later means fallback weights; n inputs have n times as long",
+        description="for one prompt, waiting included (n inputs: n times as long); then fallback weights",
     )
     orchestrator_queue: int = Field(
         default=256, ge=1, description="requests that may wait for the orchestrator"
