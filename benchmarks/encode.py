@@ -22,6 +22,7 @@ import transformers
 from preforch_training.embeddings.batching import batch_tokens, length_batches
 from preforch_training.embeddings.vectors import MINILM, EncoderSettings, TextVectors, encoder_path
 from rounds import ratio
+from texts import describe as describe_texts
 from texts import read_texts
 from transformers import AutoModel, AutoTokenizer
 
@@ -157,17 +158,11 @@ def describe(settings: EncoderSettings, texts: Sequence[str], options: argparse.
     plain = [list(range(i, min(i + PLAIN_BATCH, len(ids)))) for i in range(0, len(ids), PLAIN_BATCH)]
     ours = list(length_batches(lengths, tokens=batch_tokens(torch.device("cpu"))))
     padded = [sum(len(rows) * max(lengths[i] for i in rows) for rows in way) for way in (plain, ours)]
-    quantiles = ", ".join(f"{q:.0f}" for q in np.quantile(lengths, [0.05, 0.25, 0.5, 0.75, 0.95]))
-    source = (
-        "demo world, strung together"
-        if options.texts is None
-        else f"{options.texts.name}, field {options.field}"
-    )
+    about = describe_texts(lengths, options.texts, field=options.field, seed=options.seed)
     return [
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}.",
-        f"Texts: {len(texts)} distinct ({source}), seed {options.seed}; tokens at 5, 25, 50, 75, 95%: {quantiles}; "
-        f"at most {settings.max_tokens}.",
+        f"{about}; at most {settings.max_tokens}.",
         f"Padding: {sum(lengths)} tokens become {padded[0]} (x{padded[0] / sum(lengths):.2f}) in the plain loop, "
         f"{padded[1]} (x{padded[1] / sum(lengths):.2f}) in ours. {options.repeats} rounds.",
     ]

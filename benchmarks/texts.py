@@ -52,8 +52,17 @@ def made_texts(rng: np.random.Generator, count: int, *, median_words: float) -> 
     return texts
 
 
+def describe(lengths: Sequence[int], file: Path | None, *, field: str, seed: int) -> str:
+    """Where texts came from and how long they are in tokens, for the head of a table."""
+    quantiles = ", ".join(f"{q:.0f}" for q in np.quantile(lengths, [0.05, 0.25, 0.5, 0.75, 0.95]))
+    source = "demo world, strung together" if file is None else f"{file.name}, field {field}"
+    return (
+        f"Texts: {len(lengths)} distinct ({source}), seed {seed}; tokens at 5, 25, 50, 75, 95%: {quantiles}"
+    )
+
+
 class NewPrompts:
-    """Prompts of the demo world, each with a number behind it: no two are alike, so that no cache knows any."""
+    """Prompts of the demo world, each with a number after it: no two are alike, so that no cache knows any."""
 
     def __init__(self, seed: int) -> None:
         data = world.generate(seed=0, train_prompts=200, validation_prompts=10, test_prompts=10)

@@ -24,6 +24,7 @@ from preforch_models.bundle import Bundle, read_bundle
 from preforch_service.locate import find_bundle
 from raw_loop import RawLoop
 from servers import machine
+from texts import describe as describe_texts
 from texts import read_texts
 from weights_servers import PEERS, Peer, start_peers
 from weights_tables import Measured, Table, Way, tables
@@ -184,15 +185,9 @@ def loop(raw: RawLoop, texts: Sequence[str], *, sort: bool) -> Measured:
 def describe(raw: RawLoop, bundle: Bundle, texts: Sequence[str], options: argparse.Namespace) -> list[str]:
     """The texts: how much of the work is padding decides what sorting gains."""
     lengths = raw.lengths(texts)
-    quantiles = ", ".join(f"{q:.0f}" for q in np.quantile(lengths, [0.05, 0.25, 0.5, 0.75, 0.95]))
-    source = (
-        "demo world, strung together"
-        if options.texts is None
-        else f"{options.texts.name}, field {options.field}"
-    )
+    about = describe_texts(lengths, options.texts, field=options.field, seed=options.seed)
     return [
-        f"Texts: {len(texts)} distinct ({source}), seed {options.seed}; tokens at 5, 25, 50, 75, 95%: {quantiles}; "
-        f"at most {bundle.info.max_tokens}, longer ones cut beforehand. "
+        f"{about}; at most {bundle.info.max_tokens}, longer ones cut beforehand. "
         f"{options.rounds} rounds, {options.threads} threads."
     ]
 

@@ -34,6 +34,8 @@ EXCEPTIONS = {("show.py", "preforch_client")}
 STAGES = ("data", "reward", "scores", "orchestrator", "policy", "bundle", "study", "report")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 TORCH_MODULES = {"encoder", "orchestrator_model", "reward_model"}
+LONGEST = 60
+"""Lines of a function, from its name to its end."""
 MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 # What a module may do when it is imported, besides definitions: give a name to a value.
 QUIET = (
@@ -196,6 +198,19 @@ def loud_names(node: ast.stmt) -> set[str]:
         return set()
     names = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
     return (names | {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}) & LOUD
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES.values(), ROOT / "benchmarks"], ids=lambda folder: folder.name)
+def test_no_function_is_longer_than_a_page(folder: Path) -> None:
+    paths = sorted(folder.rglob("*.py"))
+    assert paths
+    lengths = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in paths
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {where: lines for where, lines in lengths.items() if lines > LONGEST} == {}
 
 
 def test_the_packages_are_typed() -> None:

@@ -196,8 +196,8 @@ async def _ask(
     await engine.admission.enter()
     with ExitStack() as stack:
         stack.callback(engine.admission.leave)
-        with gateway.bundles.taken() as loaded:
-            (decision,) = await seen.weighs(loaded.weigher.decide([prepared.text], prepared.asked))
+        with gateway.bundles.lease() as loaded:
+            (decision,) = await seen.track_decisions(loaded.weigher.decide([prepared.text], prepared.asked))
         body = encode_json({**gateway.settings.within_tokens(prepared.finish(decision.weights)), **ours})
         answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
         seen.engine_answered(answer.status)

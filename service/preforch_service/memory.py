@@ -15,7 +15,7 @@ def release_freed_memory() -> None:
         trim(0)
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Take what is there, modules above all, out of the garbage collector's sight: it stays as long as the process.
 
     A full collection, which every stream waits for, then looks at requests alone.

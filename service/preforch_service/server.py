@@ -28,9 +28,9 @@ from preforch_service.engine.supervisor import Engine, EngineCommand, EngineFail
 from preforch_service.engine.upstream import AiohttpUpstream
 from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway, build_gateway
-from preforch_service.listener import listener_config
+from preforch_service.listener import ListenerConfig
 from preforch_service.locate import find_policy
-from preforch_service.memory import settle
+from preforch_service.memory import freeze_gc
 from preforch_service.recommendation.active_bundle import InForce, load_bundle, read_configured
 from preforch_service.recommendation.onnx_session import check_distributions, installed_distributions
 from preforch_service.recommendation.reloading import Reloader
@@ -171,7 +171,7 @@ def serve(settings: ServeSettings) -> int:
             if card and policy and folder
             else None
         )
-        settle()
+        freeze_gc()
         # uvicorn's choice, as if it ran by itself: uvloop.
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             return runner.run(_serve(settings, bundles, card, engine, sock, metrics, tracing))
@@ -234,9 +234,7 @@ async def _upstreams(
 async def _run(gateway: Gateway, engine: Engine | None, sock: socket.socket) -> int:
     """Serve, watch and supervise until one of them ends."""
     loop = asyncio.get_running_loop()
-    config = listener_config(
-        create_app(gateway), gateway.settings, idle_timeout=gateway.settings.idle_timeout
-    )
+    config = ListenerConfig(create_app(gateway), gateway.settings, idle_timeout=gateway.settings.idle_timeout)
     stopping = asyncio.Event()
 
     def on_signal() -> None:

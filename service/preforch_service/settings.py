@@ -3,11 +3,12 @@
 import ipaddress
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from preforch_models.bundle import Precision
 from pydantic import Field, model_validator
 
+from preforch_service.flags import Metavar
 from preforch_service.keys import Keys
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.telemetry.logs import LogFormat
@@ -34,73 +35,90 @@ def upstream_name(url: str) -> str:
 
 
 class ServeSettings(RequestLimits):
-    """All settings of a gateway, the limits of a request among them. Times are in seconds."""
+    """All settings of a gateway, the limits of a request among them. Times are in seconds.
 
-    path: Path = Field(description="a run folder, or a bundle folder with upstreams or weights_only")
-    upstreams: tuple[str, ...] = Field(default=(), description="URLs of vLLM servers that run already")
-    policy_card: Path | None = Field(
-        default=None, description="preference.json of the policy behind `upstreams`"
+    Each field but `keys` is a flag of `preforch serve`, with its description as help: see `flags`.
+    """
+
+    path: Annotated[Path, Metavar("RUN|BUNDLE")] = Field(
+        description="a run folder; or a bundle, with --upstream or --weights-only"
     )
-    weights_only: bool = False
-    policy: Path | None = Field(default=None, description="policy folder, where the run holds several")
+    upstreams: Annotated[tuple[str, ...], Metavar("URL")] = Field(
+        default=(), description="a vLLM server that runs already; repeat"
+    )
+    policy_card: Path | None = Field(default=None, description="preference.json of the policy at --upstream")
+    weights_only: bool = Field(default=False, description="recommend weights, serve no language model")
+    policy: Annotated[Path | None, Metavar("FOLDER")] = Field(
+        default=None, description="the policy to serve, where the run holds several"
+    )
     served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    metrics_port: int | None = Field(default=None, ge=0, le=65535, description="0 is off; default: port + 1")
-    keys: Keys = Field(default=Keys(), description="without data keys, only loopback is served")
+    host: str = Field(
+        default="127.0.0.1", description="address to listen on; others than loopback want API keys"
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="default --port + 1, none where --port is 0; 0 is off"
+    )
     metrics_host: str = Field(
-        default="127.0.0.1", description="metrics want no key: open them to Prometheus alone"
+        default="127.0.0.1", description="metrics want no key, so open them to Prometheus alone"
     )
+    keys: Keys = Field(default=Keys(), description="without data keys, only loopback is served")
     no_auth: bool = Field(default=False, description="serve other machines without API keys")
-    cors_origins: tuple[str, ...] = Field(
-        default=(), description="origins whose pages may call; '*' allows all"
+    cors_origins: Annotated[tuple[str, ...], Metavar("URL")] = Field(
+        default=(), description="origin whose pages may call; '*': any; repeat"
     )
-    allowed_hosts: tuple[str, ...] = Field(
-        default=(), description="Host headers besides loopback; '*' allows all"
+    allowed_hosts: Annotated[tuple[str, ...], Metavar("NAME")] = Field(
+        default=(), description="Host header to answer, besides loopback; '*': any; repeat"
     )
-    device: Device = "auto"
-    orchestrator_threads: int = Field(default=2, ge=1)
-    precision: Precision = "fp32"
+    device: Device = Field(default="auto", description="where the orchestrator runs")
+    orchestrator_threads: int = Field(default=2, ge=1, description="of ONNX Runtime")
+    precision: Precision = Field(default="fp32", description="of the orchestrator; int8: faster, less exact")
     orchestrator_deadline: float = Field(
-        default=2.0, gt=0, description="for one prompt, waiting included; n inputs have n times as long"
+        default=2.0,
+        gt=0,
+        description="for one prompt, waiting included (n inputs: n times as long); then fallback weights",
     )
     orchestrator_queue: int = Field(
         default=256, ge=1, description="requests that may wait for the orchestrator"
     )
     batch_tokens: int | None = Field(
-        default=None, ge=1, description="padded tokens of a batch; default: 512 on a CPU, 16384 on CUDA"
+        default=None, ge=1, description="padded tokens of a batch; default 512 on a CPU, 16384 on CUDA"
     )
     cache_entries: int = Field(
         default=16_384, ge=0, description="texts whose recommendation is kept; 0 is off"
     )
-    control_tokens: ControlMode = "escape"
-    template_kwargs: tuple[str, ...] = Field(
-        default=(), description="chat_template_kwargs that users may set"
+    control_tokens: ControlMode = Field(
+        default="escape", description="what to do with a text that holds control strings"
     )
-    log_format: LogFormat = "text"
+    template_kwargs: Annotated[tuple[str, ...], Metavar("KEY")] = Field(
+        default=(), description="of chat_template_kwargs, which users may set; repeat"
+    )
+    log_format: LogFormat = Field(default="text", description="of the lines on stderr")
     access_log: bool = Field(default=True, description="one line per request")
-    otlp_endpoint: str | None = Field(
-        default=None, description="collector of traces; spans go to its /v1/traces"
+    otlp_endpoint: Annotated[str | None, Metavar("URL")] = Field(
+        default=None, description="OpenTelemetry collector; spans go to its /v1/traces; default none"
     )
     max_running: int = Field(default=256, ge=1, description="generations in the engines at once")
     max_waiting: int = Field(default=512, ge=0, description="generations in line for a slot; more are a 429")
     max_weights: int = Field(default=64, ge=1, description="requests to /weights at once; more are a 429")
     first_byte_timeout: float = Field(
-        default=600.0, gt=0, description="an answer that is not streamed comes whole"
+        default=600.0,
+        gt=0,
+        description="for the engine to begin an answer; one that is not streamed comes whole",
     )
     idle_timeout: float = Field(
         default=120.0, gt=0, description="between two pieces of an answer, on either side"
     )
     health_timeout: float = Field(
-        default=10.0, gt=0, description="for a health check; also: silence that asks for one"
+        default=10.0, gt=0, description="for a health check of the engine; also: silence that asks for one"
     )
     hang_timeout: float = Field(
-        default=600.0, gt=0, description="a supervised engine that hangs longer is restarted"
+        default=600.0, gt=0, description="an engine of our own that hangs longer is restarted"
     )
-    drain_timeout: float = Field(default=30.0, ge=0)
-    engine_args: tuple[str, ...] = ()
+    drain_timeout: float = Field(default=30.0, ge=0, description="for running answers after SIGTERM")
+    engine_args: tuple[str, ...] = Field(default=(), description="to vLLM: --engine-arg=--flag; repeat")
     engine_log: Path | None = Field(
-        default=None, description="default: a file in the private temporary folder"
+        default=None, description="kept small; default: a temporary file, shown when the engine fails"
     )
 
     @model_validator(mode="after")
@@ -136,7 +154,10 @@ class ServeSettings(RequestLimits):
 
     @property
     def metrics_at(self) -> int:
-        """The port of the metrics, 0 for none. Behind `port` by default, so that a second gateway has its own."""
+        """The port of the metrics, 0 for none.
+
+        After `port` by default, so that a second gateway has its own.
+        """
         if self.metrics_port is not None:
             return self.metrics_port
         return self.port + 1 if self.port else 0

@@ -19,7 +19,7 @@ from preforch_service.app import create_app
 from preforch_service.engine.readiness import PROBE
 from preforch_service.engine.upstream import UpstreamDown
 from preforch_service.gateway import Gateway, build_gateway
-from preforch_service.listener import listener_config
+from preforch_service.listener import ListenerConfig
 from preforch_service.recommendation.active_bundle import InForce, assemble
 from preforch_service.recommendation.recommender import Recommendation, Recommender
 from preforch_service.settings import ServeSettings
@@ -207,7 +207,7 @@ def running(gateway: Gateway) -> Iterator[str]:
     """Serve a gateway on a free port; gives the URL."""
     settings = gateway.settings
     with running_config(
-        listener_config(create_app(gateway), settings, idle_timeout=settings.idle_timeout)
+        ListenerConfig(create_app(gateway), settings, idle_timeout=settings.idle_timeout)
     ) as url:
         yield url
 

@@ -51,7 +51,7 @@ class Observation:
     source: str | None = None
     bundle: str | None = None
 
-    async def weighs(self, deciding: Awaitable[list[Decision]]) -> list[Decision]:
+    async def track_decisions(self, deciding: Awaitable[list[Decision]]) -> list[Decision]:
         """Await the decisions on the weights and note them."""
         started = time.time_ns()
         self.weighing = True

@@ -81,7 +81,7 @@ class InForce:
         self._users = {first: 0}
 
     @contextmanager
-    def taken(self) -> Iterator[LoadedBundle]:
+    def lease(self) -> Iterator[LoadedBundle]:
         """The bundle in force now, kept open to the end of the block whatever replaces it meanwhile."""
         loaded = self.current
         self._users[loaded] += 1
@@ -105,6 +105,6 @@ class InForce:
             loaded.recommender.close()
 
     def close(self) -> None:
-        """Close all that is open. Nothing can be taken afterwards."""
+        """Close all that is open. Nothing can be leased afterwards."""
         for loaded in self._users:
             loaded.recommender.close()

@@ -26,14 +26,14 @@ TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 
 class RequestLimits(Record):
-    """The limits of one request."""
+    """The limits of one request: sizes in bytes, characters or entries, times in seconds."""
 
     max_header_bytes: int = Field(
         default=32 * 2**10, ge=1024, description="request line and headers together"
     )
-    max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="of the JSON")
     receive_timeout: float = Field(
-        default=30.0, gt=0, description="seconds for the head of a request, then for its body"
+        default=30.0, gt=0, description="for the head of a request, then for its body"
     )
     max_depth: int = Field(default=64, ge=8, le=200, description="nesting of the JSON")
     max_values: int = Field(
@@ -42,7 +42,7 @@ class RequestLimits(Record):
     max_messages: int = Field(default=1024, ge=1, description="in one conversation")
     max_characters: int = Field(default=1_000_000, ge=1, description="all text of a request together")
     max_inputs: int = Field(default=256, ge=1, description="in one request to /weights")
-    max_n: int = Field(default=16, ge=1)
+    max_n: int = Field(default=16, ge=1, description="answers to one prompt")
     max_tokens: int | None = Field(
         default=None, ge=1, description="of one answer; default: what the policy can hold"
     )

@@ -38,10 +38,10 @@ def weights_router(gateway: Gateway) -> APIRouter:
         carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
         texts = [text_of_input(given) for given in asked_for.each()]
         async with gateway.weights_admission.slot():
-            with gateway.bundles.taken() as loaded:
+            with gateway.bundles.lease() as loaded:
                 asked = combine_carriers(carriers, loaded.bundle.names)
                 deciding = loaded.weigher.decide(texts, asked)
-                decisions = await until_disconnect(request, observation_of(request).weighs(deciding))
+                decisions = await until_disconnect(request, observation_of(request).track_decisions(deciding))
         results = [recommended(decision) for decision in decisions]
         single = asked_for.inputs is None
         return JSONResponse(results[0] if single else {"results": results, "bundle": loaded.bundle.revision})

@@ -55,10 +55,10 @@ def test_head_says_the_same_without_the_body(client: httpx.Client, path: str) ->
         assert head.headers[name] == whole.headers[name]
 
 
-@pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}'])
-def test_a_file_that_the_browser_has_is_not_sent_again(client: httpx.Client, context_format: str) -> None:
+@pytest.mark.parametrize("written", ["{}", "W/{}", '"other", {}'])
+def test_a_file_that_the_browser_has_is_not_sent_again(client: httpx.Client, written: str) -> None:
     tag = client.get("/").headers["ETag"]
-    known = client.get("/", headers={"If-None-Match": context_format.format(tag)})
+    known = client.get("/", headers={"If-None-Match": written.format(tag)})
     assert (known.status_code, known.content) == (304, b"")
     assert known.headers["ETag"] == tag
     assert client.get("/", headers={"If-None-Match": '"other"'}).status_code == 200

@@ -22,10 +22,10 @@ def loaded(bundle: Bundle, revision: str) -> tuple[LoadedBundle, FakeRecommender
 def test_a_bundle_is_closed_when_it_is_replaced_and_its_last_user_is_done(bundle: Bundle) -> None:
     (old, old_recommender), (new, new_recommender) = loaded(bundle, "old"), loaded(bundle, "new")
     bundles = InForce(old)
-    with bundles.taken() as first:
-        with bundles.taken() as second:
+    with bundles.lease() as first:
+        with bundles.lease() as second:
             bundles.replace(new)
-            with bundles.taken() as third:
+            with bundles.lease() as third:
                 assert (first, second, third) == (old, old, new)
         assert not old_recommender.closed
     assert old_recommender.closed
@@ -39,7 +39,7 @@ def test_a_bundle_without_users_is_closed_at_once_also_after_a_failure(bundle: B
     (old, old_recommender), (new, _) = loaded(bundle, "old"), loaded(bundle, "new")
     bundles = InForce(old)
     try:
-        with bundles.taken():
+        with bundles.lease():
             raise ValueError
     except ValueError:
         pass
@@ -50,7 +50,7 @@ def test_a_bundle_without_users_is_closed_at_once_also_after_a_failure(bundle: B
 def test_closing_closes_what_is_still_used_too(bundle: Bundle) -> None:
     (old, old_recommender), (new, new_recommender) = loaded(bundle, "old"), loaded(bundle, "new")
     bundles = InForce(old)
-    with bundles.taken():
+    with bundles.lease():
         bundles.replace(new)
         bundles.close()
         assert (old_recommender.closed, new_recommender.closed) == (True, True)
@@ -60,8 +60,8 @@ async def weigh_while_replacing(gateway: Gateway, new: LoadedBundle) -> tuple[st
     """The revisions that a decision made during a replacement and one after it announce."""
 
     async def weigh() -> str:
-        with gateway.bundles.taken() as taken:
-            (decision,) = await taken.weigher.decide(["hello"], None)
+        with gateway.bundles.lease() as leased:
+            (decision,) = await leased.weigher.decide(["hello"], None)
         return decision.bundle
 
     running_one = asyncio.create_task(weigh())

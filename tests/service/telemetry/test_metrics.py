@@ -273,7 +273,7 @@ def test_the_phase_in_which_a_client_leaves(phase: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen: Observation = scope["state"]["observation"]
         if phase in ("weights", "first_byte"):
-            await seen.weighs(decide())
+            await seen.track_decisions(decide())
         if phase == "first_byte":
             seen.asks_engine("/v1/completions")
         while (await receive())["type"] != "http.disconnect":
