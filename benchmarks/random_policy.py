@@ -14,9 +14,13 @@ HEAD_WIDTH = 64
 def write_random_policy(policy: Path, target: Path, *, width: int, layers: int) -> Path:
     """Write it. The width is a multiple of 64, the width of an attention head."""
     card = read_policy_card(policy)
+    if card.context_format is None:
+        raise ValueError(f"{policy}: reads no context; a policy whose conditioning is 'context' is needed")
     tokenizer = load_tokenizer(policy)
     size = Scratch(width=width, layers=layers, heads=width // HEAD_WIDTH, inner=4 * width)
     model = new_model(len(tokenizer), size, max_model_len=card.max_model_len, seed=0)
     target.mkdir()
-    save_policy(target, model, tokenizer, card.context, max_model_len=card.max_model_len, name=card.name)
+    save_policy(
+        target, model, tokenizer, card.context_format, max_model_len=card.max_model_len, name=card.name
+    )
     return target

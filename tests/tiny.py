@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from preforch_models.bundle import ONNX_FILE, TOKENIZER_FILE, BundleInfo, Golden, write_bundle_files
 from preforch_models.calibration import Calibration, Constants
-from preforch_models.context import ContextFormat, Encoding
+from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_models.context import ContextFormat, Encoding, chat_template
 from preforch_models.conversation import Message, conversation_text
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_models.objectives import Objective, names_of
 from preforch_models.orchestrator_model import OrchestratorConfig, OrchestratorModel
+from preforch_models.policy_card import CARD_FILE
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_models.weights import normalise
 from preforch_training.bundle.onnx_export import OPSET, export_onnx
 from preforch_training.policy.base_model import Scratch, add_context, new_model, save_policy, train_tokenizer
@@ -149,9 +152,25 @@ def write_policy(
     return target
 
 
+def write_fixed_policy(target: Path, objectives: tuple[str, ...], *, name: str = "tiny") -> Path:
+    """A random policy that vLLM serves and that reads no weights, though its tokenizer knows their tokens."""
+    tokenizer = train_tokenizer(TEXTS, vocabulary=TINY.vocabulary)
+    model = new_model(len(tokenizer), TINY, max_model_len=MAX_MODEL_LEN, seed=0)
+    context_format = ContextFormat(objectives=objectives)
+    add_context(model, tokenizer, context_format, seed=0)
+    tokenizer.chat_template = chat_template(None)
+    with writing(target) as folder:
+        card = save_policy(folder, model, tokenizer, context_format, max_model_len=MAX_MODEL_LEN, name=name)
+        fixed = card.model_copy(update={"conditioning": FixedConditioning()})
+        (folder / CARD_FILE).write_text(fixed.model_dump_json(), encoding="utf-8")
+        write_manifest(folder, Manifest(kind="policy"))
+    return target
+
+
 def write_run(target: Path) -> Path:
-    """A run folder with a bundle and one policy."""
+    """A run folder with a bundle and the policy `wic`, which is served."""
     bundle = write_bundle(target / "bundle")
     info = BundleInfo.model_validate(json.loads((bundle / "bundle.json").read_text(encoding="utf-8")))
     write_policy(target / "policy" / "wic" / "round-0", info.context)
+    write_run_info(target, RunInfo(serve="wic"))
     return target

@@ -74,11 +74,23 @@ def parse_context(text: str, context_format: ContextFormat) -> Weights:
     return {name: float(value) for name, value in zip(context_format.objectives, match.groups(), strict=True)}
 
 
-def chat_template(context_format: ContextFormat) -> str:
-    """The policy's chat template: ChatML, the context at the end of the last user turn, an error without weights."""
-    source = resources.files("preforch_models").joinpath("chat_template.jinja").read_text(encoding="utf-8")
+def chat_template(context_format: ContextFormat | None) -> str:
+    """A policy's chat template: ChatML, the context after the last user turn, an error without weights.
+
+    With None there is no context: `weights` may be given and change nothing.
+    """
+    turns = _template("chat_template.jinja")
+    if context_format is None:
+        return _NO_CONTEXT + turns
     names = "[" + ", ".join(f"'{name}'" for name in context_format.objectives) + "]"
-    return source.replace("__OBJECTIVES__", names)
+    return _template("chat_template_context.jinja").replace("__OBJECTIVES__", names) + turns
+
+
+_NO_CONTEXT = '{%- set ns = namespace(context="", last=-1) -%}\n'
+
+
+def _template(name: str) -> str:
+    return resources.files("preforch_models").joinpath(name).read_text(encoding="utf-8")
 
 
 JOINER = "\u2060"

@@ -42,7 +42,10 @@ class ServeSettings(RequestLimits):
         default=None, description="preference.json of the policy behind `upstreams`"
     )
     weights_only: bool = False
-    policy: Path | None = Field(default=None, description="policy folder, where the run holds several")
+    policy: Path | None = Field(default=None, description="policy folder, in place of one of the run's")
+    policy_name: str | None = Field(
+        default=None, description="which policy of the run; default: the one that its run.json serves"
+    )
     served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -110,6 +113,10 @@ class ServeSettings(RequestLimits):
         if bool(self.upstreams) != (self.policy_card is not None):
             raise ValueError(
                 "upstream and policy_card belong together: the gateway cannot see the checkpoint there"
+            )
+        if self.policy_name is not None and (self.upstreams or self.weights_only or self.policy is not None):
+            raise ValueError(
+                "policy_name chooses among a run's policies; it excludes policy, upstream and weights_only"
             )
         for url in self.upstreams:
             if not url.startswith(("http://", "https://")):

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.context import ContextFormat, ControlStrings, chat_template, context_tokens
 from preforch_models.conversation import Message
 from preforch_models.manifest import digest, sha256_of
@@ -200,7 +201,8 @@ def save_policy(
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
     card = PolicyCard(
-        context=context_format,
+        objectives=context_format.objectives,
+        conditioning=ContextConditioning(encoding=context_format.encoding),
         control_strings=tuple(special),
         max_model_len=max_model_len,
         revision=digest(hashes)[:16],
@@ -219,6 +221,15 @@ class PolicyTokenizer:
         self.end_id: int = self.tokenizer.eos_token_id
         self._control = ControlStrings(self.card.control_strings)
 
+    @property
+    def context_format(self) -> ContextFormat:
+        """How this policy reads weights. Raises ValueError for one that reads none."""
+        if self.card.context_format is None:
+            raise ValueError(
+                f"policy {self.card.name!r} reads no context, conditioning is {self.card.conditioning.kind!r}"
+            )
+        return self.card.context_format
+
     def prompt_ids(self, messages: Sequence[Message], weights: Mapping[str, float]) -> list[int]:
         """The prompt as the policy's own chat template renders it, up to where the response begins."""
         turns = [{"role": m.role, "content": self._control.escape(m.content)} for m in messages]
@@ -230,7 +241,7 @@ class PolicyTokenizer:
 
     def has_room(self, messages: Sequence[Message], *, response_tokens: int) -> bool:
         """Whether a prompt leaves room for a response of that length."""
-        weights = round_weights(uniform(self.card.context.objectives), self.card.context.units)
+        weights = round_weights(uniform(self.context_format.objectives), self.context_format.units)
         return len(self.prompt_ids(messages, weights)) + response_tokens <= self.card.max_model_len
 
     def response_ids(self, response: str) -> list[int]:

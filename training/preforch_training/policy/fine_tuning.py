@@ -142,7 +142,7 @@ def _lora(reader: PolicyTokenizer, settings: SftSettings, *, tied: bool) -> Any:
     """LoRA on all linear layers, and the rows of the tokens that the template writes, which no adapter would move."""
     from peft import LoraConfig
 
-    tokens = [*context_tokens(reader.card.context), START, END]
+    tokens = [*context_tokens(reader.context_format), START, END]
     ids = [reader.tokenizer.convert_tokens_to_ids(token) for token in tokens]
     return LoraConfig(
         r=settings.lora_rank,

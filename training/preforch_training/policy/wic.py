@@ -93,7 +93,7 @@ def known_rows(
     known: Known, which: Sequence[int], prompts: Mapping[str, Prompt], reader: PolicyTokenizer
 ) -> list[TokenRow]:
     """Rows (x, w*(x, y), y) of known responses."""
-    context_format = reader.card.context
+    context_format = reader.context_format
     rows = []
     for i in which:
         weights = on_grid(known.weights_NK[i], context_format)

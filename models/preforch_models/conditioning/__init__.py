@@ -1,0 +1,14 @@
+"""Conditioning: how decided weights reach a policy. One kind per module; the policy card holds one of them.
+
+Each kind says which `ContextFormat` its policy reads (`context_format`), None where it reads no context.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from preforch_models.conditioning.context import ContextConditioning
+from preforch_models.conditioning.fixed import FixedConditioning
+
+Conditioning = Annotated[ContextConditioning | FixedConditioning, Field(discriminator="kind")]
+"""The table of kinds. The gateway's half of each is in `preforch_service.conditioning`."""

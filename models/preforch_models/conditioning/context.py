@@ -1,0 +1,17 @@
+"""`context`: the policy's chat template prints ` <W1> 0.70 <W2> 0.30` at the end of the last user turn."""
+
+from typing import Literal
+
+from preforch_models.context import ContextFormat, Encoding
+from preforch_models.objectives import Record
+
+
+class ContextConditioning(Record):
+    """The policy reads weights in its context, written in `encoding`."""
+
+    kind: Literal["context"] = "context"
+    encoding: Encoding
+
+    def context_format(self, objectives: tuple[str, ...]) -> ContextFormat:
+        """How the context is written for these objectives, in this order."""
+        return ContextFormat(objectives=objectives, encoding=self.encoding)

@@ -1,0 +1,16 @@
+"""`fixed`: weights were used in training, if at all. The policy does not read those of a request."""
+
+from typing import Literal
+
+from preforch_models.context import ContextFormat
+from preforch_models.objectives import Record
+
+
+class FixedConditioning(Record):
+    """The policy answers alike whatever the weights are."""
+
+    kind: Literal["fixed"] = "fixed"
+
+    def context_format(self, _objectives: tuple[str, ...]) -> ContextFormat | None:
+        """None: there is no context to write."""
+        return None
