@@ -6,7 +6,10 @@ In:  a trained policy, whose tokenizer, context and chat template it keeps. Out:
 from pathlib import Path
 
 from preforch_models.policy_card import read_policy_card
-from preforch_training.policy.base_model import Scratch, load_tokenizer, new_model, save_policy
+from preforch_training.policy.base_model import new_model
+from preforch_training.policy.checkpoint import read_policy_info, save_policy
+from preforch_training.policy.config import Scratch
+from preforch_training.policy.tokenizer import load_tokenizer
 
 HEAD_WIDTH = 64
 
@@ -18,5 +21,13 @@ def write_random_policy(policy: Path, target: Path, *, width: int, layers: int) 
     size = Scratch(width=width, layers=layers, heads=width // HEAD_WIDTH, inner=4 * width)
     model = new_model(len(tokenizer), size, max_model_len=card.max_model_len, seed=0)
     target.mkdir()
-    save_policy(target, model, tokenizer, card.context, max_model_len=card.max_model_len, name=card.name)
+    save_policy(
+        target,
+        model,
+        tokenizer,
+        read_policy_info(policy),
+        objectives=card.objectives,
+        conditioning=card.conditioning,
+        max_model_len=card.max_model_len,
+    )
     return target

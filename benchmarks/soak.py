@@ -259,9 +259,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run and judge."""
     options = parse(argv)
     policy = find_policy(options.run)
-    rendered = Rendered(
-        read_policy_card(policy / "preference.json"), Tokenizer.from_file(str(policy / "tokenizer.json"))
-    )
+    context_format = read_policy_card(policy).context_format
+    if context_format is None:
+        raise ValueError(f"{policy}: reads no context, so there is nothing to compare announced weights with")
+    rendered = Rendered(context_format, Tokenizer.from_file(str(policy / "tokenizer.json")))
     tally = Tally()
     with two_bundles(options.run) as run, serving(run, options.serve_option, log=options.log) as gateway:
         story = asyncio.run(soak(gateway, rendered, tally, options))

@@ -1,6 +1,6 @@
 """The load of a soak: clients of all kinds from one seed, and what becomes of their requests.
 
-In:  the URL of a gateway (an `httpx.AsyncClient`), the policy's card and tokenizer. Out: a `Tally`.
+In:  the URL of a gateway (an `httpx.AsyncClient`), the policy's context format and tokenizer. Out: a `Tally`.
 """
 
 import asyncio
@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from preforch_models.context import objective_tokens, render_context
-from preforch_models.policy_card import PolicyCard
+from preforch_models.context import ContextFormat, objective_tokens, render_context
 from tokenizers import Tokenizer
 
 PROMPTS = (
@@ -73,14 +72,14 @@ class Tally:
 class Rendered:
     """Checks announced weights against the prompt that the engine read."""
 
-    card: PolicyCard
+    context_format: ContextFormat
     tokenizer: Tokenizer
 
     def agrees(self, prompt_ids: Sequence[int], weights: dict[str, float]) -> bool:
         """Whether the prompt holds the context of these weights, and no other."""
         text = "".join(self.tokenizer.decode(list(prompt_ids), skip_special_tokens=False).split())
-        context = "".join(render_context(weights, self.card.context).split())
-        first = objective_tokens(len(self.card.context.objectives))[0]
+        context = "".join(render_context(weights, self.context_format).split())
+        first = objective_tokens(len(self.context_format.objectives))[0]
         return context in text and text.count(first) == 1
 
 
@@ -121,7 +120,7 @@ class Clients:
 
     def _asked(self) -> dict[str, Any]:
         """No weights, all of them, or one."""
-        names = self._rendered.card.context.objectives
+        names = self._rendered.context_format.objectives
         full = {name: self._rng.randint(1, 9) for name in names}
         return self._rng.choice(({}, {"preference_weights": full}, {"preference_weights": {names[0]: 0.4}}))
 

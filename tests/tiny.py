@@ -9,14 +9,19 @@ from pathlib import Path
 import torch
 from preforch_models.bundle import ONNX_FILE, TOKENIZER_FILE, BundleInfo, Golden, write_bundle_files
 from preforch_models.calibration import Calibration, Constants
-from preforch_models.context import ContextFormat, Encoding
+from preforch_models.conditioning.context import ContextConditioning
+from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_models.context import ContextFormat, Encoding, chat_template
 from preforch_models.conversation import Message, conversation_text
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_models.objectives import Objective, names_of
 from preforch_models.orchestrator_model import OrchestratorConfig, OrchestratorModel
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_models.weights import normalise
 from preforch_training.bundle.onnx_export import OPSET, export_onnx
-from preforch_training.policy.base_model import Scratch, add_context, new_model, save_policy, train_tokenizer
+from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
+from preforch_training.policy.checkpoint import PolicyInfo, save_policy
+from preforch_training.policy.config import Sampling, Scratch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig
 
@@ -131,6 +136,12 @@ def write_bundle(
 TINY = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
 
 
+def policy_info(name: str) -> PolicyInfo:
+    """What says how a policy was made."""
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=32)
+    return PolicyInfo(name=name, kind="wic", round=0, sampling=sampling)
+
+
 def write_policy(
     target: Path,
     context_format: ContextFormat,
@@ -144,14 +155,44 @@ def write_policy(
     model = new_model(len(tokenizer), size, max_model_len=max_model_len, seed=0)
     add_context(model, tokenizer, context_format, seed=0)
     with writing(target) as folder:
-        save_policy(folder, model, tokenizer, context_format, max_model_len=max_model_len, name=name)
+        save_policy(
+            folder,
+            model,
+            tokenizer,
+            policy_info(name),
+            objectives=context_format.objectives,
+            conditioning=ContextConditioning(encoding=context_format.encoding),
+            max_model_len=max_model_len,
+        )
+        write_manifest(folder, Manifest(kind="policy"))
+    return target
+
+
+def write_fixed_policy(target: Path, objectives: tuple[str, ...], *, name: str = "tiny") -> Path:
+    """A random policy that vLLM serves and that reads no weights, though its tokenizer knows their tokens."""
+    tokenizer = train_tokenizer(TEXTS, vocabulary=TINY.vocabulary)
+    model = new_model(len(tokenizer), TINY, max_model_len=MAX_MODEL_LEN, seed=0)
+    context_format = ContextFormat(objectives=objectives)
+    add_context(model, tokenizer, context_format, seed=0)
+    tokenizer.chat_template = chat_template(None)
+    with writing(target) as folder:
+        save_policy(
+            folder,
+            model,
+            tokenizer,
+            policy_info(name),
+            objectives=objectives,
+            conditioning=FixedConditioning(),
+            max_model_len=MAX_MODEL_LEN,
+        )
         write_manifest(folder, Manifest(kind="policy"))
     return target
 
 
 def write_run(target: Path) -> Path:
-    """A run folder with a bundle and one policy."""
+    """A run folder with a bundle and the policy `wic`, which is served."""
     bundle = write_bundle(target / "bundle")
     info = BundleInfo.model_validate(json.loads((bundle / "bundle.json").read_text(encoding="utf-8")))
     write_policy(target / "policy" / "wic" / "round-0", info.context)
+    write_run_info(target, RunInfo(serve="wic"))
     return target

@@ -13,6 +13,7 @@ from preforch_models.policy_card import PolicyCard
 from starlette.requests import Request
 from starlette.responses import Response
 
+from preforch_service.conditioning import Conditioner, conditioner_of
 from preforch_service.engine.admission import Admission
 from preforch_service.engine.pool import Pool, PooledAnswer
 from preforch_service.engine.readiness import Readiness
@@ -24,7 +25,7 @@ from preforch_service.middleware.edge import InFlight
 from preforch_service.middleware.observer import Observation, observation_of
 from preforch_service.recommendation.active_bundle import InForce
 from preforch_service.recommendation.reloading import Reloader
-from preforch_service.recommendation.weighing import HEADER, Decision
+from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, Decision
 from preforch_service.requests.body import read_json, until_disconnect
 from preforch_service.requests.control_strings import ControlGuard
 from preforch_service.requests.engine_request import Prepared, Preparer, encode_json
@@ -44,6 +45,7 @@ class EngineSide:
 
     upstream: Pool
     preparer: Preparer
+    conditioner: Conditioner
     model: str
     admission: Admission
 
@@ -86,13 +88,20 @@ def build_gateway(
         guard = ControlGuard(
             ControlStrings(card.control_strings), mode=settings.control_tokens, metrics=metrics
         )
-        preparer = Preparer(card.context, guard, model=model, template_kwargs=settings.template_kwargs)
+        conditioner = conditioner_of(card)
+        preparer = Preparer(
+            conditioner,
+            guard,
+            objectives=card.objectives,
+            model=model,
+            template_kwargs=settings.template_kwargs,
+        )
         pool = Pool(upstreams, metrics=metrics)
         admission = Admission(
             "generations", running=settings.max_running, waiting=settings.max_waiting, metrics=metrics
         )
         metrics.admission_waiting.set_function(lambda: admission.waiting)
-        side = EngineSide(pool, preparer, model, admission)
+        side = EngineSide(pool, preparer, conditioner, model, admission)
     readiness = Readiness(
         pool,
         model=model,
@@ -132,18 +141,24 @@ def failure(gateway: Gateway, error: UpstreamDown) -> ApiError:
 class Generation:
     """One generation: the engine's answer, and what it must say about the weights.
 
-    `content` is the whole answer, or empty where it comes as events.
+    `applied`: whether the policy reads them. `content`: the whole answer, empty where it comes as events.
     """
 
     gateway: Gateway
     request: Request
     decision: Decision
+    applied: bool
     answer: PooledAnswer
     content: bytes
 
     async def _engine_works(self) -> bool:
         """Whether the engine that answered takes requests. Raises ClientGone when nobody waits for that."""
         return await until_disconnect(self.request, self.gateway.readiness.look_at(self.answer.member))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says about the weights, as response headers."""
+        return self.decision.headers() | ({} if self.applied else {APPLIED_HEADER: "false"})
 
     @property
     def streams(self) -> bool:
@@ -155,13 +170,13 @@ class Generation:
         return RelayResponse(
             self.answer,
             body,
-            headers=self.decision.headers(),
+            headers=self.headers,
             on_failure=lambda error: failure(self.gateway, error),
         )
 
     async def relay(self) -> Response:
         """The engine's answer with the preference object in it."""
-        preference, headers = self.decision.preference(), self.decision.headers()
+        preference = self.decision.preference() | {"applied": self.applied}
         if self.streams:
             return self.stream(relay_events(self.answer.chunks(), preference))
         content = self.content
@@ -177,7 +192,7 @@ class Generation:
             )
         else:
             content = engine_error(self.answer.status, content)
-        return Response(content, self.answer.status, headers=headers, media_type="application/json")
+        return Response(content, self.answer.status, headers=self.headers, media_type="application/json")
 
 
 def _streams(answer: PooledAnswer) -> bool:
@@ -223,11 +238,14 @@ async def start_generation(
         decision, answer, content = await until_disconnect(request, asking)
     except UpstreamDown as error:
         raise failure(gateway, error) from error
-    return Generation(gateway, request, decision, answer, content)
+    return Generation(gateway, request, decision, engine.conditioner.applies_weights, answer, content)
 
 
 async def served_models(gateway: Gateway, engine: EngineSide, request: Request) -> Response:
-    """The engine's models that the caller may use, without the path of the policy. Raises ApiError or ClientGone."""
+    """The engine's models that the caller may use, and whether they read weights.
+
+    vLLM's `root`, the path of the policy, is replaced by its name. Raises ApiError or ClientGone.
+    """
     caller: ApiKey | None = request.state.caller
     seconds = gateway.settings.health_timeout
 
@@ -247,6 +265,10 @@ async def served_models(gateway: Gateway, engine: EngineSide, request: Request) 
         models["data"] = [model for model in models["data"] if caller is None or caller.may_use(model["id"])]
         for model in models["data"]:
             model["root"] = engine.model
+            model["preference"] = {
+                "conditioning": engine.conditioner.kind,
+                "applied": engine.conditioner.applies_weights,
+            }
         content = encode_json(models)
     else:
         content = engine_error(answer.status, content)

@@ -23,6 +23,7 @@ from preforch_models.policy_card import PolicyCard, check_control_strings, check
 from uvicorn.loops.auto import auto_loop_factory
 
 from preforch_service.app import create_app
+from preforch_service.conditioning import conditioner_of
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.supervisor import Engine, EngineCommand, EngineFailed, private_folder
 from preforch_service.engine.upstream import AiohttpUpstream
@@ -90,7 +91,7 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
     if settings.policy_card is not None:
         card, policy = read_policy_card(settings.policy_card), None
     else:
-        policy = settings.policy or find_policy(settings.path)
+        policy = settings.policy or find_policy(settings.path, settings.policy_name)
         verify(policy, kind="policy")
         card = read_policy_card(policy)
         check_control_strings(policy, card)
@@ -155,6 +156,8 @@ def serve(settings: ServeSettings) -> int:
     bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
     card, policy = loaded or (None, None)
+    if card is not None and (notice := conditioner_of(card).notice) is not None:
+        logger.warning(notice)
     check_distributions(installed_distributions())
     metrics = Metrics()
     bundles = InForce(load_bundle(settings, bundle, metrics))

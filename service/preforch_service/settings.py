@@ -49,7 +49,10 @@ class ServeSettings(RequestLimits):
     policy_card: Path | None = Field(default=None, description="preference.json of the policy at --upstream")
     weights_only: bool = Field(default=False, description="recommend weights, serve no language model")
     policy: Annotated[Path | None, Metavar("FOLDER")] = Field(
-        default=None, description="the policy to serve, where the run holds several"
+        default=None, description="a policy folder, in place of one of the run's"
+    )
+    policy_name: Annotated[str | None, Metavar("NAME")] = Field(
+        default=None, description="a policy of the run; default: the one that its run.json serves"
     )
     served_model_name: str | None = Field(default=None, description="default: the name on the policy card")
     host: str = Field(
@@ -128,6 +131,10 @@ class ServeSettings(RequestLimits):
         if bool(self.upstreams) != (self.policy_card is not None):
             raise ValueError(
                 "upstream and policy_card belong together: the gateway cannot see the checkpoint there"
+            )
+        if self.policy_name is not None and (self.upstreams or self.weights_only or self.policy is not None):
+            raise ValueError(
+                "policy_name chooses among a run's policies; it excludes policy, upstream and weights_only"
             )
         for url in self.upstreams:
             if not url.startswith(("http://", "https://")):

@@ -102,11 +102,12 @@ class Reloaded(BaseModel):
 
 
 class Generated(BaseModel):
-    """Answer of /generate. `texts` holds all answers where n is above 1."""
+    """Answer of /generate. `applied`: the policy reads weights. `texts`: all answers where n is above 1."""
 
     text: str
     weights: dict[str, float]
     source: str
+    applied: bool
     finish_reason: str | None
     usage: dict[str, Any] | None
     model: str

@@ -42,7 +42,7 @@ def rounded(draw: st.DrawFn) -> tuple[ContextFormat, Weights]:
 
 
 @cache
-def template(context_format: ContextFormat) -> Template:
+def template(context_format: ContextFormat | None) -> Template:
     """The chat template in the environment that transformers and vLLM give it."""
 
     def raise_exception(message: str) -> None:
@@ -53,7 +53,7 @@ def template(context_format: ContextFormat) -> Template:
     return environment.from_string(chat_template(context_format))
 
 
-def render(context_format: ContextFormat, messages: list[dict[str, Any]], **variables: Any) -> str:
+def render(context_format: ContextFormat | None, messages: list[dict[str, Any]], **variables: Any) -> str:
     return template(context_format).render(messages=messages, **variables)
 
 
@@ -177,8 +177,9 @@ def test_the_template_raises_without_weights_and_on_a_missing_or_unknown_name(
 
 
 def test_the_template_raises_on_a_conversation_without_a_user_turn() -> None:
-    with pytest.raises(TemplateError, match="needs a user turn"):
-        render(FORM, [{"role": "system", "content": "s"}], weights=EVEN)
+    for context_format in (FORM, None):
+        with pytest.raises(TemplateError, match="needs a user turn"):
+            render(context_format, [{"role": "system", "content": "s"}], weights=EVEN)
 
 
 def test_the_context_sits_on_the_last_user_turn_also_after_tool_results() -> None:
@@ -194,6 +195,25 @@ def test_the_context_sits_on_the_last_user_turn_also_after_tool_results() -> Non
         "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nold<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
         "<|im_start|>user\nnew <W1> 0.34 <W2> 0.33 <W3> 0.33<|im_end|>\n"
         "<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\nrain<|im_end|>\n"
+    )
+
+
+@pytest.mark.parametrize("variables", [{}, {"weights": EVEN}, {"weights": {"other": 2}}, {"weights": "none"}])
+@pytest.mark.parametrize("parts", [False, True])
+def test_without_a_context_the_template_prints_the_same_but_for_the_weights_whatever_they_are(
+    variables: dict[str, Any], parts: bool
+) -> None:
+    new: object = [{"type": "text", "text": "ne"}, {"type": "text", "text": "w"}] if parts else "new"
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "old"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": new},
+        {"role": "tool", "content": "rain"},
+    ]
+    with_context = render(FORM, messages, weights=EVEN, add_generation_prompt=True)
+    assert render(None, messages, add_generation_prompt=True, **variables) == with_context.replace(
+        render_context(EVEN, FORM), ""
     )
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from preforch_models.bundle import Bundle
+from preforch_models.conditioning.context import ContextConditioning
+from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.context import ContextFormat
 from preforch_models.manifest import ArtifactError
 from preforch_models.policy_card import (
@@ -13,14 +15,39 @@ from preforch_models.policy_card import (
     PolicyCard,
     check_control_strings,
     check_match,
+    parse_policy_card,
     read_policy_card,
 )
 from pydantic import ValidationError
 
-FORM = ContextFormat(objectives=("a", "b"))
 CARD = PolicyCard(
-    context=FORM, control_strings=("<W1>", "<W2>", "<|im_end|>"), max_model_len=64, revision="r1"
+    objectives=("a", "b"),
+    conditioning=ContextConditioning(encoding="digits"),
+    control_strings=("<W1>", "<W2>", "<|im_end|>"),
+    max_model_len=64,
+    revision="r1",
 )
+FIXED = PolicyCard(
+    objectives=("a", "b"),
+    conditioning=FixedConditioning(),
+    control_strings=("<|im_end|>",),
+    max_model_len=64,
+    revision="r2",
+    name="dpo",
+)
+# As written before there were kinds of conditioning.
+FORMAT_1: dict[str, object] = {
+    "context": {"objectives": ["a", "b"], "encoding": "digits"},
+    "control_strings": ["<W1>", "<W2>", "<|im_end|>"],
+    "max_model_len": 64,
+    "revision": "r1",
+    "name": "policy",
+}
+
+
+def changed(card: PolicyCard, **fields: object) -> str:
+    """The JSON of a card in which some fields are others."""
+    return json.dumps(card.model_dump(mode="json") | fields)
 
 
 @pytest.fixture
@@ -45,8 +72,16 @@ def test_a_card_that_is_not_there_is_an_error_that_names_the_file(tmp_path: Path
         ("", "Invalid JSON"),
         ("[]", "valid dictionary|object"),
         ("{}", "context: Field required"),
-        (json.dumps(CARD.model_dump(mode="json") | {"colour": "blue"}), "colour: Extra inputs"),
-        (json.dumps(CARD.model_dump(mode="json") | {"max_model_len": 3}), "max_model_len: .*16"),
+        (changed(CARD, colour="blue"), "colour: Extra inputs"),
+        (changed(CARD, max_model_len=3), "max_model_len: .*16"),
+        (json.dumps(FORMAT_1 | {"max_model_len": 3}), "max_model_len: .*16"),
+        (json.dumps(FORMAT_1 | {"objectives": ["a"]}), "objectives: Extra inputs"),
+        (changed(CARD, format_version=3), "format_version 3 is not known; known are 2, and 1"),
+        (changed(CARD, format_version="new"), "format_version: .*integer"),
+        (changed(CARD, conditioning={"kind": "heads"}), "conditioning: .*'heads'.*'context', 'fixed'"),
+        (changed(CARD, conditioning={"encoding": "digits"}), "conditioning: .*discriminator 'kind'"),
+        (changed(CARD, conditioning={"kind": "context"}), "conditioning.context.encoding: Field required"),
+        (changed(FIXED, conditioning={"kind": "fixed", "encoding": "digits"}), "encoding: Extra inputs"),
     ],
 )
 def test_a_damaged_card_is_an_error_that_names_file_and_field(folder: Path, text: str, message: str) -> None:
@@ -61,16 +96,40 @@ def test_a_card_that_is_no_text_is_an_error_that_names_the_file(folder: Path) ->
         read_policy_card(folder)
 
 
+@pytest.mark.parametrize("card", [CARD, FIXED])
+def test_what_is_written_is_format_2_and_is_read_back(tmp_path: Path, card: PolicyCard) -> None:
+    text = card.model_dump_json()
+    assert json.loads(text)["format_version"] == 2
+    (tmp_path / CARD_FILE).write_text(text, encoding="utf-8")
+    assert read_policy_card(tmp_path) == card
+
+
+def test_a_card_of_format_1_becomes_the_same_card_of_format_2() -> None:
+    assert parse_policy_card(json.dumps(FORMAT_1).encode()) == CARD
+    strings = [f"<W{k}>" for k in (1, 2)] + [f"<W{k}> {n / 20:.2f}" for k in (1, 2) for n in range(21)]
+    levels = FORMAT_1 | {
+        "context": {"objectives": ["a", "b"], "encoding": "levels"},
+        "control_strings": strings,
+    }
+    card = parse_policy_card(json.dumps(levels).encode())
+    assert card.conditioning == ContextConditioning(encoding="levels")
+    assert card.context_format == ContextFormat(objectives=("a", "b"), encoding="levels")
+
+
+def test_only_a_policy_that_reads_a_context_has_a_context_format() -> None:
+    assert CARD.context_format == ContextFormat(objectives=("a", "b"), encoding="digits")
+    assert FIXED.context_format is None
+
+
 def test_control_strings_must_hold_every_context_token() -> None:
     with pytest.raises(ValidationError, match="lack the context token '<W2>'"):
-        PolicyCard(context=FORM, control_strings=("<W1>",), max_model_len=64, revision="r")
+        PolicyCard.model_validate_json(changed(CARD, control_strings=["<W1>"]))
+    levels = {"kind": "context", "encoding": "levels"}
     with pytest.raises(ValidationError, match=r"lack the context token '<W1> 0\.00'"):
-        PolicyCard(
-            context=ContextFormat(objectives=("a", "b"), encoding="levels"),
-            control_strings=("<W1>", "<W2>"),
-            max_model_len=64,
-            revision="r",
-        )
+        PolicyCard.model_validate_json(changed(CARD, conditioning=levels))
+    one_token = FORMAT_1 | {"control_strings": ["<W1>"]}
+    with pytest.raises(ValidationError, match="lack the context token '<W2>'"):
+        parse_policy_card(json.dumps(one_token).encode())
 
 
 def test_a_policy_that_reads_what_the_bundle_writes_matches(bundle: Bundle, run_folder: Path) -> None:
@@ -90,10 +149,22 @@ def test_a_policy_with_other_objectives_another_order_or_encoding_is_refused(
         f"<W{k}> {level / 20:.2f}" for k in (1, 2, 3) for level in range(21)
     )
     card = PolicyCard(
-        context=context_format, control_strings=strings, max_model_len=64, revision="r", name="other"
+        objectives=context_format.objectives,
+        conditioning=ContextConditioning(encoding=context_format.encoding),
+        control_strings=strings,
+        max_model_len=64,
+        revision="r",
+        name="other",
     )
     with pytest.raises(ArtifactError, match="policy 'other' do not belong together"):
         check_match(bundle, card)
+
+
+def test_a_fixed_policy_needs_the_objectives_of_the_bundle_and_no_context(bundle: Bundle) -> None:
+    check_match(bundle, FIXED.model_copy(update={"objectives": bundle.names}))
+    for objectives in (("a", "b"), bundle.names[::-1]):
+        with pytest.raises(ArtifactError, match="policy 'dpo' do not belong together: the objectives are"):
+            check_match(bundle, FIXED.model_copy(update={"objectives": objectives}))
 
 
 NORMALIZED = {"content": "<W1>", "special": True, "normalized": True}

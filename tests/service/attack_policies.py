@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import tiny
+from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.context import ContextFormat, chat_template
 from preforch_models.manifest import Manifest, write_manifest, writing
-from preforch_training.policy.base_model import Scratch, add_context, new_model, save_policy, train_tokenizer
+from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
+from preforch_training.policy.checkpoint import save_policy
+from preforch_training.policy.config import Scratch
 from tokenizers import AddedToken, normalizers
 
 Style = Literal["qwen_style", "llama_style"]
@@ -52,6 +55,14 @@ def write_style(target: Path, style: Style, context_format: ContextFormat) -> Pa
     tokenizer.chat_template = style_template(style, context_format)
     tokenizer.eos_token = END_OF_TURN[style]
     with writing(target) as folder:
-        save_policy(folder, model, tokenizer, context_format, max_model_len=MAX_MODEL_LEN, name="tiny")
+        save_policy(
+            folder,
+            model,
+            tokenizer,
+            tiny.policy_info("tiny"),
+            objectives=context_format.objectives,
+            conditioning=ContextConditioning(encoding=context_format.encoding),
+            max_model_len=MAX_MODEL_LEN,
+        )
         write_manifest(folder, Manifest(kind="policy"))
     return target

@@ -12,11 +12,13 @@ from typing import Any
 
 import uvicorn
 from preforch_models.bundle import Bundle
+from preforch_models.conditioning import Conditioning
+from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.context import ContextFormat, objective_tokens
 from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 from preforch_service.app import create_app
-from preforch_service.engine.readiness import PROBE
+from preforch_service.conditioning.rendering import PROBE
 from preforch_service.engine.upstream import UpstreamDown
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import ListenerConfig
@@ -114,6 +116,7 @@ def chunk(content: str, **more: object) -> bytes:
 class FakeUpstream:
     """An engine whose template prints the weights; `answer` makes the answers to generations.
 
+    `tokens`: what the template prints around a text, for weights that are empty where a request names none.
     `drops`: what its template drops from a user's text. `silent`: it never answers what is no generation.
     """
 
@@ -148,7 +151,8 @@ class FakeUpstream:
         if path == "/tokenize":
             text = sent["messages"][0]["content"].replace(self.drops, "") if self.drops else ""
             read = [string for string in CONTROL if string in text]
-            return json_answer({"token_strs": [*read, *self.tokens(sent["chat_template_kwargs"]["weights"])]})
+            weights = sent["chat_template_kwargs"].get("weights", {})
+            return json_answer({"token_strs": [*read, *self.tokens(weights)]})
         if sent["messages" if "messages" in sent else "prompt"] == [{"role": "user", "content": PROBE}]:
             return json_answer(CHAT, self.probe)
         self.bodies.append(sent | {"path": path})
@@ -159,11 +163,21 @@ class FakeUpstream:
         self.down = True
 
 
-def policy_card(context_format: ContextFormat) -> PolicyCard:
-    """The card of the fake engine's policy."""
+def policy_card(context_format: ContextFormat, conditioning: Conditioning | None = None) -> PolicyCard:
+    """The card of the fake engine's policy, which reads this context unless it is conditioned otherwise."""
     return PolicyCard(
-        context=context_format, control_strings=CONTROL, max_model_len=256, revision="r", name="tiny"
+        objectives=context_format.objectives,
+        conditioning=conditioning or ContextConditioning(encoding=context_format.encoding),
+        control_strings=CONTROL,
+        max_model_len=256,
+        revision="r",
+        name="tiny",
     )
+
+
+def fixed_upstream() -> FakeUpstream:
+    """An engine whose template prints no weights."""
+    return FakeUpstream(tokens=lambda _weights: ["<|im_start|>", "user", "<|im_end|>"])
 
 
 def make_gateway(
@@ -171,6 +185,7 @@ def make_gateway(
     *,
     recommender: Recommender | None = None,
     upstream: FakeUpstream | None = None,
+    conditioning: Conditioning | None = None,
     **settings: object,
 ) -> Gateway:
     """A gateway whose engine, if there is one, has been checked once."""
@@ -180,7 +195,7 @@ def make_gateway(
         given,
         InForce(assemble(given, bundle, recommender or FakeRecommender(), metrics)),
         metrics=metrics,
-        card=policy_card(bundle.info.context) if upstream else None,
+        card=policy_card(bundle.info.context, conditioning) if upstream else None,
         upstreams={"engine": upstream} if upstream else None,
     )
     asyncio.run(gateway.readiness.check())

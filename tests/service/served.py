@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 from fakes import FakeRecommender, FakeUpstream, make_gateway, running
 from preforch_models.bundle import Bundle
+from preforch_models.conditioning import Conditioning
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 DONE = b"data: [DONE]\n\n"
@@ -14,11 +15,24 @@ DONE = b"data: [DONE]\n\n"
 class Served:
     """A gateway with its fakes and a client."""
 
-    def __init__(self, bundle: Bundle, **settings: object) -> None:
-        self.upstream = FakeUpstream()
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        upstream: FakeUpstream | None = None,
+        conditioning: Conditioning | None = None,
+        **settings: object,
+    ) -> None:
+        self.upstream = upstream or FakeUpstream()
         self.recommender = FakeRecommender()
         self.bundle = bundle
-        self.gateway = make_gateway(bundle, recommender=self.recommender, upstream=self.upstream, **settings)
+        self.gateway = make_gateway(
+            bundle,
+            recommender=self.recommender,
+            upstream=self.upstream,
+            conditioning=conditioning,
+            **settings,
+        )
         self.client = httpx.Client(timeout=10)
 
     def post(self, path: str, body: object = None, **options: Any) -> httpx.Response:
@@ -28,8 +42,14 @@ class Served:
         return self.post("/v1/chat/completions", HELLO | fields)
 
 
-def serve(bundle: Bundle, **settings: object) -> Iterator[Served]:
-    served = Served(bundle, **settings)
+def serve(
+    bundle: Bundle,
+    *,
+    upstream: FakeUpstream | None = None,
+    conditioning: Conditioning | None = None,
+    **settings: object,
+) -> Iterator[Served]:
+    served = Served(bundle, upstream=upstream, conditioning=conditioning, **settings)
     with running(served.gateway) as url, served.client as client:
         client.base_url = httpx.URL(url)
         yield served

@@ -199,7 +199,8 @@ def check_context(arena: Arena, attack: Attack, reply: Reply) -> None:
         [i for i, piece in enumerate(pieces) if piece in CONTEXT],
     )
     assert [pieces[i] for i in places] == CONTEXT
-    context = render_context(RECOMMENDED, arena.card.context)
+    assert arena.card.context_format is not None
+    context = render_context(RECOMMENDED, arena.card.context_format)
     assert "".join([" ", *pieces[first : places[-1] + 2]]) == context
     before, after = pieces[first - 1], pieces[places[-1] + 2 :]
     assert after[:1] == ([] if attack.path == COMPLETION else [END_OF_TURN[arena.style]])

@@ -70,7 +70,9 @@ def test_a_chat_sends_the_weights_to_the_template_and_says_what_was_used(served:
         "recommended": RECOMMENDED,
         "clamped": False,
         "bundle": served.bundle.revision,
+        "applied": True,
     }
+    assert "X-Preference-Applied" not in response.headers
     assert response.headers["X-Preference-Weights"] == "helpful=0.50,harmless=0.30,humor=0.20"
     assert response.headers["X-Preference-Source"] == "orchestrator"
     assert response.headers["X-Preference-Bundle"] == served.bundle.revision
@@ -93,8 +95,9 @@ def test_the_body_passes_unchanged_but_for_the_preference(served: Served) -> Non
 
 
 def test_the_models_are_the_engines_without_the_path_of_the_policy(served: Served) -> None:
-    models = {"object": "list", "data": [{"id": "tiny", "root": "tiny", "max_model_len": 256}]}
-    assert served.client.get("/v1/models").json() == models
+    model = {"id": "tiny", "root": "tiny", "max_model_len": 256}
+    model |= {"preference": {"conditioning": "context", "applied": True}}
+    assert served.client.get("/v1/models").json() == {"object": "list", "data": [model]}
 
 
 @pytest.mark.parametrize("carrier", ["body", "list", "header", "alias"])
@@ -236,6 +239,7 @@ def test_generate(served: Served) -> None:
         "text": "hello",
         "weights": FULL,
         "source": "user",
+        "applied": True,
         "finish_reason": "stop",
         "usage": CHAT["usage"],
         "model": "tiny",

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import tiny
-from preforch_models.context import ContextFormat
+from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.manifest import Manifest, write_manifest
+from preforch_models.policy_card import read_policy_card
+from preforch_models.run_folder import RunInfo, write_run_info
 
 # Runs a module in an interpreter where torch and transformers cannot be imported.
 WITHOUT_TORCH = """
@@ -97,15 +98,38 @@ def test_wrong_combinations_say_what_is_allowed(bundle_folder: Path, tmp_path: P
     )
     assert "no_auth" in refused(bundle_folder, "--weights-only", "--host", "0.0.0.0")
     shutil.copytree(bundle_folder, tmp_path / "bundle")
-    assert "no policy" in refused(tmp_path)
+    write_run_info(tmp_path, RunInfo())
+    assert "train a policy" in refused(tmp_path)
 
 
-def test_a_run_with_two_policies_wants_a_choice(bundle_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--weights-only"]])
+def test_a_run_that_was_made_before_runs_named_their_policy_is_refused(
+    bundle_folder: Path, tmp_path: Path, options: list[str]
+) -> None:
     shutil.copytree(bundle_folder, tmp_path / "bundle")
-    context_format = ContextFormat(objectives=tuple(o.name for o in tiny.OBJECTIVES))
-    tiny.write_policy(tmp_path / "policy" / "one" / "round-0", context_format)
-    shutil.copytree(tmp_path / "policy" / "one", tmp_path / "policy" / "two")
-    assert "--policy" in refused(tmp_path)
+    assert "this run has format 1" in refused(tmp_path, *options)
+
+
+def test_a_policy_that_the_run_does_not_hold_is_an_error_that_names_those_there(run_folder: Path) -> None:
+    assert "choose with --policy-name: ['wic']" in refused(run_folder, "--policy-name", "dpo")
+    assert "policy_name chooses" in refused(run_folder, "--policy-name", "wic", "--weights-only")
+
+
+def test_a_fixed_policy_is_announced_in_words_at_the_start(run_folder: Path, tmp_path: Path) -> None:
+    wic = read_policy_card(run_folder / "policy/wic/round-0")
+    file = tmp_path / "preference.json"
+    options = ["--upstream", "http://127.0.0.1:9", "--policy-card", str(file)]
+    said = {}
+    for conditioning in (FixedConditioning(), wic.conditioning):
+        written = wic.model_copy(update={"conditioning": conditioning})
+        file.write_text(written.model_dump_json(), encoding="utf-8")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            done = serve(run_folder / "bundle", *options, "--port", taken.getsockname()[1])
+        assert done.returncode == 2
+        said[conditioning.kind] = done.stderr
+    assert "policy 'tiny' does not read weights" in said["fixed"]
+    assert "preference.applied is false" in said["fixed"]
+    assert "read weights" not in said["context"]
 
 
 def test_a_port_that_is_taken_is_named(bundle_folder: Path) -> None:

@@ -30,3 +30,17 @@ def test_the_last_port_wants_a_metrics_port() -> None:
 def test_a_collector_has_an_http_url() -> None:
     with pytest.raises(ValidationError, match="otlp_endpoint must be an http"):
         ServeSettings(path=Path("run"), otlp_endpoint="collector:4318")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"policy": Path("folder")},
+        {"weights_only": True},
+        {"upstreams": ("http://x",), "policy_card": Path("preference.json")},
+    ],
+)
+def test_a_name_chooses_among_the_policies_of_a_run_alone(given: dict[str, object]) -> None:
+    ServeSettings.model_validate({"path": Path("run"), **given})
+    with pytest.raises(ValidationError, match="policy_name chooses among a run's policies"):
+        ServeSettings.model_validate({"path": Path("run"), "policy_name": "wic", **given})

@@ -65,9 +65,11 @@ def test_what_clients_saw_is_judged() -> None:
 
 def test_weights_are_compared_with_the_prompt_that_was_read(run_folder: Path) -> None:
     policy = run_folder / "policy" / "wic" / "round-0"
-    rendered = Rendered(read_policy_card(policy), Tokenizer.from_file(str(policy / "tokenizer.json")))
+    context_format = read_policy_card(policy).context_format
+    assert context_format is not None
+    rendered = Rendered(context_format, Tokenizer.from_file(str(policy / "tokenizer.json")))
     weights = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
-    context = render_context(weights, rendered.card.context)
+    context = render_context(weights, rendered.context_format)
     ids = rendered.tokenizer.encode(f"hello {context}").ids
     assert rendered.agrees(ids, weights)
     assert not rendered.agrees(ids, weights | {"helpful": 0.6, "harmless": 0.3})

@@ -68,7 +68,8 @@ class Served:
 
     @property
     def context_format(self) -> ContextFormat:
-        return self.card.context
+        assert self.card.context_format is not None
+        return self.card.context_format
 
     def post(self, path: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
         response = self.http.post(path, json=body, **options)

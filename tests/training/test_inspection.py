@@ -36,7 +36,7 @@ def test_a_policy_is_described_by_its_card(run_folder: Path) -> None:
     text = describe(run_folder / "policy" / "wic" / "round-0")
     assert "policy tiny, revision " in text
     assert "objectives helpful, harmless, humor" in text
-    assert "context encoding digits" in text
+    assert 'conditioning {"kind":"context","encoding":"digits"}' in text
 
 
 def test_a_policy_without_a_manifest_is_no_artifact(run_folder: Path, tmp_path: Path) -> None:

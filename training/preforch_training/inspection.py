@@ -48,8 +48,9 @@ def describe_artifact(folder: Path) -> str:
     if (folder / CARD_FILE).is_file():
         card = read_policy_card(folder)
         lines += [
-            f"policy {card.name}, revision {card.revision[:16]}, objectives {', '.join(card.context.objectives)}",
-            f"context encoding {card.context.encoding}, {len(card.control_strings)} control strings",
+            f"policy {card.name}, revision {card.revision[:16]}, objectives {', '.join(card.objectives)}",
+            f"conditioning {card.conditioning.model_dump_json()}",
+            f"{len(card.control_strings)} control strings",
         ]
     return "\n".join(lines)
 

@@ -9,17 +9,16 @@ Out: `replay_golden` raises when the recommender does not give the golden answer
 import asyncio
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from preforch_models.bundle import Bundle
-from preforch_models.context import ContextFormat, ControlStrings, context_tokens, objective_tokens
 from preforch_models.conversation import conversation_text
 from preforch_models.manifest import ArtifactError
 from preforch_models.policy_card import PolicyCard
-from preforch_models.weights import Weights
 
+from preforch_service.conditioning import Conditioner, conditioner_of
+from preforch_service.conditioning.rendering import PROBE, TemplateError, corner
 from preforch_service.engine.pool import DOWN, Member, Pool
 from preforch_service.engine.upstream import Answer, Upstream, UpstreamDown, UpstreamLate, read_all
 from preforch_service.recommendation.recommender import OnnxRecommender
@@ -28,13 +27,8 @@ from preforch_service.telemetry.metrics import Metrics
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 POLL = 1.0
 HUNG = "the engine does not answer"
-PROBE = "Which weights do you read?"
 
 logger = logging.getLogger(__name__)
-
-
-class TemplateError(ValueError):
-    """The engine's chat template does not print the weights as this gateway expects."""
 
 
 def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
@@ -56,58 +50,23 @@ def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
     return largest
 
 
-def expected_tokens(weights: Weights, context_format: ContextFormat) -> list[str]:
-    """The added tokens that a context consists of, in order."""
-    tokens = objective_tokens(len(context_format.objectives))
-    if context_format.encoding == "digits":
-        return tokens
-    return [
-        f"{token} {weights[name]:.2f}" for token, name in zip(tokens, context_format.objectives, strict=True)
-    ]
+async def check_template(upstream: Upstream, conditioner: Conditioner, *, model: str) -> None:
+    """The conditioner's self-test against one engine. Raises TemplateError or UpstreamDown."""
+
+    async def render(text: str, template_kwargs: Mapping[str, object]) -> list[str]:
+        asked = _conversation(model, text, chat_template_kwargs=template_kwargs, return_token_strs=True)
+        return await _tokens(upstream, asked)
+
+    await conditioner.self_test(render, model=model)
 
 
-def _corner(context_format: ContextFormat, place: int) -> Weights:
-    return {name: float(name == context_format.objectives[place]) for name in context_format.objectives}
+def _conversation(model: str, text: str, **fields: object) -> dict[str, object]:
+    """A body of one user turn."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
 
 
-async def check_template(upstream: Upstream, *, model: str, card: PolicyCard) -> None:
-    """Render two weight vectors, and a user who writes every control string. Raises TemplateError or UpstreamDown."""
-    context_format = card.context
-    rendered = []
-    for weights in (_corner(context_format, 0), _corner(context_format, -1)):
-        tokens = await _tokenize(upstream, model, weights, PROBE)
-        found = [token for token in tokens if token in set(context_tokens(context_format))]
-        if found != expected_tokens(weights, context_format):
-            raise TemplateError(
-                f"model {model!r}: its chat template printed the control tokens {found} for the weights {weights}, "
-                f"expected {expected_tokens(weights, context_format)}"
-            )
-        rendered.append(tokens)
-    if rendered[0] == rendered[1]:
-        raise TemplateError(
-            f"model {model!r}: its chat template prints the same prompt for different weights"
-        )
-    await _check_escaping(upstream, rendered[1], model=model, card=card)
-
-
-async def _check_escaping(
-    upstream: Upstream, harmless: Sequence[str], *, model: str, card: PolicyCard
-) -> None:
-    """Raise TemplateError where the template undoes the escaping, by dropping what it does not print, for example."""
-    text = ControlStrings(card.control_strings).escape("\n".join(card.control_strings))
-    tokens = await _tokenize(upstream, model, _corner(card.context, -1), text)
-    # A string of one character is ordinary text.
-    control = {string for string in card.control_strings if len(string) > 1}
-    more = Counter(token for token in tokens if token in control) - Counter(harmless)
-    if more:
-        raise TemplateError(
-            f"model {model!r}: its chat template or tokenizer makes the control tokens {sorted(more)} of a user's text "
-            "in which they are escaped"
-        )
-
-
-async def _tokenize(upstream: Upstream, model: str, weights: Weights, text: str) -> list[str]:
-    answer, content = await _ask(upstream, "/tokenize", model, weights, text, {"return_token_strs": True})
+async def _tokens(upstream: Upstream, body: Mapping[str, object]) -> list[str]:
+    answer, content = await _ask(upstream, "/tokenize", body)
     if answer.status != 200:
         logger.warning("/tokenize of the engine answers %d: %r", answer.status, content[:300])
         raise TemplateError(f"/tokenize of the engine answers {answer.status}")
@@ -118,22 +77,19 @@ async def _tokenize(upstream: Upstream, model: str, weights: Weights, text: str)
         raise TemplateError("/tokenize of the engine answers without token_strs") from error
 
 
-async def generation_fault(upstream: Upstream, *, model: str, context_format: ContextFormat) -> str | None:
+async def generation_fault(
+    upstream: Upstream, conditioner: Conditioner, *, model: str, objectives: Sequence[str]
+) -> str | None:
     """Why the engine does not generate a token, or None; a full queue is no fault. Raises UpstreamDown."""
-    answer, content = await _ask(
-        upstream, "/v1/chat/completions", model, _corner(context_format, 0), PROBE, {"max_tokens": 1}
-    )
+    body = conditioner.chat(_conversation(model, PROBE, max_tokens=1), corner(objectives, 0))
+    answer, content = await _ask(upstream, "/v1/chat/completions", body)
     if answer.status in (200, 503):
         return None
     logger.warning("the engine answers a request for one token with %d: %r", answer.status, content[:300])
     return f"the engine generates nothing, it answers {answer.status}"
 
 
-async def _ask(
-    upstream: Upstream, path: str, model: str, weights: Weights, text: str, more: dict[str, object]
-) -> tuple[Answer, bytes]:
-    messages = [{"role": "user", "content": text}]
-    body = {"model": model, "messages": messages, "chat_template_kwargs": {"weights": weights}, **more}
+async def _ask(upstream: Upstream, path: str, body: Mapping[str, object]) -> tuple[Answer, bytes]:
     answer = await upstream.request("POST", path, json.dumps(body).encode())
     return answer, await read_all(answer)
 
@@ -174,6 +130,7 @@ class Readiness:
         self._pool = pool
         self._model = model
         self._card = card
+        self._conditioner = None if card is None else conditioner_of(card)
         self._timeout = timeout
         self._on_ready = on_ready
         self._running: dict[Member, asyncio.Future[None]] = {}
@@ -237,14 +194,15 @@ class Readiness:
     async def _fault(self, member: Member) -> str | None:
         """What is wrong with an engine, or None. Raises UpstreamDown or TemplateError."""
         assert self._card is not None, "engines come with the card of their policy"
+        assert self._conditioner is not None, "it has a card"
         if not await _healthy(member.upstream):
             return member.blocked or DOWN
         if member.blocked is not None:
-            await check_template(member.upstream, model=self._model, card=self._card)
+            await check_template(member.upstream, self._conditioner, model=self._model)
         if member.blocked is not None or member.suspect or member.silent(self._timeout):
             member.suspect = True
             fault = await generation_fault(
-                member.upstream, model=self._model, context_format=self._card.context
+                member.upstream, self._conditioner, model=self._model, objectives=self._card.objectives
             )
             if fault is not None:
                 return fault

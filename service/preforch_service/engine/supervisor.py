@@ -20,6 +20,7 @@ from pathlib import Path
 from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 
+from preforch_service.conditioning import conditioner_of
 from preforch_service.engine.launcher import GRACE_SECONDS
 from preforch_service.keys import ADMIN_VARIABLE, KEYS_VARIABLE
 from preforch_service.telemetry.metrics import Metrics
@@ -70,7 +71,7 @@ class EngineCommand:
     extra: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
-        """Python's arguments. An engine of ours never generates without weights: the fallback is its default."""
+        """Python's arguments; what the chat template gets by default is the conditioner's affair."""
         # vLLM 0.32 on a CPU fails on a seeded request whose prefill is split into chunks.
         tokens = str(max(2048, self.card.max_model_len))
         whole = ["--no-enable-chunked-prefill", "--max-num-batched-tokens", tokens]
@@ -83,11 +84,12 @@ class EngineCommand:
             *whole,
         ]
         device = on_cpu if self.cpu else ["--dtype", "auto"]
+        template = conditioner_of(self.card).default_template_kwargs(self.fallback)
+        defaults = ["--default-chat-template-kwargs", json.dumps(template)] if template else []
         return [
             *("-m", SERVER, "--model", str(self.policy), *self.listen),
             *("--served-model-name", self.model, "--max-model-len", str(self.card.max_model_len)),
-            *("--default-chat-template-kwargs", json.dumps({"weights": self.fallback})),
-            *("--disable-uvicorn-access-log", *device, *self.extra),
+            *(*defaults, "--disable-uvicorn-access-log", *device, *self.extra),
         ]
 
     def variables(self) -> dict[str, str]:

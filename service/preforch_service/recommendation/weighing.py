@@ -30,6 +30,8 @@ from preforch_service.telemetry.metrics import Metrics
 
 Source = Literal["orchestrator", "user", "blended", "fallback"]
 HEADER = "X-Preference-Weights"
+APPLIED_HEADER = "X-Preference-Applied"
+"""Only on answers of a policy that does not read the weights, and then `false`."""
 
 logger = logging.getLogger(__name__)
 

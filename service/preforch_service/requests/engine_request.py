@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from preforch_models.context import ContextFormat, render_context
 from preforch_models.weights import Weights
 
+from preforch_service.conditioning import Conditioner
 from preforch_service.errors import BadRequest, NotFound
 from preforch_service.recommendation.weighing import HEADER, Asked, combine_carriers
 from preforch_service.requests.control_strings import ControlGuard
@@ -31,7 +31,7 @@ from preforch_service.requests.messages import guard_messages, orchestrator_text
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked request. `finish` writes the weights into the body for the engine."""
+    """A checked request. `finish` makes the engine's body of it, in which the policy finds the weights."""
 
     text: str
     asked: Asked | None
@@ -51,21 +51,23 @@ class Preparer:
 
     def __init__(
         self,
-        context_format: ContextFormat,
+        conditioner: Conditioner,
         guard: ControlGuard,
         *,
+        objectives: tuple[str, ...],
         model: str,
         template_kwargs: tuple[str, ...],
     ) -> None:
-        self._form = context_format
+        self._conditioner = conditioner
         self._guard = guard
+        self._objectives = objectives
         self._model = model
         self._template_kwargs = template_kwargs
 
     def chat(
         self, body: dict[str, Any], header: str | None, *, weights_param: str = WEIGHTS_FIELD
     ) -> Prepared:
-        """A chat completion: the weights go to the chat template. Raises BadRequest."""
+        """A chat completion. Raises BadRequest."""
         check_fields(body, forwarded=CHAT_FORWARDED, refused=CHAT_REFUSED)
         messages = read_messages(body.get("messages"))
         kwargs = check_template_kwargs(body.get("chat_template_kwargs"), allowed=self._template_kwargs)
@@ -74,12 +76,12 @@ class Preparer:
         clean |= self._guarded(clean, *TEMPLATE_SEES, *CONSTRAINTS)
 
         def finish(weights: Weights) -> dict[str, Any]:
-            return clean | {"chat_template_kwargs": {**clean["chat_template_kwargs"], "weights": weights}}
+            return self._conditioner.chat(clean, weights)
 
         return Prepared(orchestrator_text(messages), self._asked(body, header, weights_param), finish)
 
     def completion(self, body: dict[str, Any], header: str | None) -> Prepared:
-        """A completion of one string prompt: the context is appended to it. Raises BadRequest."""
+        """A completion of one string prompt. Raises BadRequest."""
         check_fields(body, forwarded=COMPLETION_FORWARDED, refused=COMPLETION_REFUSED)
         prompt = body.get("prompt")
         if not isinstance(prompt, str) or not prompt:
@@ -88,7 +90,7 @@ class Preparer:
         clean |= self._guarded(clean, *CONSTRAINTS)
 
         def finish(weights: Weights) -> dict[str, Any]:
-            return clean | {"prompt": clean["prompt"] + render_context(weights, self._form)}
+            return self._conditioner.completion(clean, weights)
 
         return Prepared(prompt, self._asked(body, header), finish)
 
@@ -105,7 +107,7 @@ class Preparer:
 
     def _asked(self, body: Mapping[str, Any], header: str | None, param: str = WEIGHTS_FIELD) -> Asked | None:
         carriers = {param: body.get(WEIGHTS_FIELD), HEADER: header, "model": self._alias(body.get("model"))}
-        return combine_carriers(carriers, self._form.objectives)
+        return combine_carriers(carriers, self._objectives)
 
     def _alias(self, model: object) -> str | None:
         """The weights in `NAME@helpful=0.7,harmless=0.3`. Raises NotFound for any other model than the served one."""

@@ -16,7 +16,7 @@ from preforch_service.routes.plain_route import PlainRoute
 from preforch_service.wire import Generated, GenerateRequest
 
 
-def generated(content: bytes, decision: Decision) -> dict[str, Any]:
+def generated(content: bytes, decision: Decision, *, applied: bool) -> dict[str, Any]:
     """The answer for a complete chat completion."""
     chat = json.loads(content)
     texts = [choice["message"]["content"] or "" for choice in chat["choices"]]
@@ -24,6 +24,7 @@ def generated(content: bytes, decision: Decision) -> dict[str, Any]:
         text=texts[0],
         weights=decision.weights,
         source=decision.source,
+        applied=applied,
         finish_reason=chat["choices"][0]["finish_reason"],
         usage=chat["usage"],
         model=chat["model"],
@@ -33,9 +34,11 @@ def generated(content: bytes, decision: Decision) -> dict[str, Any]:
     return found.model_dump(exclude=set() if len(texts) > 1 else {"texts"})
 
 
-async def generated_events(chunks: AsyncIterator[bytes], decision: Decision) -> AsyncIterator[bytes]:
+async def generated_events(
+    chunks: AsyncIterator[bytes], decision: Decision, *, applied: bool
+) -> AsyncIterator[bytes]:
     """`{"text"}` events; the first names the weights, the last has `finish_reason` and `usage`."""
-    about: dict[str, Any] = {"weights": decision.weights, "source": decision.source}
+    about: dict[str, Any] = {"weights": decision.weights, "source": decision.source, "applied": applied}
     finish: str | None = None
     async for raw in events(chunks):
         data = event_data(raw)
@@ -58,12 +61,12 @@ async def generated_events(chunks: AsyncIterator[bytes], decision: Decision) -> 
 
 async def answer(generation: Generation) -> Response:
     """The engine's answer in our own format; its errors as they are."""
-    decision = generation.decision
+    decision, applied = generation.decision, generation.applied
     if generation.streams:
-        return generation.stream(generated_events(generation.answer.chunks(), decision))
+        return generation.stream(generated_events(generation.answer.chunks(), decision, applied=applied))
     if generation.answer.status != 200:
         return await generation.relay()
-    return JSONResponse(generated(generation.content, decision), headers=decision.headers())
+    return JSONResponse(generated(generation.content, decision, applied=applied), headers=generation.headers)
 
 
 def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:

@@ -35,13 +35,13 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
         **described({200: generation_answer("CompletionAnswer")}, errors=errors, body="CompletionRequest"),
     )
     async def completions(request: Request) -> Response:
-        """OpenAI's completions of one string prompt, and `preference_weights`; the context is appended."""
+        """OpenAI's completions of one string prompt, and `preference_weights`."""
         prepared = engine.preparer.completion(await gateway.read(request), weights_header(request))
         return await (await start_generation(gateway, engine, request, prepared, "/v1/completions")).relay()
 
     @router.get("/models", **described({200: json_answer("Models")}, errors=(*READ_ERRORS, 502, 504)))
     async def models(request: Request) -> Response:
-        """The engine's models that the API key may use."""
+        """The engine's models that the API key may use, and whether they read weights."""
         return await served_models(gateway, engine, request)
 
     return router

@@ -7,7 +7,7 @@ Out: keyword arguments for the decorator; and the document with what all operati
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preforch_service.recommendation.weighing import HEADER
+from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.routes.openapi_schemas import Schema, ref, schemas
 
@@ -34,12 +34,13 @@ _ERRORS = {
     503: "Not now: loading, draining, overloaded, or the engine is down",
     504: "The engine did not answer in time",
 }
-_PREFERENCE_HEADERS = (HEADER, "X-Preference-Source", "X-Preference-Bundle")
+_PREFERENCE_HEADERS = (HEADER, "X-Preference-Source", "X-Preference-Bundle", APPLIED_HEADER)
 _HEADERS = {
     "X-Request-Id": "the id that the request came with, or a new one",
-    HEADER: "the weights used, as helpful=0.70,harmless=0.30",
+    HEADER: "the decided weights, as helpful=0.70,harmless=0.30",
     "X-Preference-Source": "orchestrator, user, blended or fallback",
     "X-Preference-Bundle": "revision of the orchestrator's bundle",
+    APPLIED_HEADER: "false, where the policy does not read the weights",
     "WWW-Authenticate": "Bearer",
 }
 _WEIGHTS_PARAMETER = {
@@ -116,7 +117,7 @@ def complete(document: Mapping[str, Any], names: Sequence[str], limits: RequestL
             for answer in operation["responses"].values():
                 answer.setdefault("headers", {})["X-Request-Id"] = ref("X-Request-Id", kind="headers")
     headers = {
-        name: {"description": text, "required": True, "schema": {"type": "string"}}
+        name: {"description": text, "required": name != APPLIED_HEADER, "schema": {"type": "string"}}
         for name, text in _HEADERS.items()
     }
     headers["Retry-After"] = {

@@ -85,16 +85,17 @@ def preference(names: Sequence[str]) -> Schema:
     }
     return {
         "type": "object",
-        "description": "the weights that the model read, and where they came from",
+        "description": "the decided weights, where they came from, and whether the policy reads them",
         "properties": {
             "weights": weights,
             "source": {"enum": ["orchestrator", "user", "blended", "fallback"]},
             "recommended": nullable(weights),
             "clamped": {"type": "boolean", "description": "the operator's bounds changed the weights"},
             "bundle": {"type": "string", "description": "revision of the orchestrator's bundle"},
+            "applied": {"type": "boolean", "description": "false: the policy does not read the weights"},
             "reason": {"type": "string", "description": "why these are fallback weights"},
         },
-        "required": ["weights", "source", "recommended", "clamped", "bundle"],
+        "required": ["weights", "source", "recommended", "clamped", "bundle", "applied"],
     }
 
 
@@ -203,6 +204,20 @@ def _objectives() -> Schema:
     }
 
 
+def _model() -> Schema:
+    preference = {
+        "type": "object",
+        "description": "how decided weights reach the policy, and whether it reads them",
+        "properties": {"conditioning": {"type": "string"}, "applied": {"type": "boolean"}},
+        "required": ["conditioning", "applied"],
+    }
+    return {
+        "type": "object",
+        "properties": {"id": {"type": "string"}, "preference": preference},
+        "required": ["id", "preference"],
+    }
+
+
 def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
     """All components, for the objectives of a bundle and the limits of a request."""
     prompted = {"messages": nullable(ref("Messages")), "weights": ref("GivenWeights")}
@@ -217,9 +232,7 @@ def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
         },
         "required": ["results", "bundle"],
     }
-    completion = {
-        "prompt": {"type": "string", "minLength": 1, "description": "one string; the context is appended"}
-    }
+    completion = {"prompt": {"type": "string", "minLength": 1, "description": "one string"}}
     return {
         "GivenWeights": given_weights(names),
         "Preference": preference(names),
@@ -242,7 +255,7 @@ def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
             "type": "object",
             "properties": {
                 "object": {"type": "string"},
-                "data": {"type": "array", "items": {"type": "object"}},
+                "data": {"type": "array", "items": _model()},
             },
             "required": ["data"],
         },

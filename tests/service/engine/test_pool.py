@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 from fakes import CHAT, chunk, policy_card, running_app
 from preforch_models.context import ContextFormat, objective_tokens
+from preforch_service.conditioning.rendering import PROBE
 from preforch_service.engine.pool import Member, Pool
-from preforch_service.engine.readiness import PROBE, Readiness
+from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.upstream import AiohttpUpstream, UpstreamDown, UpstreamLate, read_all
 from preforch_service.telemetry.metrics import Metrics
 from starlette.requests import Request

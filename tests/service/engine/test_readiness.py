@@ -5,9 +5,8 @@ import asyncio
 import pytest
 from fakes import FakeUpstream, make_gateway
 from preforch_models.bundle import Bundle
-from preforch_models.context import JOINER, ContextFormat
+from preforch_models.context import JOINER
 from preforch_models.weights import Weights
-from preforch_service.engine.readiness import expected_tokens
 
 
 def test_a_template_that_prints_the_weights_is_ready(bundle: Bundle) -> None:
@@ -54,8 +53,3 @@ def test_the_template_is_checked_again_when_the_engine_comes_back(bundle: Bundle
     assert not asyncio.run(readiness.check())
     upstream.tokens = FakeUpstream().tokens
     assert asyncio.run(readiness.check())
-
-
-def test_levels_are_expected_as_one_token_each() -> None:
-    context_format = ContextFormat(objectives=("a", "b"), encoding="levels")
-    assert expected_tokens({"a": 0.7, "b": 0.3}, context_format) == ["<W1> 0.70", "<W2> 0.30"]

@@ -30,7 +30,7 @@ def test_every_round_is_a_verified_policy(built: Built) -> None:
     for number in (0, 1):
         folder = run.policy_round("wic", number)
         manifest = verify(folder, kind="policy")
-        assert read_policy_card(folder).context == config.context_format
+        assert read_policy_card(folder).context_format == config.context_format
         assert read_policy_card(folder).name == "wic"
         assert {"model.safetensors", "tokenizer.json", "metrics.jsonl"} <= set(manifest.files)
     verify(run.policy_base, kind="policy-base")

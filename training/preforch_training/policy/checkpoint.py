@@ -6,7 +6,6 @@ In:  a model, its tokenizer, a conditioning. Out: the folder that vLLM serves an
 from pathlib import Path
 
 from preforch_models.conditioning import Conditioning
-from preforch_models.context import chat_template
 from preforch_models.files import write_text
 from preforch_models.manifest import digest, sha256_of
 from preforch_models.objectives import Record
@@ -37,11 +36,10 @@ def save_policy(
     conditioning: Conditioning,
     max_model_len: int,
 ) -> PolicyCard:
-    """Write checkpoint, tokenizer with the conditioning's chat template, policy card and `policy.json`.
+    """Write checkpoint, tokenizer, policy card and `policy.json`. The card's revision hashes all that vLLM reads.
 
-    The card's revision hashes everything that vLLM reads.
+    The tokenizer's chat template must be one of the conditioning: `preforch_models.context.chat_template`.
     """
-    tokenizer.chat_template = chat_template(conditioning.context_format(objectives))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]

@@ -75,7 +75,7 @@ class PolicyTask:
         save_policy(
             folder,
             model,
-            PolicyTokenizer(previous).tokenizer,
+            PolicyTokenizer(previous, conditioning).tokenizer,
             PolicyInfo(name=self.name, kind=kind, round=number, sampling=self.shared.sampling),
             objectives=self.run.names,
             conditioning=conditioning,

@@ -1,0 +1,48 @@
+"""How decided weights reach the policy behind the gateway: one conditioner per kind of conditioning.
+
+In:  a policy card.
+Out: its conditioner, from the one table of kinds; nothing else in the service switches on the kind.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from preforch_models.policy_card import PolicyCard
+from preforch_models.weights import Weights
+
+from preforch_service.conditioning.context import ContextConditioner
+from preforch_service.conditioning.fixed import FixedConditioner
+from preforch_service.conditioning.rendering import Render
+
+
+class Conditioner(Protocol):
+    """The gateway's half of one kind. Weights are rounded ones, as they are announced."""
+
+    kind: str
+    applies_weights: bool
+    """Whether the policy reads the weights of a request: `preference.applied` of an answer."""
+    notice: str | None
+    """What operators should know of this policy when the gateway starts."""
+
+    def chat(self, body: dict[str, Any], weights: Weights, /) -> dict[str, Any]:
+        """The engine's body of a chat, edited so that the policy reads the weights."""
+
+    def completion(self, body: dict[str, Any], weights: Weights, /) -> dict[str, Any]:
+        """The engine's body of a completion, whose prompt is one string, edited in the same way."""
+
+    def default_template_kwargs(self, fallback: Weights, /) -> dict[str, object]:
+        """What the engine's chat template gets where a request says nothing."""
+
+    async def self_test(self, render: Render, /, *, model: str) -> None:
+        """Raise TemplateError unless the engine renders conversations as this kind needs it."""
+
+
+CONDITIONERS: Mapping[str, Callable[[PolicyCard], Conditioner]] = {
+    ContextConditioner.kind: ContextConditioner,
+    FixedConditioner.kind: FixedConditioner,
+}
+
+
+def conditioner_of(card: PolicyCard) -> Conditioner:
+    """The conditioner of a policy."""
+    return CONDITIONERS[card.conditioning.kind](card)

@@ -1,0 +1,74 @@
+"""`context`: the policy reads weights in its prompt, ` <W1> 0.70 <W2> 0.30`.
+
+The chat template prints them: they are its argument `weights`. A completion has no template, so the context
+is appended to its prompt.
+"""
+
+from typing import Any
+
+from preforch_models.context import ContextFormat, context_tokens, objective_tokens, render_context
+from preforch_models.policy_card import PolicyCard
+from preforch_models.weights import Weights
+
+from preforch_service.conditioning.rendering import PROBE, Render, TemplateError, check_escaping, corner
+
+
+class ContextConditioner:
+    """Writes weights where the policy's context is printed."""
+
+    kind = "context"
+    applies_weights = True
+    notice: str | None = None
+
+    def __init__(self, card: PolicyCard) -> None:
+        assert card.context_format is not None, "a card of this kind has one"
+        self._format = card.context_format
+        self._control_strings = card.control_strings
+
+    def chat(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
+        """The weights are an argument of the chat template, besides those that the user may set."""
+        return body | {"chat_template_kwargs": {**body.get("chat_template_kwargs", {}), "weights": weights}}
+
+    def completion(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
+        """The prompt ends with the context."""
+        return body | {"prompt": body["prompt"] + render_context(weights, self._format)}
+
+    def default_template_kwargs(self, fallback: Weights) -> dict[str, object]:
+        """The fallback weights: an engine of ours never generates without any."""
+        return {"weights": fallback}
+
+    async def self_test(self, render: Render, *, model: str) -> None:
+        """Two weight vectors print their control tokens, once and in order, and different prompts."""
+        objectives = self._format.objectives
+        rendered = []
+        for weights in (corner(objectives, 0), corner(objectives, -1)):
+            tokens = await render(PROBE, {"weights": weights})
+            found = [token for token in tokens if token in set(context_tokens(self._format))]
+            expected = expected_tokens(weights, self._format)
+            if found != expected:
+                raise TemplateError(
+                    f"model {model!r}: its chat template printed the control tokens {found} for the weights "
+                    f"{weights}, expected {expected}"
+                )
+            rendered.append(tokens)
+        if rendered[0] == rendered[1]:
+            raise TemplateError(
+                f"model {model!r}: its chat template prints the same prompt for different weights"
+            )
+        await check_escaping(
+            render,
+            {"weights": corner(objectives, -1)},
+            rendered[1],
+            control_strings=self._control_strings,
+            model=model,
+        )
+
+
+def expected_tokens(weights: Weights, context_format: ContextFormat) -> list[str]:
+    """The added tokens that a context consists of, in order."""
+    tokens = objective_tokens(len(context_format.objectives))
+    if context_format.encoding == "digits":
+        return tokens
+    return [
+        f"{token} {weights[name]:.2f}" for token, name in zip(tokens, context_format.objectives, strict=True)
+    ]

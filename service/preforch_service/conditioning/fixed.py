@@ -1,0 +1,46 @@
+"""`fixed`: weights were used in training, if at all. Decided weights are announced and go no further."""
+
+from typing import Any
+
+from preforch_models.policy_card import PolicyCard
+from preforch_models.weights import Weights
+
+from preforch_service.conditioning.rendering import PROBE, Render, TemplateError, check_escaping, corner
+
+
+class FixedConditioner:
+    """Leaves every request as it is."""
+
+    kind = "fixed"
+    applies_weights = False
+
+    def __init__(self, card: PolicyCard) -> None:
+        self.notice: str | None = (
+            f"policy {card.name!r} does not read weights (conditioning 'fixed'): those that a user sends are "
+            "announced in the answer, but the answer does not depend on them; preference.applied is false"
+        )
+        self._objectives = card.objectives
+        self._control_strings = card.control_strings
+
+    def chat(self, body: dict[str, Any], _weights: Weights) -> dict[str, Any]:
+        """The body itself."""
+        return body
+
+    def completion(self, body: dict[str, Any], _weights: Weights) -> dict[str, Any]:
+        """The body itself."""
+        return body
+
+    def default_template_kwargs(self, _fallback: Weights) -> dict[str, object]:
+        """None."""
+        return {}
+
+    async def self_test(self, render: Render, *, model: str) -> None:
+        """A conversation renders alike whatever weights the template is given, and without any."""
+        without = await render(PROBE, {})
+        for weights in (corner(self._objectives, 0), corner(self._objectives, -1)):
+            if await render(PROBE, {"weights": weights}) != without:
+                raise TemplateError(
+                    f"model {model!r}: its chat template prints another prompt for the weights {weights}, "
+                    "but the policy card says that it reads none (conditioning 'fixed')"
+                )
+        await check_escaping(render, {}, without, control_strings=self._control_strings, model=model)
