@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from preforch_models.conversation import Message
 from preforch_models.manifest import read_manifest, verify
 from preforch_training.config import RunConfig
-from preforch_training.data.rows import messages_of, response_of, split_of
+from preforch_training.data.rows import messages_of, response_of
+from preforch_training.data.splits import split_of
 from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, RecordError, read_records, write_records
 from preforch_training.run import Run

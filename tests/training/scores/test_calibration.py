@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from preforch_models.calibration import Calibration, fit_calibration, log_odds_scale
+from preforch_models.calibration import Calibration
+from preforch_training.scores.calibration import fit_calibration, log_odds_scale
 
 NAMES = ("helpful", "harmless")
 REWARDS = np.array([[1.0, -300.0], [2.0, 100.0], [4.5, 50.0], [0.0, 0.0]])
