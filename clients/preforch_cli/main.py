@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     except (CommandFailed, ValueError, OSError) as error:
         if os.environ.get("PREFORCH_TRACEBACK"):
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = str(error).strip() or type(error).__name__
         print(f"{PROGRAM}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
 

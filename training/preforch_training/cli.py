@@ -38,9 +38,11 @@ def run_train(args: argparse.Namespace) -> int:
     """Build one stage or all of them."""
     _quiet_libraries()
     from preforch_training.config import read_config
-    from preforch_training.pipeline import train
 
     config = read_config(args.config, settings=tuple(args.settings))
+    # After the configuration: one that is wrong must not wait for torch.
+    from preforch_training.pipeline import train
+
     train(config, stage=args.stage)
     return 0
 
@@ -59,12 +61,16 @@ def run_demo(args: argparse.Namespace) -> int:
     """Train the demo, serve it, and show what weights change."""
     _quiet_libraries()
     from preforch_training.config import read_config
+
+    config = read_config(args.config, settings=tuple(args.settings))
+    if config.policy is None:
+        raise ValueError(f"{args.config}: the demo shows what a policy answers, and there is none")
     from preforch_training.demo.show import serve_and_show
     from preforch_training.pipeline import train
 
-    config = read_config(args.config, settings=tuple(args.settings))
     train(config, stage="all")
-    return serve_and_show(config.run.folder, port=args.port, stay=not args.no_serve)
+    sampling = config.policy.sampling
+    return serve_and_show(config.run.folder, sampling, port=args.port, stay=not args.no_serve)
 
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from preforch_models.run_folder import RUN_FILE, RunInfo, read_run_info, write_r
 from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig, write_resolved
 from preforch_training.data import stage as data
+from preforch_training.library_log import library_log
 from preforch_training.orchestrator import stage as orchestrator
 from preforch_training.policy import stage as policy
 from preforch_training.report import stage as report
@@ -24,10 +25,15 @@ from preforch_training.study import stage as study
 def train(config: RunConfig, *, stage: str) -> Run:
     """Build one stage, or `all`. Raises ValueError when another process is at work on the run."""
     run = open_run(config)
-    with only_one(run.folder), VllmSampler(log=run.logs / "vllm.log") as sampler:
+    with (
+        only_one(run.folder),
+        library_log(run.logs / "libraries.log"),
+        VllmSampler(log=run.logs / "vllm.log") as sampler,
+    ):
         read_run_info(run.folder)
         write_run_info(run.folder, RunInfo(serve=config.served))
         for name in STAGES if stage == "all" else (stage,):
+            sampler.reset_peak_memory()
             build(name, run, config, sampler)
             # After the stage: a config that fails its first stage leaves nothing behind.
             write_resolved(config, run.config_file)

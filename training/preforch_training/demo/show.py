@@ -14,9 +14,9 @@ from preforch_models.child_process import die_with_parent
 
 from preforch_training.demo import world
 from preforch_training.demo.world import Parts
+from preforch_training.policy.config import Sampling
 
 READY_SECONDS = 300.0
-MAX_TOKENS = 80
 SEED = 1
 USER_WEIGHTS = (
     {"helpful": 0.8, "harmless": 0.1, "humor": 0.1},
@@ -24,7 +24,7 @@ USER_WEIGHTS = (
 )
 
 
-def serve_and_show(run: Path, *, port: int, stay: bool) -> int:
+def serve_and_show(run: Path, sampling: Sampling, *, port: int, stay: bool) -> int:
     """Start the gateway, show the answers, then keep serving (`stay`) or stop. Returns an exit code."""
     check_free(port)
     url = f"http://127.0.0.1:{port}"
@@ -32,7 +32,7 @@ def serve_and_show(run: Path, *, port: int, stay: bool) -> int:
         if not wait_until_ready(client, process):
             print(f"the gateway did not become ready at {url}", file=sys.stderr)
             return process.poll() or 1
-        print(show(client))
+        print(show(client, sampling))
         if not stay:
             return 0
         print(f"\nserving at {url}, stop with Ctrl-C. In another terminal:\n  preforch chat --url {url}")
@@ -81,15 +81,24 @@ def wait_until_ready(client: Client, process: "subprocess.Popen[bytes]") -> bool
     return False
 
 
-def show(client: Client) -> str:
-    """Six held-out prompts, each under three weightings, and a table of what was counted in the answers."""
+def show(client: Client, sampling: Sampling) -> str:
+    """Six held-out prompts, each under three weightings, and a table of what was counted in the answers.
+
+    Answers are drawn as the policy was sampled in training. A prompt has one seed for all weightings, and another
+    prompt has another one: under one seed for all, every joke would be the same joke.
+    """
     lines: list[str] = []
     totals: dict[str, list[Parts]] = {}
-    for prompt in world.held_out_examples(6):
+    for seed, prompt in enumerate(world.held_out_examples(6), SEED):
         lines += ["", f"> {prompt}"]
         for label, weights in [("recommended", None), *((_short(w), w) for w in USER_WEIGHTS)]:
             answer = client.generate(
-                prompt, weights=weights, max_tokens=MAX_TOKENS, temperature=0.7, seed=SEED
+                prompt,
+                weights=weights,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=seed,
             )
             parts = world.parse(prompt, answer.text)
             totals.setdefault(label, []).append(parts)

@@ -1,10 +1,11 @@
 """What a kind of policy is given to build one policy, and the parts that every kind shares."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from preforch_models.conditioning import Conditioning
 
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
@@ -64,10 +65,11 @@ class PolicyTask:
         conditioning: Conditioning,
         folder: Path,
         work: Path,
-        counts: Mapping[str, int] | None = None,
-        metrics: Mapping[str, float] | None = None,
     ) -> Outcome:
-        """Fine-tune the round before on rows and save the result as a policy; `counts` and `metrics` are passed on."""
+        """Fine-tune the round before on rows and save the result as a policy."""
+        if torch.cuda.is_available():
+            # Training wants the memory that vLLM keeps between its calls; on a CPU it keeps little.
+            self.sampler.close()
         previous = self.round(number - 1)
         fitting = fit_rows(rows, max_tokens=self.shared.max_model_len)
         seed = self.seed(number, "sft")
@@ -81,8 +83,4 @@ class PolicyTask:
             conditioning=conditioning,
             max_model_len=self.shared.max_model_len,
         )
-        return Outcome(
-            counts={"rows": len(fitting), "too_long": len(rows) - len(fitting), **(counts or {})},
-            metrics={**found, **(metrics or {})},
-            peak_memory_mib=self.sampler.peak_memory_mib,
-        )
+        return Outcome(counts={"rows": len(fitting), "too_long": len(rows) - len(fitting)}, metrics=found)

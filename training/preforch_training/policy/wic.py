@@ -89,7 +89,7 @@ def make_online(
     mixed = originals(
         good_N, fresh=len(fresh), share=online.original_share, seed=task.seed(number, "originals")
     )
-    return task.train(
+    outcome = task.train(
         number,
         fresh + known_rows(known, mixed, prompts, reader),
         online,
@@ -97,8 +97,13 @@ def make_online(
         conditioning=_conditioning(task),
         folder=folder,
         work=work,
-        counts={"samples": len(samples), "kept": len(fresh), "originals": len(mixed)},
-        metrics=sample_metrics(samples, per_prompt=online.samples_per_prompt),
+    )
+    counts = {"samples": len(samples), "kept": len(fresh), "originals": len(mixed)}
+    metrics = sample_metrics(samples, per_prompt=online.samples_per_prompt)
+    return Outcome(
+        counts=outcome.counts | counts,
+        metrics=outcome.metrics | metrics,
+        peak_memory_mib=task.sampler.peak_memory_mib,
     )
 
 
