@@ -13,6 +13,8 @@ from preforch_models.objectives import Record, explain
 
 RUN_FILE = "run.json"
 RUN_FORMAT = 2
+_ARTIFACTS = ("data", "reward/*", "scores", "orchestrator", "policy/*", "policy/*/*", "bundle", "study", "report")
+"""Where a run has artifacts, whatever its format."""
 
 
 class RunInfo(Record):
@@ -28,10 +30,10 @@ def write_run_info(folder: Path, info: RunInfo) -> None:
 
 
 def read_run_info(folder: Path) -> RunInfo | None:
-    """What `run.json` says; None for a folder without artifacts. Raises ArtifactError for a run of another format."""
+    """What `run.json` says; None for a folder without a run's artifacts. Raises ArtifactError for a run of another format."""
     file = folder / RUN_FILE
     if not file.is_file():
-        if any(folder.glob(f"*/{MANIFEST}")) or any(folder.glob(f"*/*/{MANIFEST}")):
+        if any(next(folder.glob(f"{place}/{MANIFEST}"), None) for place in _ARTIFACTS):
             raise ArtifactError(_other_format(folder, 1))
         return None
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from preforch_models.bundle import BUNDLE_FILE, read_bundle
 from preforch_models.manifest import MANIFEST, ArtifactError, Manifest, read_manifest, verify
 from preforch_models.policy_card import CARD_FILE, read_policy_card
+from preforch_models.run_folder import read_run_info
 from preforch_models.weights import Weights
 
 
@@ -19,7 +20,11 @@ def describe(path: Path) -> str:
     )
     if not artifacts:
         raise ArtifactError(f"{path}: neither a run nor an artifact; no {MANIFEST} in it or below")
-    lines = [f"run {path}", "", f"{'artifact':<28} {'kind':<14} {'seconds':>8} {'peak MiB':>9}  numbers"]
+    info = read_run_info(path)
+    title = f"artifacts in {path}"
+    if info is not None:
+        title = f"run {path}, " + (f"policy to serve: {info.serve}" if info.serve else "no policy to serve")
+    lines = [title, "", f"{'artifact':<28} {'kind':<14} {'seconds':>8} {'peak MiB':>9}  numbers"]
     for folder in artifacts:
         manifest = read_manifest(folder)
         numbers = {
