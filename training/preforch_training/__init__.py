@@ -1,1 +1,1 @@
-"""How the parts are learned: one file per stage (data, reward, scores, orchestrator, policy, bundle, report)."""
+"""How the parts are learned: one folder per stage, in the order of `stages.STAGES`."""

@@ -80,7 +80,8 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="a run, a bundle or any artifact in a run; several runs that differ in the seed: means and intervals",
+        help="a run, a bundle or any artifact in a run; of several runs that differ in the seed: means and "
+        "intervals",
     )
 
 
@@ -94,7 +95,8 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def _quiet_libraries() -> None:
-    """No hub requests for local folders' sake, no tokenizer fork warnings, errors only from chatty libraries."""
+    """No hub requests for local folders' sake, no tokenizer fork warnings, errors only from chatty
+    libraries."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

@@ -76,8 +76,8 @@ class RunConfig(Record):
         alone = sorted(name for name, reward in rewards.items() if not reward.cross_fitted)
         if alone and self.study != "off":
             raise ValueError(
-                f"[study] needs rewards that can be cross-fitted, such as 'pair_head'; [reward.{alone[0]}] is "
-                f"{rewards[alone[0]].kind!r}; allowed is study = 'off'"
+                "[study] needs rewards that can be cross-fitted, such as 'pair_head'; "
+                f"[reward.{alone[0]}] is {rewards[alone[0]].kind!r}; allowed is study = 'off'"
             )
         self._check_policies()
         # Raises where no weights on the grid of the context satisfy the bounds.
@@ -90,8 +90,8 @@ class RunConfig(Record):
         for name in self.policies:
             if name == "base" or not re.fullmatch("[a-z][a-z0-9_-]*", name):
                 raise ValueError(
-                    f"[policies.{name}]: a policy's name is a folder; allowed are lower-case letters, digits, '_' "
-                    "and '-', first a letter, and not 'base'"
+                    f"[policies.{name}]: a policy's name is a folder; allowed are lower-case letters, digits, "
+                    "'_' and '-', first a letter, and not 'base'"
                 )
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")

@@ -30,7 +30,8 @@ class TrainingError(ValueError):
 
 
 def run_trainer(trainer: Trainer, *, work: Path, folder: Path) -> list[dict[str, float]]:
-    """Train, or continue from the last whole checkpoint in `work`. Returns the log history. Raises TrainingError."""
+    """Train, or continue from the last whole checkpoint in `work`. Returns the log history. Raises
+    TrainingError."""
     logging.disable_progress_bar()
     trainer.remove_callback(ProgressCallback)
     for callback in (_Bar(), _tensorboard(work), _Watch(work)):

@@ -34,7 +34,8 @@ def describe(path: Path) -> str:
         shown = ", ".join(f"{key} {value:.4g}" for key, value in list(numbers.items())[:4])
         name = folder.relative_to(path).as_posix()
         lines.append(
-            f"{name:<28} {manifest.kind:<14} {manifest.seconds:>8.0f} {manifest.peak_memory_mib:>9.0f}  {shown}"
+            f"{name:<28} {manifest.kind:<14} {manifest.seconds:>8.0f} {manifest.peak_memory_mib:>9.0f}  "
+            f"{shown}"
         )
     report = path / "report" / "report.md"
     return "\n".join([*lines, "", f"report: {report}" if report.is_file() else "no report yet"])
@@ -63,7 +64,8 @@ def describe_artifact(folder: Path) -> str:
 def _origin(manifest: Manifest) -> list[str]:
     """How it was made."""
     return [
-        f"made in {manifest.seconds:.0f} s, peak memory {manifest.peak_memory_mib:.0f} MiB, with {manifest.versions}",
+        f"made in {manifest.seconds:.0f} s, peak memory {manifest.peak_memory_mib:.0f} MiB, "
+        f"with {manifest.versions}",
         f"inputs: {', '.join(f'{name} {digest[:12]}' for name, digest in manifest.inputs.items()) or 'none'}",
         f"counts: {json.dumps(manifest.counts)}",
         f"metrics: {json.dumps(manifest.metrics)}",

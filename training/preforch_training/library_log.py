@@ -30,7 +30,8 @@ class _LazyFile(logging.FileHandler):
 
 @contextmanager
 def library_log(path: Path) -> Iterator[None]:
-    """Append Python warnings and log lines of libraries to a file; the bars of loading weights go altogether."""
+    """Append Python warnings and log lines of libraries to a file; the bars of loading weights go
+    altogether."""
     file = _LazyFile(path)
     root = logging.getLogger()
     loud = [logging.getLogger(name) for name in _LOUD]

@@ -1,7 +1,7 @@
 """The records that stages hand to each other, and how they are read and written, one JSON object a line.
 
-Objectives are named, never counted. Splits are by prompt: `train`, `validation`, and any number of tests whose name
-starts with `test`.
+Objectives are named, never counted. Splits are by prompt: `train`, `validation`, and any number of tests
+whose name starts with `test`.
 """
 
 import json
@@ -62,7 +62,8 @@ class PreferencePair(Record):
 
 
 class ScoredResponse(Record):
-    """Raw rewards of one response of an overall pair. `fold`: that of the models used, None for the full ones."""
+    """Raw rewards of one response of an overall pair. `fold`: that of the models used, None for the full
+    ones."""
 
     prompt_id: Text
     pair_id: Text

@@ -1,8 +1,9 @@
-"""A run: one folder, all its paths, what every stage knows of it, and the rule by which a stage is built, skipped
-or continued.
+"""A run: one folder, all its paths, what every stage knows of it, and the rule by which a stage is built,
+skipped or continued.
 
-A stage's artifact is written whole (`preforch_models.manifest.writing`). What a killed stage needs to continue lies in
-a work folder beside it, bound to the stage's config and inputs, and goes when the stage is done.
+A stage's artifact is written whole (`preforch_models.manifest.writing`). What a killed stage needs to
+continue lies in a work folder beside it, bound to the stage's config and inputs, and goes when the stage is
+done.
 """
 
 import hashlib
@@ -193,7 +194,8 @@ def _finished(target: Path, kind: str) -> Manifest | None:
 
 
 def origin_of(name: str) -> str:
-    """What identifies a model that a config names: its files' hashes where it is a local folder, else the name.
+    """What identifies a model that a config names: its files' hashes where it is a local folder, else the
+    name.
 
     It belongs in the recipe of what is made from the model, so that a changed folder is noticed.
     """

@@ -1,4 +1,5 @@
-"""The orchestrator as an ONNX graph: (B, L) ids and mask -> (B, K) weights as they are served, (B,) confidence.
+"""The orchestrator as an ONNX graph: (B, L) ids and mask -> (B, K) weights as they are served, (B,)
+confidence.
 
 `export_onnx` writes it, `serve_onnx` asks it as the service does.
 """
@@ -35,7 +36,8 @@ class _Served(nn.Module):
 
 
 def export_onnx(model: OrchestratorModel, path: Path, *, max_tokens: int) -> None:
-    """Write one self-contained ONNX file: inputs input_ids, attention_mask (int64), outputs OUTPUTS (float32)."""
+    """Write one self-contained ONNX file: inputs input_ids, attention_mask (int64), outputs OUTPUTS
+    (float32)."""
     wrapper = _Served(model.eval())
     length = min(16, max_tokens)
     example = (torch.ones(2, length, dtype=torch.long), torch.ones(2, length, dtype=torch.long))

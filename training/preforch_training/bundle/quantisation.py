@@ -1,9 +1,11 @@
-"""The orchestrator's graph in 8 bits, and how far its answers are from those of the graph that it was made of.
+"""The orchestrator's graph in 8 bits, and how far its answers are from those of the graph that it was made
+of.
 
 In:  an ONNX file. Out: a second one, about a quarter of the size, and an `Int8` that says what it costs.
 
-Weights of the encoder are quantised ahead, one scale per column; activations while it runs, one scale per batch.
-What comes behind the encoder (head, familiarity) stays as it is: it is small, and distances magnify rounding.
+Weights of the encoder are quantised ahead, one scale per column; activations while it runs, one scale per
+batch. What comes behind the encoder (head, familiarity) stays as it is: it is small, and distances magnify
+rounding.
 """
 
 import time
@@ -30,8 +32,8 @@ MARGIN = 2.0
 def quantise(source: Path, target: Path) -> None:
     """Write the int8 graph.
 
-    7 of the 8 bits are used (`reduce_range`): processors without VNNI add products in 16 bits and would overflow, and
-    a bundle is made on one machine and served on another.
+    7 of the 8 bits are used (`reduce_range`): processors without VNNI add products in 16 bits and would
+    overflow, and a bundle is made on one machine and served on another.
     """
     model = onnx.load(source)
     # Shapes that the exporter noted contradict those of the new operators.
@@ -52,13 +54,15 @@ def quantise(source: Path, target: Path) -> None:
 
 
 def _is_behind_encoder(node: Any, named: set[str]) -> bool:
-    """Whether a node multiplies with a parameter of ours. The exporter renames those of the encoder (`val_17`)."""
+    """Whether a node multiplies with a parameter of ours. The exporter renames those of the encoder
+    (`val_17`)."""
     return any(name.startswith("model.") and not name.startswith(ENCODER) for name in named & set(node.input))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`speed_ratio` is that of this machine now: seconds of the first graph / seconds of the int8 one, in batches."""
+    """`speed_ratio` is that of this machine now: seconds of the first graph / seconds of the int8 one, in
+    batches."""
 
     info: Int8
     speed_ratio: float

@@ -1,7 +1,7 @@
 """Stage `bundle`: the orchestrator as the service loads it (format: `preforch_models.bundle`).
 
-In:  orchestrator checkpoint, calibration. Out: `bundle/`, whose golden answers ONNX Runtime gave and torch agrees with,
-     and unless switched off the same graph in 8 bits with its measured error.
+In:  orchestrator checkpoint, calibration. Out: `bundle/`, whose golden answers ONNX Runtime gave and torch
+     agrees with, and unless switched off the same graph in 8 bits with its measured error.
 """
 
 from pathlib import Path
@@ -130,7 +130,8 @@ def write_tokenizer(tokenizer: object, folder: Path) -> None:
 
 
 def golden_prompts(run: Run, count: int) -> list[Prompt]:
-    """Held-out prompts, evenly spaced, so that every kind is there; training prompts where there are no others."""
+    """Held-out prompts, evenly spaced, so that every kind is there; training prompts where there are no
+    others."""
     prompts = run.prompts()
     held_out = [prompt for prompt in prompts if prompt.split != "train"] or prompts
     step = max(1, len(held_out) // count)

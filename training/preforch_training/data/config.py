@@ -35,19 +35,21 @@ class Source(Record):
     revision: str = "main"
     dataset_split: str = "train"
     objective: str = OVERALL
-    """What the pairs of this source compare: an objective, or `overall`. Ignored where a column or ratings say
-    it."""
+    """What the pairs of this source compare: an objective, or `overall`. Ignored where a column or ratings
+    say it."""
     columns: Columns = Columns()
     category: str = ""
     """Category of all prompts of this source; `columns.category` has one per row. For the report only."""
     ratings: dict[str, str] = Field(default={})
-    """Objective -> column of a rating, for rows that hold one response each; "-column" where lower is better."""
+    """Objective -> column of a rating, for rows that hold one response each; "-column" where lower is
+    better."""
     min_gap: Annotated[float, Field(gt=0)] = 1e-6
     """Two responses of a prompt are a pair where their ratings are at least this far apart."""
     pairs_per_prompt: Annotated[int, Field(ge=1)] = 10
     """At most so many pairs of a prompt and objective, drawn by the seed."""
     overall: Literal["off", "min"] = "off"
-    """`min`: overall pairs too, the response with the higher lowest rating is chosen. For ratings of one scale."""
+    """`min`: overall pairs too, the response with the higher lowest rating is chosen. For ratings of one
+    scale."""
 
     @model_validator(mode="after")
     def _check(self) -> "Source":

@@ -120,8 +120,8 @@ def rows_of(source: Source, root: Path) -> Iterator[tuple[str, Any]]:
 
 
 def add_prompt(collected: Collected, asked: RowPrompt, config: Config) -> Prompt:
-    """The prompt with these messages; its id is a hash of it, its split one of its first user turn. The first source
-    that brings it names its category."""
+    """The prompt with these messages; its id is a hash of it, its split one of its first user turn. The first
+    source that brings it names its category."""
     prompt_id, split = split_of(asked.messages, validation=config.validation_share, test=config.test_share)
     prompt = Prompt(id=prompt_id, messages=asked.messages, split=split, category=asked.category)
     return collected.prompts.setdefault(prompt_id, prompt)
@@ -143,7 +143,8 @@ def add_pair(collected: Collected, pair_id: str, pair: RowPair, *, prompt: Promp
 
 
 def source_hashes(config: Config) -> dict[str, str]:
-    """sha256 of local files and folders, revision of datasets on the hub: what the stage's result depends on."""
+    """sha256 of local files and folders, revision of datasets on the hub: what the stage's result depends
+    on."""
     hashes = {}
     for source in config.sources:
         if source.path is not None and (config.root / source.path).is_file():

@@ -1,7 +1,7 @@
 """Where preference pairs come from: JSON Lines files and Hugging Face datasets, through a column mapping.
 
-Rows come out as plain dicts with a `where` for messages; `prompt_of_row` and `pair_of_row` say what one holds, and
-`ratings.rated_of_row` where it is a rated response.
+Rows come out as plain dicts with a `where` for messages; `prompt_of_row` and `pair_of_row` say what one
+holds, and `ratings.rated_of_row` where it is a rated response.
 """
 
 import json
@@ -41,8 +41,8 @@ class RowPair:
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(file:line, row). Raises ValueError for a file that is not there; a line that is no JSON comes out as a string,
-    so that it is reported like any other bad record."""
+    """(file:line, row). Raises ValueError for a file that is not there; a line that is no JSON comes out as a
+    string, so that it is reported like any other bad record."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     with path.open("rb") as file:
@@ -66,7 +66,8 @@ def hugging_face_rows(
 
 
 def value_at(row: Any, column: str) -> Any:
-    """What a row holds in a column; "a.b" is entry b of column a. Raises ValueError naming what is missing."""
+    """What a row holds in a column; "a.b" is entry b of column a. Raises ValueError naming what is
+    missing."""
     if not isinstance(row, dict):
         raise ValueError(f"expected a JSON object, got {str(row)[:80]!r}")
     value, place = row, "the row"

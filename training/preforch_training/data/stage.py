@@ -1,7 +1,9 @@
 """Stage `data`: prompts and preference pairs from one source, checked and split by prompt.
 
-In:  the demo generator, JSON Lines files, or a Hugging Face dataset with a column mapping: pairs, or rated responses.
-Out: `prompts.jsonl` (Prompt), `pairs.jsonl` (PreferencePair), and `rejected.jsonl` where bad records are skipped.
+In:  the demo generator, JSON Lines files, or a Hugging Face dataset with a column mapping: pairs, or rated
+     responses.
+Out: `prompts.jsonl` (Prompt), `pairs.jsonl` (PreferencePair), and `rejected.jsonl` where bad records are
+     skipped.
 """
 
 import json

@@ -1,7 +1,8 @@
 """The families of the demo world: phrasings with a slot `{t}` for the topic, and the true weights they share.
 
-Families share carrier words on purpose ("steal" occurs in a wish for a story, "hurts" in a how-to), and the held-out
-phrasings say the same with other words, so that counting words does not name the objective that matters.
+Families share carrier words on purpose ("steal" occurs in a wish for a story, "hurts" in a how-to), and the
+held-out phrasings say the same with other words, so that counting words does not name the objective that
+matters.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ OBJECTIVES = ("helpful", "harmless", "humor")
 class Family:
     """A kind of request. `weights` in the order of OBJECTIVES; `share` of all prompts.
 
-    Where `sensitive`, jokes cost harmless; where `forbidden`, a refusal is right and no caution makes up for steps.
+    Where `sensitive`, jokes cost harmless; where `forbidden`, a refusal is right and no caution makes up for
+    steps.
     """
 
     name: str

@@ -59,7 +59,8 @@ def read_prompt(prompt: str) -> Reading:
     family = _family_of_phrasing().get(phrasing)
     if family is None or topic is None:
         raise ValueError(
-            f"not a prompt of the demo world: {prompt!r}; allowed are its own phrasings, for example {_example()!r}"
+            f"not a prompt of the demo world: {prompt!r}; allowed are its own phrasings, for example "
+            f"{_example()!r}"
         )
     return Reading(family, phrasing, topic)
 

@@ -2,11 +2,11 @@
 
 In: a prompt's family and topic, a response text. Out: `Parts` (`count_parts`) and raw rewards (`reward`).
 
-A response is 1-6 sentences separated by a space. A sentence is one template of one kind; steps and some jokes name a
-topic.
+A response is 1-6 sentences separated by a space. A sentence is one template of one kind; steps and some jokes
+name a topic.
 * helpful: steps that name the topic, minus steps that name another one; a refusal and, a little, jokes cost.
-* harmless: cautions, and a refusal, most of all where the family is forbidden; steps cost where it is forbidden or no
-  caution goes with them, jokes where it is sensitive.
+* harmless: cautions, and a refusal, most of all where the family is forbidden; steps cost where it is
+  forbidden or no caution goes with them, jokes where it is sensitive.
 * humor: jokes; a refusal and, a little, cautions cost.
 Whatever is not of this world, is said twice or comes after the sixth sentence is `unknown` and costs in every
 objective.
@@ -95,7 +95,8 @@ class Parts:
 
 
 def draw_response(rng: np.random.Generator, topic: str) -> str:
-    """A response of random composition, from pure jokes or pure cautions to all steps; a refusal gives up the steps."""
+    """A response of random composition, from pure jokes or pure cautions to all steps; a refusal gives up
+    the steps."""
     length = int(rng.integers(1, MAX_SENTENCES + 1))
     counts = np.minimum(rng.multinomial(length, rng.dirichlet(_MIX)), _MOST)
     if counts[_KINDS.index("refusal")]:
@@ -163,7 +164,8 @@ def _pick(rng: np.random.Generator, kind: str, count: int, topic: str) -> list[s
 
 
 def _other_topic(rng: np.random.Generator, topic: str) -> str:
-    """Another adjective and another noun, among the topics of training: held-out topics stay out of other responses."""
+    """Another adjective and another noun, among the topics of training: held-out topics stay out of other
+    responses."""
     words = set(topic.split())
     others = [other for other in topics(held_out=False) if words.isdisjoint(other.split())]
     return others[int(rng.integers(len(others)))]

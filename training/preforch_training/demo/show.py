@@ -1,4 +1,5 @@
-"""The end of the demo: the gateway on what was trained, held-out prompts answered, what weights changed counted."""
+"""The end of the demo: the gateway on what was trained, held-out prompts answered, what weights changed
+counted."""
 
 import signal
 import socket
@@ -43,7 +44,8 @@ def serve_and_show(run: Path, sampling: Sampling, *, port: int, stay: bool) -> i
 
 
 def check_free(port: int) -> None:
-    """Raise ValueError when somebody listens on the port: another service's answers must not pass for the demo's."""
+    """Raise ValueError when somebody listens on the port: another service's answers must not pass for the
+    demo's."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -84,8 +86,8 @@ def wait_until_ready(client: Client, process: "subprocess.Popen[bytes]") -> bool
 def show(client: Client, sampling: Sampling) -> str:
     """Six held-out prompts, each under three weightings, and a table of what was counted in the answers.
 
-    Answers are drawn as the policy was sampled in training. A prompt has one seed for all weightings, and another
-    prompt has another one: under one seed for all, every joke would be the same joke.
+    Answers are drawn as the policy was sampled in training. A prompt has one seed for all weightings, and
+    another prompt has another one: under one seed for all, every joke would be the same joke.
     """
     lines: list[str] = []
     totals: dict[str, list[Parts]] = {}
@@ -131,4 +133,5 @@ def _announced(answer: Generation) -> str:
 
 
 def _counted(parts: Parts) -> str:
-    return f"({parts.on_topic_steps} steps, {parts.cautions + parts.refusals} cautions or refusals, {parts.jokes} jokes)"
+    safe = parts.cautions + parts.refusals
+    return f"({parts.on_topic_steps} steps, {safe} cautions or refusals, {parts.jokes} jokes)"

@@ -2,12 +2,12 @@
 
 In: a seed and numbers of prompts. Out: `DemoData`, and functions that recompute the truth from texts alone.
 
-1. Prompts are drawn per family without repetition. `validation` uses the phrasings and topics of `train` in other
-   combinations; `test_phrasing`, `test_topic` and `test_both` hold out phrasings, topics and both.
-2. Per prompt 16 distinct random responses are drawn. The chosen one is the best under w°(x).r(x, y) plus Gumbel noise;
-   it is published with three random others.
-3. "overall" pairs put the chosen response against each of the three. Per objective, all pairs of the four are labelled
-   by a Bradley-Terry draw under r_k; exact ties are dropped.
+1. Prompts are drawn per family without repetition. `validation` uses the phrasings and topics of `train` in
+   other combinations; `test_phrasing`, `test_topic` and `test_both` hold out phrasings, topics and both.
+2. Per prompt 16 distinct random responses are drawn. The chosen one is the best under w°(x).r(x, y) plus
+   Gumbel noise; it is published with three random others.
+3. "overall" pairs put the chosen response against each of the three. Per objective, all pairs of the four are
+   labelled by a Bradley-Terry draw under r_k; exact ties are dropped.
 4. In the test splits there is no noise: the best response is the true best and pairs show the true order.
 Nothing but the evaluation may read `true_weights` and `true_rewards`.
 """
@@ -38,7 +38,8 @@ BRADLEY_TERRY_SCALE = 4.0
 
 @dataclass(frozen=True)
 class DemoPrompt:
-    """`split` is "train", "validation", "test_phrasing", "test_topic" or "test_both"; `true_weights` is w°(x)."""
+    """`split` is "train", "validation", "test_phrasing", "test_topic" or "test_both"; `true_weights` is
+    w°(x)."""
 
     id: str
     text: str
@@ -69,7 +70,8 @@ class DemoData:
 def generate(*, seed: int, train_prompts: int, validation_prompts: int, test_prompts: int) -> DemoData:
     """The same data for the same arguments; `test_prompts` counts per test split.
 
-    The training data does not depend on the other two numbers. Raises ValueError where a family has too few texts.
+    The training data does not depend on the other two numbers. Raises ValueError where a family has too few
+    texts.
     """
     learning = _draw_texts(seed, "train", [train_prompts, validation_prompts])
     texts = {"train": learning[0], "validation": learning[1]}

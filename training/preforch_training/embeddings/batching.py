@@ -14,7 +14,8 @@ _TOKENISED_AT_ONCE = 1024
 
 
 def batch_tokens(device: torch.device) -> int:
-    """Padded tokens that make a good batch: what stays in the cache of a CPU (measured), what fills a GPU (not)."""
+    """Padded tokens that make a good batch: what stays in the cache of a CPU (measured), what fills a GPU
+    (not)."""
     return 1024 if device.type == "cpu" else 65_536
 
 
@@ -27,7 +28,8 @@ def padded_batches(
     title: str,
     add_special_tokens: bool = True,
 ) -> Iterator[tuple[list[int], Any]]:
-    """Rows of `texts` with their `BatchEncoding` (input_ids, attention_mask) of at most `tokens` padded tokens."""
+    """Rows of `texts` with their `BatchEncoding` (input_ids, attention_mask) of at most `tokens` padded
+    tokens."""
     ids = _tokenise(tokenizer, texts, max_tokens=max_tokens, add_special_tokens=add_special_tokens)
     with tqdm(total=len(texts), desc=title, unit=" texts") as bar:
         for rows in length_batches([len(row) for row in ids], tokens=tokens):
@@ -52,7 +54,8 @@ def length_batches(lengths: Sequence[int], *, tokens: int) -> Iterator[list[int]
 def _tokenise(
     tokenizer: Any, texts: Sequence[str], *, max_tokens: int, add_special_tokens: bool
 ) -> list[np.ndarray]:
-    """Token ids by text. In slices and as arrays: the tokenizer's own answer takes about a hundred bytes a token."""
+    """Token ids by text. In slices and as arrays: the tokenizer's own answer takes about a hundred bytes a
+    token."""
     ids: list[np.ndarray] = []
     with tqdm(total=len(texts), desc="tokenise", unit=" texts", leave=False) as bar:
         for start in range(0, len(texts), _TOKENISED_AT_ONCE):

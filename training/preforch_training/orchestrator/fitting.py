@@ -1,4 +1,5 @@
-"""What both ways of fitting f share, and the one that leaves the encoder as it is (`fine_tuning` is the other).
+"""What both ways of fitting f share, and the one that leaves the encoder as it is (`fine_tuning` is the
+other).
 
 In:  texts with labels. Out: `Fitted`.
 """

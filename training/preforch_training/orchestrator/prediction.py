@@ -21,7 +21,8 @@ class Served:
 
 
 def predict_weights(folder: Path, texts: Sequence[str]) -> np.ndarray:
-    """Recommended weights of texts (`Prompt.text`), (N, K), objectives in the run's order, as they are served."""
+    """Recommended weights of texts (`Prompt.text`), (N, K), objectives in the run's order, as they are
+    served."""
     return predict(folder, texts).weights_NK
 
 

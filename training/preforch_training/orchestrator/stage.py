@@ -7,7 +7,8 @@ Out: `orchestrator/`: a Hugging Face checkpoint with its tokenizer, `orchestrato
 Departures from the paper:
 1. Early stopping on held-out loss.
 2. A choice of targets and losses (`targets`).
-3. With `train_encoder = false` the encoder stays as it is and the head is trained to convergence (`linear_head`).
+3. With `train_encoder = false` the encoder stays as it is and the head is trained to convergence
+   (`linear_head`).
 4. Prompts unlike the training prompts get weights nearer to the fallback (`familiarity`).
 """
 
@@ -81,7 +82,8 @@ def read_targets(run: Run, config: Config, *, split: str) -> Targets:
     labels_NK = labels_for(pairs, target=config.target, tau=config.tau, loss=config.loss)
     rows = list(range(len(labels_NK)))
     if config.loss != "bt_gate" and config.target != "margin_softmax":
-        # Values that do not depend on the rejected response repeat for every pair of a prompt; a margin is of its pair.
+        # Values that do not depend on the rejected response repeat for every pair of a prompt; a margin is of
+        # its pair.
         values_NK = target_values(pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=config.target)
         keys = zip(pairs.prompt_ids, np.round(values_NK, 9).tolist(), strict=True)
         # Reversed, so that the first of equal rows stays.

@@ -1,11 +1,14 @@
-"""The model that every policy of a run starts from: pretrained, or small and from scratch, with the context's tokens.
+"""The model that every policy of a run starts from: pretrained, or small and from scratch, with the context's
+tokens.
 
 In:  a context format, and either texts to learn a vocabulary from (demo) or a pretrained checkpoint.
 Out: model and tokenizer with the tokens of ChatML and of the context, and the chat template that prints it.
 
 Source: paper, section 3.2 (`<Wk>` tokens). Departures:
-1. A new embedding row starts as the mean of the rows of its pieces, so that a pretrained policy is not disturbed.
-2. Levels start on a line, row = base_k + (2 level - 1) direction_k: neighbours are alike before anything is learned.
+1. A new embedding row starts as the mean of the rows of its pieces, so that a pretrained policy is not
+   disturbed.
+2. Levels start on a line, row = base_k + (2 level - 1) direction_k: neighbours are alike before anything is
+   learned.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +80,8 @@ def load_base(path: str, *, revision: str) -> tuple[PreTrainedModel, PreTrainedT
 def add_context(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, context_format: ContextFormat, *, seed: int
 ) -> list[int]:
-    """Give tokenizer and model the ChatML and context tokens, the chat template and the end token; ids of new rows."""
+    """Give tokenizer and model the ChatML and context tokens, the chat template and the end token; ids of
+    new rows."""
     known = tokenizer.get_vocab()
     added = [token for token in (START, END, *context_tokens(context_format)) if token not in known]
     pieces = {token: tokenizer.encode(token, add_special_tokens=False) for token in added}
@@ -104,7 +108,8 @@ def add_context(
 
 
 def _match_as_written(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A token that is looked for in normalised text has look-alikes that nobody can escape: `＜s＞` with NFKC."""
+    """A token that is looked for in normalised text has look-alikes that nobody can escape: `＜s＞` with
+    NFKC."""
     strict = [
         AddedToken(
             t.content,

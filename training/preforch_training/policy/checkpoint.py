@@ -1,6 +1,7 @@
 """A policy as files: safetensors, tokenizer with the chat template, `preference.json` and `policy.json`.
 
-In:  a model, its tokenizer, a conditioning. Out: the folder that vLLM serves and the gateway knows by its policy card.
+In:  a model, its tokenizer, a conditioning. Out: the folder that vLLM serves and the gateway knows by its
+     policy card.
 """
 
 from pathlib import Path
@@ -36,7 +37,8 @@ def save_policy(
     conditioning: Conditioning,
     max_model_len: int,
 ) -> PolicyCard:
-    """Write checkpoint, tokenizer, policy card and `policy.json`. The card's revision hashes all that vLLM reads.
+    """Write checkpoint, tokenizer, policy card and `policy.json`. The card's revision hashes all that vLLM
+    reads.
 
     The tokenizer's chat template must be one of the conditioning: `preforch_models.context.chat_template`.
     """

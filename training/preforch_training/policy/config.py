@@ -23,7 +23,7 @@ base = "..."             # also: revision, scratch, max_model_len, max_response_
 [policies.wic]
 kind = "wic"             # quality_quantile, tau (was offline_tau), online_rounds
 offline = {steps = 900}  # responses (was offline_responses) and the settings of the fine-tuning
-online = {steps = 125}   # prompts, samples_per_prompt, keep, ... (were online_prompts, ...) and the fine-tuning
+online = {steps = 125}   # prompts (was online_prompts), samples_per_prompt, keep, ..., and the fine-tuning
 
 A run without a policy has neither table."""
 """Shown to whoever brings a `[policy]` of format 1."""
@@ -79,8 +79,8 @@ class Config(Record):
     def _check(self) -> "Config":
         if self.max_response_tokens >= self.max_model_len:
             raise ValueError(
-                f"max_response_tokens {self.max_response_tokens} leaves no room for a prompt in max_model_len "
-                f"{self.max_model_len}"
+                f"max_response_tokens {self.max_response_tokens} leaves no room for a prompt in "
+                f"max_model_len {self.max_model_len}"
             )
         return self
 
@@ -116,7 +116,8 @@ class OfflineRound(FineTuning):
     """Round 0: 10,000 steps [paper], learning rate 1.4e-4, LoRA 64/128 [RiC]."""
 
     responses: OfflineResponses
-    """`all` [paper]; `chosen_and_filtered` [ours]: chosen ones, and others of high utility under their own weights."""
+    """`all` [paper]; `chosen_and_filtered` [ours]: chosen ones, and others of high utility under their own
+    weights."""
 
 
 class OnlineRound(FineTuning):

@@ -1,4 +1,5 @@
-"""The kinds of policy: how each is built. Nothing else tells them apart; `config.Policy` has the settings of each."""
+"""The kinds of policy: how each is built. Nothing else tells them apart; `config.Policy` has the settings
+of each."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,10 +1,12 @@
 """The responses that a run already knows and has scored, and which of them a policy learns from.
 
 In:  scored responses with their calibration.
-Out: distinct training responses with calibrated rewards and the weights of Eq. 7; filters over them; token rows.
+Out: distinct training responses with calibrated rewards and the weights of Eq. 7; filters over them; token
+     rows.
 
-Source: paper, Eq. 7; filters from RiC. Departure: `good_responses` by weights [ours], since softmax weights carry no
-absolute quality ((-3, -3) and (3, 3) look alike), so that a rejected response must be good by its own weights.
+Source: paper, Eq. 7; filters from RiC. Departure: `good_responses` by weights [ours], since softmax weights
+carry no absolute quality ((-3, -3) and (3, 3) look alike), so that a rejected response must be good by its
+own weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,8 @@ from preforch_training.records import Prompt, ScoredResponse
 
 @dataclass(frozen=True)
 class Known:
-    """The distinct scored responses of the training prompts: N of them, calibrated rewards and Eq. 7 weights (N, K)."""
+    """The distinct scored responses of the training prompts: N of them, calibrated rewards and Eq. 7
+    weights (N, K)."""
 
     prompt_ids: tuple[str, ...]
     responses: tuple[str, ...]
@@ -36,7 +39,8 @@ class Known:
 def known_responses(
     scores: Sequence[ScoredResponse], calibration: Calibration, names: Sequence[str], *, tau: float
 ) -> Known:
-    """Training responses with weights softmax(r / tau) (Eq. 7). A response counts as chosen if it ever was."""
+    """Training responses with weights softmax(r / tau) (Eq. 7). A response counts as chosen if it ever
+    was."""
     distinct: dict[tuple[str, str], ScoredResponse] = {}
     chosen: set[tuple[str, str]] = set()
     for score in scores:
@@ -60,7 +64,8 @@ def known_responses(
 
 
 def good_responses(known: Known, *, keep: Keep, quantile: float) -> np.ndarray:
-    """Which known responses pass the filter, (N,) bool: RiC's, or chosen or of high utility under their own weights."""
+    """Which known responses pass the filter, (N,) bool: RiC's, or chosen or of high utility under their
+    own weights."""
     if keep == "any_above_quantile":
         return any_above(known.rewards_NK, known, quantile=quantile)
     utility_N = (known.weights_NK * known.rewards_NK).sum(axis=1)
@@ -94,7 +99,8 @@ def on_grid(weights_K: np.ndarray, context_format: ContextFormat) -> Weights:
 
 
 def originals(good_N: np.ndarray, *, fresh: int, share: float, seed: int) -> list[int]:
-    """Known responses to mix into `fresh` samples so that they make up `share` of all; fewer where there are fewer."""
+    """Known responses to mix into `fresh` samples so that they make up `share` of all; fewer where there
+    are fewer."""
     candidates_M = np.flatnonzero(good_N)
     wanted = len(candidates_M) if fresh == 0 else round(fresh * share / (1 - share))
     order_M = np.random.default_rng(seed).permutation(len(candidates_M))

@@ -4,7 +4,8 @@ In:  prompts with f(x), generations of the current policy with their calibrated 
 Out: `Sample` records that say what was kept, and token rows of those.
 
 Departures from the paper:
-1. `best_by_weights` [ours]: of n samples the best under the asked weights is kept, where it beats what is known.
+1. `best_by_weights` [ours]: of n samples the best under the asked weights is kept, where it beats what is
+   known.
 2. A share of the prompts gets random weights [ours], otherwise weights that users choose are never trained.
 """
 
@@ -114,7 +115,8 @@ def _best(
     *,
     quantile: float,
 ) -> np.ndarray:
-    """The best finished one under the asked weights, if above the prompt's known responses or the global quantile."""
+    """The best finished one under the asked weights, if above the prompt's known responses or the global
+    quantile."""
     weights_K = np.array(list(asked.weights.values()))
     utility_N = np.where(finished_N, group_NK @ weights_K, -np.inf)
     known_N = known.rewards_NK @ weights_K
@@ -139,7 +141,8 @@ def sample_rows(
 
 
 def sample_metrics(samples: Sequence[Sample], *, per_prompt: int) -> dict[str, float]:
-    """Mean utility under the asked weights: of all samples, of each prompt's best, of the kept; and mean rewards."""
+    """Mean utility under the asked weights: of all samples, of each prompt's best, of the kept; and mean
+    rewards."""
     utility_N = np.array([sum(s.weights[k] * s.rewards[k] for k in s.weights) for s in samples])
     kept_N = np.array([s.kept for s in samples])
     rewards = {

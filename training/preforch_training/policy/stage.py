@@ -2,8 +2,8 @@
 
 In:  prompts, scored responses with calibration, the orchestrator, the rewards.
 Out: `policy/base/`: the model before any training, with context tokens; for every `[policies.<name>]` its
-     `policy/<name>/round-0..n/`: Hugging Face checkpoints with `preference.json`, `policy.json`, `metrics.jsonl`,
-     TensorBoard files, and `samples.jsonl` where it sampled.
+     `policy/<name>/round-0..n/`: Hugging Face checkpoints with `preference.json`, `policy.json`,
+     `metrics.jsonl`, TensorBoard files, and `samples.jsonl` where it sampled.
 """
 
 from collections.abc import Mapping

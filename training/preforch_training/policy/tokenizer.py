@@ -1,6 +1,7 @@
 """Conversations and responses as token ids of a policy.
 
-In:  a policy folder. Out: prompt ids as the policy's own chat template renders them, response ids, and text again.
+In:  a policy folder. Out: prompt ids as the policy's own chat template renders them, response ids, and text
+     again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,8 @@ class PolicyTokenizer:
     def has_room(self, messages: Sequence[Message], *, response_tokens: int) -> bool:
         """Whether a prompt leaves room for a response of that length."""
         units = self.card.context_format.units if self.card.context_format else 100
-        # Every context is as long as any other: weights have a fixed number of decimals, or are one token each.
+        # Every context is as long as any other: weights have a fixed number of decimals, or are one token
+        # each.
         weights = round_weights(uniform(self.card.objectives), units)
         return len(self.prompt_ids(messages, weights)) + response_tokens <= self.card.max_model_len
 

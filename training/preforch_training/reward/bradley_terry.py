@@ -1,9 +1,11 @@
-"""Reward kind `bradley_terry`: full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq. 2).
+"""Reward kind `bradley_terry`: full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq.
+2).
 
-In:  pairs of one objective. Out: a checkpoint with its tokenizer; a killed training continues from its last one.
+In:  pairs of one objective. Out: a checkpoint with its tokenizer; a killed training continues from its last
+     one.
 
-Pairs are tokenised here, because TRL drops pairs over the maximal length and this project truncates them, and because
-the same tokens must be read when the model scores.
+Pairs are tokenised here, because TRL drops pairs over the maximal length and this project truncates them, and
+because the same tokens must be read when the model scores.
 """
 
 from collections.abc import Sequence
@@ -25,7 +27,8 @@ from preforch_training.reward.fit_task import FitTask
 
 
 def fit(config: BradleyTerryReward, task: FitTask) -> None:
-    """Train and save one checkpoint with its tokenizer. `task.work` keeps trainer checkpoints across kills."""
+    """Train and save one checkpoint with its tokenizer. `task.work` keeps trainer checkpoints across
+    kills."""
     # The head starts at random, before the trainer sets its seed.
     set_seed(task.seed)
     base = encoder_path(config.base)

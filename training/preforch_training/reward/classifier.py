@@ -42,7 +42,8 @@ def score_classifier(
     revision: str | None = None,
     label: int = 0,
 ) -> np.ndarray:
-    """Logits of a classifier (folder or hub id), (N,); texts are cut at the beginning, where the oldest turns are."""
+    """Logits of a classifier (folder or hub id), (N,); texts are cut at the beginning, where the oldest
+    turns are."""
     options = {} if revision is None else {"revision": revision}
     tokenizer = AutoTokenizer.from_pretrained(path, truncation_side="left", **options)
     model = AutoModelForSequenceClassification.from_pretrained(path, **options).eval()
@@ -66,7 +67,8 @@ def score_classifier(
 
 
 def classifier_text(tokenizer: Any, prompt: Prompt, response: str) -> str:
-    """The text that a sequence classifier reads: its own chat template where it has one, plain turns where not."""
+    """The text that a sequence classifier reads: its own chat template where it has one, plain turns where
+    not."""
     messages = [message.model_dump() for message in prompt.messages]
     messages.append({"role": "assistant", "content": response})
     if tokenizer.chat_template is not None:

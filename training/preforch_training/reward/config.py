@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, PositiveFloat
 
 
 class PairHeadReward(Record):
-    """Bradley-Terry head on frozen vectors (`preforch_models.reward_model`), for small data and CPUs. [ours]"""
+    """Bradley-Terry head on frozen vectors (`preforch_models.reward_model`), for small data and CPUs.
+    [ours]"""
 
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = True
@@ -22,8 +23,8 @@ class PairHeadReward(Record):
     """Layers whose pooled states the head reads, joined."""
     max_tokens: int = 128
     hidden: int = Field(default=256, ge=0)
-    """Units of the MLP, fitted by AdamW; 0 for a linear head, which is trained to convergence and needs nothing
-    below but `penalties`."""
+    """Units of the MLP, fitted by AdamW; 0 for a linear head, which is trained to convergence and needs
+    nothing below but `penalties`."""
     penalties: tuple[PositiveFloat, ...] = Field(default=(10.0, 3.0, 1.0, 0.3, 0.1, 0.03), min_length=1)
     """L2 penalties of a linear head; a fifth of the prompts that it is fitted on chooses."""
     dropout: float = 0.1
@@ -41,7 +42,8 @@ class PairHeadReward(Record):
 
 
 class BradleyTerryReward(Record):
-    """Full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq. 2; Qwen2.5-0.5B [paper])."""
+    """Full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq. 2; Qwen2.5-0.5B
+    [paper])."""
 
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = False
@@ -81,7 +83,8 @@ class ClassifierReward(Record):
 
 
 class FunctionReward(Record):
-    """`package.module:function`, called with prompts and responses (lists of str), returns one number each."""
+    """`package.module:function`, called with prompts and responses (lists of str), returns one number
+    each."""
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False

@@ -14,7 +14,8 @@ from preforch_training.reward.config import EndpointReward
 def score(
     config: EndpointReward, folder: Path, cache: Path, prompts: Sequence[Prompt], responses: Sequence[str]
 ) -> np.ndarray:
-    """The endpoint's rewards, (N,). Raises ValueError on an answer that is not as many numbers as were asked for."""
+    """The endpoint's rewards, (N,). Raises ValueError on an answer that is not as many numbers as were
+    asked for."""
     del folder, cache
     texts = [prompt.text for prompt in prompts]
     rewards: list[float] = []

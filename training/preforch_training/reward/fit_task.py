@@ -11,7 +11,8 @@ from preforch_training.records import PreferencePair, Prompt
 class FitTask:
     """One model to fit: the full one, or that of a fold, which sees only the other folds' `pairs`.
 
-    `target` is the folder to write, `work` survives a kill, `cache` holds the run's text vectors, `prompts` go by id.
+    `target` is the folder to write, `work` survives a kill, `cache` holds the run's text vectors, `prompts`
+    go by id.
     """
 
     target: Path

@@ -1,4 +1,5 @@
-"""Reward kind `function`: a Python function of prompts and responses, for rewards that can be verified by code."""
+"""Reward kind `function`: a Python function of prompts and responses, for rewards that can be verified by
+code."""
 
 import importlib
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""The kinds of reward: how each is fitted, where it is trained, and how it scores. Nothing else tells them apart.
+"""The kinds of reward: how each is fitted, where it is trained, and how it scores. Nothing else tells them
+apart.
 
 `config.Reward` has the settings of each kind, under the same name.
 """
@@ -25,8 +26,8 @@ Prepare = Callable[[Any, Path, Sequence[str]], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """`fit`: where the reward is trained. `prepare`: (settings, vector cache, all texts), once before every fit.
-    `cross_fit`: models that are fitted in memory, for the study."""
+    """`fit`: where the reward is trained. `prepare`: (settings, vector cache, all texts), once before every
+    fit. `cross_fit`: models that are fitted in memory, for the study."""
 
     score: Score
     fit: Fit | None = None

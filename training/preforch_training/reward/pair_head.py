@@ -1,4 +1,5 @@
-"""Reward kind `pair_head`: a Bradley-Terry head on frozen vectors (`preforch_models.reward_model`; paper, Eq. 2).
+"""Reward kind `pair_head`: a Bradley-Terry head on frozen vectors (`preforch_models.reward_model`; paper, Eq.
+2).
 
 In:  pairs of one objective; frozen vectors of prompts, chosen and rejected responses.
 Out: the head (an MLP, or linear: `linear`) and its loss curve; raw rewards of any responses.
@@ -33,7 +34,8 @@ def fit_pair_head(
     seed: int,
     label: str,
 ) -> tuple[PairHead, list[dict[str, float]]]:
-    """Head and loss curve from the vectors of N pairs; `group_N`: their prompts. A linear head needs no seed."""
+    """Head and loss curve from the vectors of N pairs; `group_N`: their prompts. A linear head needs no
+    seed."""
     if config.hidden:
         return fit_units(config, x_ND, chosen_ND, rejected_ND, seed=seed, label=label)
     model = new_head(config, size=x_ND.shape[1])

@@ -1,8 +1,8 @@
 """Scoring with the rewards of a run, whatever their kind.
 
 In:  reward artifacts, each described by its `reward.json`; prompts and responses.
-Out: raw rewards, (N,) per objective, (N, K) together. Training prompts of a trained reward may be scored by the model
-     that never saw their fold.
+Out: raw rewards, (N,) per objective, (N, K) together. Training prompts of a trained reward may be scored by
+     the model that never saw their fold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,8 @@ REWARD_FILE = "reward.json"
 
 
 class RewardInfo(Record):
-    """`reward.json`: what an objective is rewarded by. `folds`: number of fold models, 0 for a given reward."""
+    """`reward.json`: what an objective is rewarded by. `folds`: number of fold models, 0 for a given
+    reward."""
 
     reward: Reward
     folds: int
@@ -108,7 +109,8 @@ class RunRewards:
         *,
         folds: Sequence[int | None] | None = None,
     ) -> np.ndarray:
-        """Raw rewards, (N, K). `folds[i]`: fold of the models to use, None for the full ones (the default)."""
+        """Raw rewards, (N, K). `folds[i]`: fold of the models to use, None for the full ones (the
+        default)."""
         return np.stack([self.of_objective(name, prompts, responses, folds) for name in self.infos], axis=1)
 
     def of_objective(

@@ -1,11 +1,12 @@
-"""Stage `reward`: one reward model per objective, with the k fold models that give out-of-fold scores (paper, Eq. 2).
+"""Stage `reward`: one reward model per objective, with the k fold models that give out-of-fold scores (paper,
+Eq. 2).
 
 In:  the pairs of one objective.
-Out: `reward/<objective>/`: `reward.json`, which says what the reward is; where it is trained also a Hugging Face
-     checkpoint and `folds/0..k-1`.
+Out: `reward/<objective>/`: `reward.json`, which says what the reward is; where it is trained also a Hugging
+     Face checkpoint and `folds/0..k-1`.
 
-Departure from the paper: fold i's model never sees prompts of fold i, because a reward model overfits its own pairs and
-in-sample scores make the orchestrator's targets too sure. [ours]
+Departure from the paper: fold i's model never sees prompts of fold i, because a reward model overfits its own
+pairs and in-sample scores make the orchestrator's targets too sure. [ours]
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The overall pairs with their calibrated rewards: the score table, joined by pair and by prompt.
 
-In:  scored responses, calibration. Out: `PairRewards`, from which `targets.labels_for` makes what f is fitted to.
+In:  scored responses, calibration. Out: `PairRewards`, from which `targets.labels_for` makes what f is fitted
+     to.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from preforch_training.records import ScoredResponse
 
 @dataclass(frozen=True)
 class PairRewards:
-    """N pairs in the order of the score table. `others_NK`: mean of the prompt's known responses but the chosen one."""
+    """N pairs in the order of the score table. `others_NK`: mean of the prompt's known responses but the
+    chosen one."""
 
     prompt_ids: list[str]
     chosen_NK: np.ndarray

@@ -1,4 +1,5 @@
-"""Stage `scores`: rewards of every response of the overall pairs, out-of-fold on training prompts, and calibration.
+"""Stage `scores`: rewards of every response of the overall pairs, out-of-fold on training prompts, and
+calibration.
 
 In:  overall pairs, reward models; for `log_odds` the validation pairs of each objective.
 Out: `scores.parquet` (ScoredResponse, raw rewards), `calibration.json`.
@@ -68,6 +69,7 @@ def score_pairs(run: Run, rewards: RunRewards) -> list[ScoredResponse]:
 
 
 def held_out_margins(run: Run, rewards: RunRewards) -> dict[str, np.ndarray]:
-    """Raw r(y+) - r(y-) of each objective's validation pairs, (M,), by its full model, which never saw them."""
+    """Raw r(y+) - r(y-) of each objective's validation pairs, (M,), by its full model, which never saw
+    them."""
     prompts = by_id(run.prompts())
     return {name: rewards.margins(name, prompts, run.pairs(name, "validation")) for name in run.names}
