@@ -90,8 +90,8 @@ class RunConfig(Record):
         for name in self.policies:
             if name == "base" or not re.fullmatch("[a-z][a-z0-9_-]*", name):
                 raise ValueError(
-                    f"[policies.{name}]: a policy's name is a folder; allowed are lower-case letters, digits, "
-                    "'_' and '-', first a letter, and not 'base'"
+                    f"[policies.{name}]: the name is a folder; allowed are lower-case letters, digits, '_' "
+                    "and '-', first a letter, and not 'base'"
                 )
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")

@@ -4,7 +4,7 @@ of.
 In:  an ONNX file. Out: a second one, about a quarter of the size, and an `Int8` that says what it costs.
 
 Weights of the encoder are quantised ahead, one scale per column; activations while it runs, one scale per
-batch. What comes behind the encoder (head, familiarity) stays as it is: it is small, and distances magnify
+batch. What comes after the encoder (head, familiarity) stays as it is: it is small, and distances magnify
 rounding.
 """
 

@@ -3,7 +3,7 @@
 In:  rows that hold one response and its ratings, objective -> column.
 Out: `RowPair`s by key, at most so many per objective. Neither key nor draw depends on the order of the rows.
 
-1. A response that stands in several rows counts once, with the mean of its ratings. Rows that contradict each
+1. A response that occurs in several rows counts once, with the mean of its ratings. Rows that contradict each
    other (true, false) so come out in the middle, and in no pair at all where `min_gap` is the distance of the
    two labels.
 2. Ties, and gaps below `min_gap`, are no pair.

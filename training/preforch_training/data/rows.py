@@ -41,7 +41,7 @@ class RowPair:
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(file:line, row). Raises ValueError for a file that is not there; a line that is no JSON comes out as a
+    """(file:line, row). Raises ValueError for a file that is not there; a line that is not JSON comes out as a
     string, so that it is reported like any other bad record."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
@@ -155,5 +155,5 @@ def check_unicode(text: str, *, column: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"column {column!r} is no valid Unicode: {text[error.start]!r}, {error.reason}"
+            f"column {column!r} is not valid Unicode: {text[error.start]!r}, {error.reason}"
         ) from error
