@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     ProgressCallback,
     Trainer,
@@ -18,6 +19,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging
 
 METRICS_FILE = "metrics.jsonl"
@@ -57,11 +59,7 @@ class _Bar(ProgressCallback):  # type: ignore[misc]  # transformers is partly un
         """Print nothing: the numbers are in metrics.jsonl and TensorBoard."""
 
 
-def _tensorboard(work: Path) -> Any:
-    # TensorBoard takes seconds to import; reading a config must not wait for it.
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
+def _tensorboard(work: Path) -> TensorBoardCallback:
     return TensorBoardCallback(SummaryWriter(str(work / TENSORBOARD_FOLDER)))
 
 

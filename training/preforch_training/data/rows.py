@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import load_dataset
 from preforch_models.conversation import Message, conversation_text
 from preforch_models.objectives import explain
 from pydantic import ValidationError
@@ -58,8 +59,6 @@ def hugging_face_rows(
     dataset: str, *, name: str | None, split: str, revision: str
 ) -> Iterator[tuple[str, Any]]:
     """(dataset:row, row) of a dataset on the hub, or of a local folder in its format."""
-    from datasets import load_dataset
-
     rows = load_dataset(dataset, name, split=split, revision=None if Path(dataset).exists() else revision)
     for number, row in enumerate(rows):
         yield f"{dataset}[{split}]:{number}", row
