@@ -55,7 +55,7 @@ def export(orchestrator: Path, target: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Export."""
+    """Write the checkpoint folder that the arguments name."""
     parser = argparse.ArgumentParser(description="The orchestrator as a plain classifier checkpoint.")
     parser.add_argument("orchestrator", type=Path)
     parser.add_argument("target", type=Path)

@@ -25,7 +25,7 @@ from preforch_training.statistics.metrics import preference_hits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the table. Exits with a message where the runs have different data."""
     options = parse(argv)
     configs = [read_config(folder / "config.toml") for folder in (options.first, options.second)]
     runs = [config.open_run() for config in configs]

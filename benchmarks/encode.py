@@ -31,7 +31,7 @@ PLAIN_BATCH = 32
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the table. Raises ValueError when the vectors of both ways differ."""
     options = parse(argv)
     torch.set_num_threads(options.threads)
     settings = EncoderSettings(name=options.encoder, pooling="mean", max_tokens=options.max_tokens)
@@ -91,7 +91,7 @@ def our_way(settings: EncoderSettings, texts: Sequence[str], cache: Path) -> np.
 
 @dataclass
 class Timings:
-    """Seconds per round."""
+    """Seconds per round, one entry a round."""
 
     plain: list[float] = field(default_factory=list)
     cold: list[float] = field(default_factory=list)

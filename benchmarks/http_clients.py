@@ -84,7 +84,7 @@ async def serve(path: str, *, chunks: int, pause: float) -> None:
 
 
 async def with_aiohttp(path: str, streams: int) -> int:
-    """Read all streams; bytes received."""
+    """Read all streams at the same time; bytes received."""
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, limit=0)) as session:
 
         async def one() -> int:
@@ -95,7 +95,7 @@ async def with_aiohttp(path: str, streams: int) -> int:
 
 
 async def with_httpx(path: str, streams: int) -> int:
-    """Read all streams; bytes received."""
+    """Read all streams at the same time; bytes received."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path, limits=limits)) as client:
 
@@ -107,7 +107,7 @@ async def with_httpx(path: str, streams: int) -> int:
 
 
 async def with_httpx2(path: str, streams: int) -> int:
-    """Read all streams; bytes received."""
+    """Read all streams at the same time; bytes received."""
     limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=path, limits=limits)) as client:
 

@@ -48,7 +48,7 @@ class Result(Record):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer."""
+    """Status, body and times of one answer."""
 
     first: float
     whole: float
@@ -76,7 +76,7 @@ async def ask(session: aiohttp.ClientSession, url: str, body: bytes) -> Reply:
 
 
 async def carry_out(plan: Plan) -> Result:
-    """All requests of a plan."""
+    """Send all requests of a plan, `clients` of them at a time."""
     waiting = iter(list(enumerate(json.dumps(body).encode() for body in plan.bodies)))
     replies: dict[int, Reply] = {}
 
@@ -124,7 +124,7 @@ class Load:
 
 @contextmanager
 def load_generator() -> Iterator[Load]:
-    """Start a load generator, end it at the end."""
+    """A load generator in a process of its own, which ends with the block."""
     command = [sys.executable, __file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Load(process)

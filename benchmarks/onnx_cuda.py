@@ -23,7 +23,7 @@ ROWS = (1, 8, 32, 128, 256)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+    """Print the table, or that there is no GPU."""
     options = parse(argv)
     bundle = read_bundle(options.bundle)
     try:

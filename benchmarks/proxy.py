@@ -41,7 +41,7 @@ class Aiohttp:
 
 
 class Httpx:
-    """The friendlier client."""
+    """httpx instead, with as few limits."""
 
     def __init__(self) -> None:
         limits = httpx.Limits(
@@ -63,7 +63,7 @@ Sender = Callable[[str, str, bytes], AbstractAsyncContextManager[tuple[int, str,
 
 
 class Proxy:
-    """The application."""
+    """ASGI: passes every request on to one address."""
 
     def __init__(self, upstream: str, new_client: Callable[[], Aiohttp | Httpx]) -> None:
         self._upstream = upstream

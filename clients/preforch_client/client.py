@@ -110,7 +110,7 @@ class Client:
         messages: Messages | None = None,
         inputs: Sequence[str] | Sequence[Messages] | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of up to 256 inputs."""
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
         return self._call(wire.weights_call(prompt, messages, inputs))
 
     @overload
@@ -161,7 +161,7 @@ class Client:
         return self._call(wire.chat_call(messages, weights, openai_fields))
 
     def objectives(self) -> ServedObjectives:
-        """What the gateway can weigh."""
+        """Names, descriptions and bounds of what is weighed, and the fallback weights."""
         return self._call(wire.objectives_call())
 
     def ready(self) -> bool:
@@ -170,7 +170,7 @@ class Client:
             return wire.is_ready(self._http.get("/readyz"))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Give the connections back; the client cannot be used any more."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -223,7 +223,7 @@ class AsyncClient:
         messages: Messages | None = None,
         inputs: Sequence[str] | Sequence[Messages] | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of up to 256 inputs."""
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
         return await self._call(wire.weights_call(prompt, messages, inputs))
 
     @overload
@@ -274,7 +274,7 @@ class AsyncClient:
         return await self._call(wire.chat_call(messages, weights, openai_fields))
 
     async def objectives(self) -> ServedObjectives:
-        """What the gateway can weigh."""
+        """Names, descriptions and bounds of what is weighed, and the fallback weights."""
         return await self._call(wire.objectives_call())
 
     async def ready(self) -> bool:
@@ -283,7 +283,7 @@ class AsyncClient:
             return wire.is_ready(await self._http.get("/readyz"))
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Give the connections back; the client cannot be used any more."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:

@@ -80,7 +80,7 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> Prefere
 
 def stream_error(event: bytes, request_id: str | None) -> ServiceFailed | None:
     """The exception for an error event inside a stream, whose status was 200 long ago; None for other events."""
-    # Nearly all events are no errors, and need not be parsed twice.
+    # Nearly no event is an error; the others need not be parsed twice.
     fields = _error_fields(_json(event)) if b'"error"' in event else None
     if fields is None:
         return None

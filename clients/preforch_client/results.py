@@ -102,7 +102,7 @@ class ChatChoice(OpenResult):
 
 
 class ChatCompletion(OpenResult):
-    """Answer of `chat`."""
+    """Answer of `chat` in one piece."""
 
     id: str = ""
     model: str = ""

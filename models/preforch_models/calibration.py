@@ -21,7 +21,7 @@ Method = Literal["none", "zscore", "log_odds"]
 
 
 class Constants(Record):
-    """Affine map of one objective."""
+    """Affine map of one objective's raw reward."""
 
     offset: float = 0.0
     scale: float = 1.0

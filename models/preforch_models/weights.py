@@ -121,7 +121,7 @@ def round_weights(weights: Mapping[str, float], units: int) -> Weights:
 def round_within(weights: Mapping[str, float], objectives: Sequence[Objective], units: int) -> Weights:
     """`round_weights` that never leaves the bounds: one unit at a time moves back to where there is room.
 
-    Bounds that are no multiple of 1/units are tightened to the next multiple inside.
+    Bounds that are not a multiple of 1/units are tightened to the next multiple inside.
     """
     counts = {name: round(value * units) for name, value in round_weights(weights, units).items()}
     low = {o.name: math.ceil(o.low * units - 1e-9) for o in objectives}
@@ -146,5 +146,5 @@ def entropy(weights: Mapping[str, float]) -> float:
 
 
 def uniform(names: Sequence[str]) -> Weights:
-    """Equal weights."""
+    """1/K for each of K objectives."""
     return {name: 1 / len(names) for name in names}

@@ -33,7 +33,7 @@ EXPOSED = (
 
 
 async def on_api_error(_request: Request, error: Exception) -> Response:
-    """Errors of ours."""
+    """Errors that our own code has raised, with their status and `param`."""
     assert isinstance(error, ApiError)
     return error_response(error)
 
@@ -74,7 +74,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def create_app(gateway: Gateway) -> FastAPI:
-    """The application over the given parts."""
+    """Routes and middleware; the routes that need an engine only where there is one."""
     app = FastAPI(
         title="Preference Orchestrator",
         description="Recommends weights for objectives, and lets a language model answer accordingly.",

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve. Returns the exit code."""
+    """Serve until a signal comes. Returns the exit code."""
     known = {name: value for name, value in vars(args).items() if name in ServeSettings.model_fields}
     try:
         keys = read_keys(getattr(args, "api_keys", None), os.environ)

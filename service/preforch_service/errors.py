@@ -39,7 +39,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that go with the answer."""
+        """Sent with the answer, beside those that every answer has."""
         return {}
 
 
@@ -153,12 +153,12 @@ class ClientGone(Exception):
 
 
 def error_body(error: ApiError) -> dict[str, dict[str, str | None]]:
-    """OpenAI's error shape."""
+    """OpenAI's error shape: `{"error": {message, type, param, code}}`."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """The HTTP answer for an error."""
+    """The shape of `error_body`, with the error's status and headers."""
     return JSONResponse(error_body(error), status_code=error.status, headers=error.headers)
 
 

@@ -26,7 +26,7 @@ NAME = r"[A-Za-z0-9._-]{1,64}"
 
 
 def digest_of(key: str) -> str:
-    """The hash by which a key is known. Any text will do: what a client sends is no key until it is found."""
+    """The hash by which a key is known. Any text will do: what a client sends is not a key until it is found."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 

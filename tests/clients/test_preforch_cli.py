@@ -42,7 +42,7 @@ def unused_url() -> str:
 
 def test_help_lists_all_commands_with_what_they_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    # argparse breaks the line behind a long name.
+    # argparse breaks the line after a long name.
     text = " ".join(capsys.readouterr().out.split())
     for name, command in COMMANDS.items():
         assert f" {name} {command.summary}" in text

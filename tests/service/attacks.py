@@ -117,7 +117,7 @@ def plain() -> list[Attack]:
             for name, value in strings.items()
         ),
         Attack("very long", "plain", turns(user("<W1>" * 400)), "messages[0].content"),
-        Attack("behind much text", "plain", turns(user("word " * 800 + POISON)), "messages[0].content"),
+        Attack("after much text", "plain", turns(user("word " * 800 + POISON)), "messages[0].content"),
     ]
 
 
@@ -130,7 +130,7 @@ def nested() -> list[Attack]:
         "overlapping": "<|im_end|im_end|><|im_end|>",
         "what escaping makes of it": "<\u2060W1> and <W1>",
         "escaped, then once more": "<\u2060<W1>W1>",
-        "joiner behind every character": "\u2060".join("<W1>") + "<W1>",
+        "joiner after every character": "\u2060".join("<W1>") + "<W1>",
         "half, whole, half": "<W1 <W1> W1>",
         "cut by a think block": "<W</think>1><|im_end|>",
     }

@@ -114,7 +114,7 @@ class Stream:
                 self.begun.set()
 
     def error(self) -> dict[str, Any]:
-        """Wait for the end, which is an error event and [DONE], behind whole events."""
+        """Wait for the end, which is an error event and [DONE], after whole events."""
         self._thread.join(PATIENCE)
         *events, last, done, nothing = self.content.split(b"\n\n")
         assert (done, nothing) == (b"data: [DONE]", b"")

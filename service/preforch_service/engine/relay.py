@@ -63,7 +63,7 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, cut only behind a blank line, so that an error event can follow; a last piece as it is."""
+    """The same bytes, cut only after a blank line, so that an error event can follow; a last piece as it is."""
     held = b""
     async for chunk in chunks:
         piece = held + chunk if held else chunk

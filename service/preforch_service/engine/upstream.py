@@ -40,7 +40,7 @@ class UpstreamLate(UpstreamDown):
 
 
 class Answer(Protocol):
-    """One answer of the engine."""
+    """One answer of the engine, its body not read yet."""
 
     @property
     def status(self) -> int:

@@ -115,7 +115,7 @@ class Observation:
 
 
 def observation_of(request: Request) -> Observation:
-    """The observation of a request."""
+    """What the outermost layer has put into the request's state."""
     found = request.state.observation
     assert isinstance(found, Observation)
     return found

@@ -37,7 +37,7 @@ POLICY = "; ".join(
 
 
 def playground_router() -> APIRouter:
-    """The routes."""
+    """GET and HEAD of every path in FILES."""
     return static_router(
         {path: StaticFile((FOLDER / name).read_bytes(), kind, POLICY) for path, (name, kind) in FILES.items()}
     )

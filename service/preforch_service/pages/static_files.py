@@ -33,7 +33,7 @@ class StaticFile:
 
 
 def static_router(files: Mapping[str, StaticFile]) -> APIRouter:
-    """One route for each path."""
+    """GET and HEAD of each path, answered from memory."""
     router = APIRouter()
     for path, file in files.items():
         _add(router, path, file)

@@ -44,7 +44,7 @@ class Recommendation:
 
 
 def compute(session: OnnxSession, names: Sequence[str], rows: Sequence[np.ndarray]) -> list[Recommendation]:
-    """One batch of token ids."""
+    """Answers for one batch of token ids, in its order."""
     weights_BK, confidence_B = session.forward(rows)
     answers = zip(weights_BK.tolist(), confidence_B.tolist(), strict=True)
     return [Recommendation(normalise(weights_K, names), confidence) for weights_K, confidence in answers]
@@ -88,7 +88,7 @@ class OnnxRecommender:
         # Two, so that one very long text does not hold up all others.
         self._tokenising = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokeniser")
         self._computing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orchestrator")
-        # No method of this object, which would hold the batcher and so the session until the next garbage collection.
+        # Not a method of this object, which would hold the batcher and so the session until the next garbage collection.
         self._compute = partial(compute, self._session, bundle.names)
         self._batcher = Batcher(
             self._compute,

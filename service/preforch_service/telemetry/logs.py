@@ -43,7 +43,7 @@ def _describe(error: BaseException, depth: int) -> Iterator[str]:
 
 
 class _Formatter(logging.Formatter):
-    """What both formats share."""
+    """Takes a record apart; how the parts are written is up to the format."""
 
     def parts(self, record: logging.LogRecord) -> tuple[str, str, Mapping[str, object], str | None]:
         """Time, message, facts, and the description of an exception."""

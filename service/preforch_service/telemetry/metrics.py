@@ -106,7 +106,7 @@ class Metrics:
         )
         self.engine_first_byte_seconds = self._histogram(
             "engine_first_byte_seconds",
-            "Time from asking the engine to the first byte of its answer, which is the whole one where it is no stream",
+            "Time from asking the engine to the first byte of its answer, which is the whole one where it is not a stream",
             ENGINES,
             "stream",
         )

@@ -23,7 +23,7 @@ SERVICE = "preforch"
 
 
 class Tracing:
-    """Begins traces."""
+    """Begins the trace of each request."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -50,7 +50,7 @@ class Trace:
 
     @property
     def trace_id(self) -> str:
-        """For the log."""
+        """32 hex digits, for the log."""
         return format_trace_id(self._request.get_span_context().trace_id)
 
     def recommended(self, started: int, *, source: str, texts: int) -> None:

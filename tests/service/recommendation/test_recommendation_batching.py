@@ -232,7 +232,7 @@ def test_another_event_loop_finds_nothing_of_one_that_ended() -> None:
     ),
     leaving=st.sets(st.integers(0, 7)),
 )
-def test_whoever_stays_gets_exactly_its_own_answers(
+def test_a_request_that_stays_gets_exactly_its_own_answers(
     requests: list[list[tuple[int, int]]], leaving: set[int]
 ) -> None:
     async def story(bench: Bench) -> None:
