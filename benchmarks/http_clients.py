@@ -1,7 +1,8 @@
-"""What a streamed chunk costs in the client that reads it: aiohttp, httpx, httpx2, on asyncio's loop and on uvloop.
+"""What a streamed chunk costs in the client that reads it (aiohttp, httpx, httpx2; asyncio's loop, uvloop).
 
 In:  nothing; a server of Server-Sent Events is started as a process of its own, on a Unix socket.
-Out: a Markdown table on stdout: CPU seconds of the reading process per 1,000 chunks, mean with a 95% t interval.
+Out: a Markdown table on stdout: CPU seconds of the reading process per 1,000 chunks, mean with a 95% t
+     interval.
 
     python benchmarks/http_clients.py --streams 16 --chunks 200 --repeats 5
 """
@@ -179,7 +180,8 @@ def table(options: argparse.Namespace) -> list[str]:
         f"{name} {metadata.version(name)}" for name in ("aiohttp", "httpx", "httpx2", "uvloop")
     )
     lines = [
-        f"{options.streams} streams of {options.chunks} chunks of {len(CHUNK)} bytes, {options.repeats} rounds; "
+        f"{options.streams} streams of {options.chunks} chunks of {len(CHUNK)} bytes, "
+        f"{options.repeats} rounds; "
         f"Python {platform.python_version()}, {versions}",
         "",
         "| client | loop | CPU s per 1,000 chunks |",

@@ -1,7 +1,7 @@
 """Load generator, a process of its own: it shares neither event loop nor interpreter with what it measures.
 
-In:  plans on stdin, one per line. Out: results on stdout, one per line. Ends with its stdin.
-Closed loop: each of `clients` sends its next request when the last one has been answered. Anything but 200 is fatal.
+In:  plans on stdin, one per line. Out: results on stdout, one per line. Ends with its stdin. Closed loop:
+     each of `clients` sends its next request when the last one has been answered. Anything but 200 is fatal.
 """
 
 import asyncio
@@ -111,7 +111,10 @@ class Load:
         self._process = process
 
     def __call__(self, plan: Plan) -> Result:
-        """Carry out a plan. Raises RuntimeError when a request failed; the generator has said which on stderr."""
+        """Carry out a plan.
+
+        Raises RuntimeError when a request failed; the generator has said which on stderr.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(plan.model_dump_json() + "\n")

@@ -1,9 +1,9 @@
-"""A classifier served by FastAPI and transformers, as people write it: a plain function, one text per request.
+"""A classifier served by FastAPI and transformers, as people write it: one text per request.
 
 In:  the stage `orchestrator` of a run. Out: POST /classify {"text"} -> {"weights"}.
 
-FastAPI runs such a function in a pool of threads, so requests that come together are computed beside each other, each
-by itself.
+FastAPI runs such a function in a pool of threads, so requests that come together are computed beside each
+other, each by itself.
 
     python benchmarks/plain_server.py runs/demo/orchestrator --port 8002 --threads 2
 """

@@ -1,7 +1,7 @@
 """A do-nothing streaming reverse proxy: what any ASGI process between client and engine costs at least.
 
-In:  the engine's URL, a port, and which HTTP client and event loop to use. It copies bytes both ways and looks at none,
-     parses nothing, watches for no disconnect, counts nothing.
+In:  the engine's URL, a port, and which HTTP client and event loop to use. It copies bytes both ways and
+     looks at none, parses nothing, watches for no disconnect, counts nothing.
 
     python benchmarks/proxy.py --upstream http://127.0.0.1:8000 --port 8001 --kind aiohttp-uvloop
 """

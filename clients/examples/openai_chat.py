@@ -1,4 +1,4 @@
-"""The openai package against a gateway: only the base URL changes, and `preference_weights` is one more field.
+"""The openai package against a gateway: another base URL, and one more field, `preference_weights`.
 
 Needs `pip install openai`. PREFORCH_URL and PREFORCH_API_KEY choose another gateway.
 """

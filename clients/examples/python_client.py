@@ -1,6 +1,7 @@
 """The project's own client, sync and async.
 
-Needs `pip install 'preference-orchestrator[client]'`. PREFORCH_URL and PREFORCH_API_KEY choose another gateway.
+Needs `pip install 'preference-orchestrator[client]'`. PREFORCH_URL and PREFORCH_API_KEY choose another
+gateway.
 """
 
 import asyncio

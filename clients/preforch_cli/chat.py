@@ -1,7 +1,9 @@
 """`preforch chat [PROMPT]`: a conversation with a gateway, streamed to the terminal.
 
-In:  a prompt argument (one answer, then the end), or lines: from a terminal with a prompt sign, else one turn per line.
-Out: answers on stdout; the weights that were used, before each answer, on stderr, so that a pipe gets answers only.
+In:  a prompt argument (one answer, then the end), or lines: from a terminal with a prompt sign, else one turn
+     per line.
+Out: answers on stdout; the weights that were used, before each answer, on stderr, so that a pipe gets answers
+     only.
 """
 
 import argparse
@@ -95,7 +97,10 @@ def used(preference: "Preference") -> str:
 
 
 def _converse(conversation: Conversation, source: TextIO) -> None:
-    """Take lines until the end. In a terminal an error is shown and the conversation goes on; in a script it ends."""
+    """Take lines until the end.
+
+    In a terminal an error is shown and the conversation goes on; in a script it ends.
+    """
     from preforch_client import PreferenceError
 
     interactive = source.isatty()

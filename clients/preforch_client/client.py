@@ -81,7 +81,9 @@ class AsyncStream(Generic[T]):
 
 
 class Client:
-    """Talks to a gateway. `timeout` is in seconds, for connecting and for each wait for bytes; None waits forever.
+    """Talks to a gateway.
+
+    `timeout` is in seconds, for connecting and for each wait for bytes; None waits forever.
 
     `transport` is httpx's seam: a MockTransport, or one with retries.
     """
@@ -197,7 +199,10 @@ class Client:
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same methods, awaited; a stream is awaited first, then iterated with `async for`."""
+    """`Client` for asyncio: the same methods, awaited.
+
+    A stream is awaited first, then iterated with `async for`.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """What the gateway answers, as frozen models.
 
-Unknown fields are kept where OpenAI's format has more than we name (chat), and ignored elsewhere, so that an older
-client can talk to a newer gateway.
+Unknown fields are kept where OpenAI's format has more than we name (chat), and ignored elsewhere, so that an
+older client can talk to a newer gateway.
 """
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,10 @@ class Result(BaseModel):
 
 
 class Recommendation(Result):
-    """What the orchestrator recommends for one prompt. `entropy` is in nats, `bundle` the revision that answered."""
+    """What the orchestrator recommends for one prompt.
+
+    `entropy` is in nats, `bundle` the revision that answered.
+    """
 
     weights: dict[str, float]
     source: str
@@ -70,7 +73,10 @@ class Generation(Result):
 
 
 class GenerationChunk(Result):
-    """One event of a streamed `generate`: what is new in answer `index`; the first event names the weights."""
+    """One event of a streamed `generate`: what is new in answer `index`.
+
+    The first event names the weights.
+    """
 
     text: str = ""
     index: int = 0

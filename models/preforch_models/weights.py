@@ -1,8 +1,9 @@
 """Weights: a point on the simplex, keyed by objective name.
 
 In:  what a user, an operator or a model says.
-Out: plain dicts whose values are >= 0 and sum to 1, in the order of the objectives. Rounded weights lie on a grid
-     (`units` steps of 1/units) and sum to exactly 1 there; they are what is announced and what is printed.
+Out: plain dicts whose values are >= 0 and sum to 1, in the order of the objectives. Rounded weights lie on a
+     grid (`units` steps of 1/units) and sum to exactly 1 there; they are what is announced and what is
+     printed.
 """
 
 import math
@@ -88,7 +89,11 @@ def blend(pinned: Mapping[str, object], recommended: Mapping[str, float], names:
 
 
 def clamp(weights: Mapping[str, float], objectives: Sequence[Objective]) -> Weights:
-    """Euclidean projection onto {low <= w <= high, sum w = 1}: shift all by one number, then cut, by bisection."""
+    """Euclidean projection onto {low <= w <= high, sum w = 1}.
+
+    All are shifted by one number, found by bisection, then cut. A closed form over the sorted places where
+    cuts begin is longer, and scipy is a dependency of training alone.
+    """
     names = names_of(tuple(objectives))
     if all(o.low <= weights[o.name] <= o.high for o in objectives):
         return {name: weights[name] for name in names}

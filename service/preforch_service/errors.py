@@ -163,7 +163,10 @@ def error_response(error: ApiError) -> JSONResponse:
 
 
 def engine_error(status: int, content: bytes) -> bytes:
-    """An error answer of the engine in OpenAI's shape; one that has it already stays as it is, byte for byte."""
+    """An error answer of the engine in OpenAI's shape.
+
+    One that has it already stays as it is, byte for byte.
+    """
     try:
         body = json.loads(content)
     except ValueError:

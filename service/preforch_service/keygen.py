@@ -1,7 +1,7 @@
 """`preforch keygen NAME`: makes an API key.
 
-Out: the TOML entry for the file of `--api-keys` on stdout, so that it can be appended to it; the key on stderr.
-     The key is shown this once: the entry holds its hash only.
+Out: the TOML entry for the file of `--api-keys` on stdout, so that it can be appended to it; the key on
+     stderr. The key is shown this once: the entry holds its hash only.
 """
 
 import argparse

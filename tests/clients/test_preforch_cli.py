@@ -226,7 +226,8 @@ def test_an_interrupt_is_exit_code_130() -> None:
             connection, _ = silent.accept()
             with connection:
                 assert b"Hello" in read_until(connection, b"}")
-                # It is about to wait for the answer. A signal in the moment before it does would be seen only after.
+                # It is about to wait for the answer. A signal in the moment before it does would be seen only
+                # after.
                 time.sleep(2)
                 process.send_signal(signal.SIGINT)
                 _, err = process.communicate(timeout=60)

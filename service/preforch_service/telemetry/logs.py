@@ -1,9 +1,10 @@
 """Log lines, as text or as JSON, one per record on stderr, without any text of users.
 
-In:  log records of this package, of uvicorn and of other libraries; Python warnings and exceptions that nobody catches.
-Out: lines with time, level, logger and message; a record may bring `extra={"facts": {...}}`. What libraries put into
-     the messages of exceptions and warnings often quotes the input, so of exceptions only their types and the code that
-     raised them are shown, of warnings their category and place.
+In:  log records of this package, of uvicorn and of other libraries; Python warnings and exceptions that
+     nobody catches.
+Out: lines with time, level, logger and message; a record may bring `extra={"facts": {...}}`. What libraries
+     put into the messages of exceptions and warnings often quotes the input, so of exceptions only their
+     types and the code that raised them are shown, of warnings their category and place.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""OpenTelemetry traces of requests: the request, the recommendation and the engine's part, without any text of users.
+"""OpenTelemetry traces: the request, the recommendation and the engine's part, without texts of users.
 
-In:  a collector's URL; per request its headers, of which only `traceparent` and `tracestate` are read. Out: spans over
-     OTLP (HTTP, protobuf), and those two headers for the engine. The SDK's own environment variables hold (for the
-     service's name, the sampler, headers for the collector). Import this only where traces are wanted.
+In:  a collector's URL; per request its headers, of which only `traceparent` and `tracestate` are read. Out:
+     spans over OTLP (HTTP, protobuf), and those two headers for the engine. The SDK's own environment
+     variables hold (for the service's name, the sampler, headers for the collector). Import this only where
+     traces are wanted.
 """
 
 from collections.abc import Iterator, Mapping

@@ -15,7 +15,10 @@ from preforch_service.recommendation.cache import Key
 
 
 class Bench:
-    """A batcher whose batches run one at a time, each when it is let go. An answer is a text's first token id."""
+    """A batcher whose batches run one at a time, each when it is let go.
+
+    An answer is a text's first token id.
+    """
 
     def __init__(self, executor: ThreadPoolExecutor, *, tokens: int = 64) -> None:
         self.batches: list[list[int]] = []
