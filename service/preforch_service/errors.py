@@ -19,7 +19,7 @@ ClientGone           nobody is left to answer
 import json
 from http import HTTPStatus
 
-from fastapi.responses import JSONResponse
+from starlette.responses import JSONResponse
 
 SHAPE = frozenset({"message", "type", "param", "code"})
 MAX_ENGINE_MESSAGE = 2000

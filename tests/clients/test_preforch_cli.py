@@ -239,7 +239,7 @@ def test_a_missing_extra_is_named() -> None:
     for argv, blocked, extra in [
         (("weights", "Hello"), ("httpx",), "client"),
         (("chat", "Hello"), ("httpx",), "client"),
-        (("serve", "--help"), service, "service"),
+        (("serve", "nowhere", "--weights-only"), service, "service"),
     ]:
         done = preforch(*argv, blocked=blocked)
         assert done.returncode == 1
@@ -262,4 +262,8 @@ def test_help_and_weights_need_no_other_extra(gateway: Gateway) -> None:
     )
     assert preforch("--help", blocked=(*others, "httpx", "pydantic", "numpy")).returncode == 0
     assert preforch("chat", "--help", blocked=(*others, "httpx")).returncode == 0
+    for command in ("serve", "engine-args", "keygen"):
+        assert preforch(command, "--help", blocked=others).returncode == 0
+    wrong = preforch("serve", "nowhere", "--port", "70000", blocked=others)
+    assert (wrong.returncode, "port" in wrong.stderr) == (2, True)
     assert preforch("weights", "Hello", "--url", gateway.url, blocked=(*others, "numpy")).returncode == 0
