@@ -101,6 +101,7 @@ def _converse(conversation: Conversation, source: TextIO) -> None:
 
     In a terminal an error is shown and the conversation goes on; in a script it ends.
     """
+    # Late, as in `gateway`: the client needs httpx.
     from preforch_client import PreferenceError
 
     interactive = source.isatty()
