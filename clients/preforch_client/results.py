@@ -73,10 +73,7 @@ class Generation(Result):
 
 
 class GenerationChunk(Result):
-    """One event of a streamed `generate`: what is new in answer `index`.
-
-    The first event names the weights.
-    """
+    """One event of a streamed `generate`: what is new in answer `index`; the first event names the weights."""
 
     text: str = ""
     index: int = 0

@@ -108,7 +108,8 @@ def create_app(gateway: Gateway) -> FastAPI:
         in_flight=gateway.in_flight,
     )
     if gateway.settings.cors_origins:
-        # Outermost: a browser asks without a key whether it may send one, and must be able to read every error.
+        # Outermost: a browser asks without a key whether it may send one, and must be able to read every
+        # error.
         app.add_middleware(
             Cors,
             allow_origins=gateway.settings.cors_origins,

@@ -47,8 +47,8 @@ def find_policy(run: Path) -> Path:
 def check_previous(run: Path, folder: Path) -> None:
     """Raise ArtifactError for a round that was not made from the one before it, round-0 from `policy/base`.
 
-    That happens when training is stopped half-way through making them anew. Where the one before is gone, as in a copy
-    of the newest round alone, there is nothing to compare.
+    That happens when training is stopped half-way through making them anew. Where the one before is gone, as
+    in a copy of the newest round alone, there is nothing to compare.
     """
     number = int(folder.name.removeprefix("round-"))
     previous = folder.with_name(f"round-{number - 1}") if number else run / "policy" / "base"
