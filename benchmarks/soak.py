@@ -120,7 +120,7 @@ def _is_socket(entry: Path) -> bool:
 
 @contextmanager
 def two_bundles(run: Path) -> Iterator[Path]:
-    """A run with the policies of another; its bundle is a link to one of two, whose fallback weights differ."""
+    """A run with another one's policies; its bundle is a link to one of two with other fallback weights."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         (folder / "policy").symlink_to((run / "policy").resolve())
