@@ -4,9 +4,8 @@ In:  raw rewards by objective. Out: calibrated reward = (reward - offset) * scal
 
 Source: METHOD section 2.
 * `zscore`: mean 0 and deviation 1 over the training responses, chosen and rejected (RiC, 2402.10207).
-* `log_odds`: training mean 0; the scale s makes sigma(s * margin) the probability that the response with the
-  higher reward wins, fitted by logistic regression without intercept on held-out pairs of the objective.
-  [ours]
+* `log_odds`: training mean 0; the scale s makes sigma(s * margin) the probability that the response with the higher
+  reward wins, fitted by logistic regression without intercept on held-out pairs of the objective. [ours]
 * `none`: as they are, for comparison.
 """
 
@@ -22,7 +21,7 @@ Method = Literal["none", "zscore", "log_odds"]
 
 
 class Constants(Record):
-    """Affine map of one objective's raw reward."""
+    """Affine map of one objective."""
 
     offset: float = 0.0
     scale: float = 1.0
@@ -52,12 +51,9 @@ def fit_calibration(
     method: Method,
     margins: Mapping[str, np.ndarray] | None = None,
 ) -> Calibration:
-    """Fit on training responses, (N, K).
+    """Fit on training responses, (N, K); `log_odds` also on `margins`, (M,) raw r(y+) - r(y-) of held-out pairs each.
 
-    `log_odds` also on `margins`, (M,) raw r(y+) - r(y-) of held-out pairs each.
-
-    Raises ValueError on rewards that are not finite or do not vary, and on margins that no scale can be
-    fitted to.
+    Raises ValueError on rewards that are not finite or do not vary, and on margins that no scale can be fitted to.
     """
     held = dict(margins or {})
     if method == "log_odds" and set(held) != set(names):
@@ -82,10 +78,7 @@ def fit_calibration(
 
 
 def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
-    """The s > 0 with the most likely wins, maximising mean log sigma(s * margin).
-
-    Raises ValueError naming `name`.
-    """
+    """The s > 0 with the most likely wins, maximising mean log sigma(s * margin). Raises ValueError naming `name`."""
     if margin_M.size == 0 or not np.isfinite(margin_M).all():
         what = "has no held-out pairs" if margin_M.size == 0 else "has a held-out margin that is not finite"
         raise ValueError(f"objective {name!r} {what}; log_odds fits its scale on them")
@@ -97,8 +90,8 @@ def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
         )
     if margin_M.min() >= 0:
         raise ValueError(
-            f"reward of {name!r} gets all of its {margin_M.size} held-out pairs right, so its log-odds scale "
-            'has no finite value; use calibration "zscore" or more held-out pairs'
+            f"reward of {name!r} gets all of its {margin_M.size} held-out pairs right, so its log-odds scale has no "
+            'finite value; use calibration "zscore" or more held-out pairs'
         )
 
     def slope(scale: float) -> float:

@@ -9,9 +9,8 @@ from transformers import PreTrainedModel
 Pooling = Literal["mean", "cls"]
 
 Layers = tuple[int, ...]
-"""Layers whose pooled states are joined, as in `hidden_states`: 0 the embeddings, -1 the last. A retrieval
-encoder's last layer keeps what a text is about; the ones before it also know how it is said, which
-preferences turn on."""
+"""Layers whose pooled states are joined, as in `hidden_states`: 0 the embeddings, -1 the last. A retrieval encoder's
+last layer keeps what a text is about; the ones before it also know how it is said, which preferences turn on."""
 LAST: Layers = (-1,)
 
 
@@ -40,10 +39,7 @@ def encode(
 
 
 def check_layers(layers: Sequence[int], count: int) -> Layers:
-    """Layers of an encoder with `count` transformer layers, as a tuple.
-
-    Raises ValueError naming a wrong one.
-    """
+    """Layers of an encoder with `count` transformer layers, as a tuple. Raises ValueError naming a wrong one."""
     for layer in layers:
         if not -count - 1 <= layer <= count:
             raise ValueError(

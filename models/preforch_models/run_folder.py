@@ -16,10 +16,7 @@ RUN_FORMAT = 2
 
 
 class RunInfo(Record):
-    """`format_version`: layout of the folder.
-
-    `serve`: the name of the policy to serve, None where there is none.
-    """
+    """`format_version`: layout of the folder. `serve`: the name of the policy to serve, None where there is none."""
 
     format_version: int = RUN_FORMAT
     serve: str | None = None
@@ -31,10 +28,7 @@ def write_run_info(folder: Path, info: RunInfo) -> None:
 
 
 def read_run_info(folder: Path) -> RunInfo | None:
-    """What `run.json` says; None for a folder without artifacts.
-
-    Raises ArtifactError for a run of another format.
-    """
+    """What `run.json` says; None for a folder without artifacts. Raises ArtifactError for a run of another format."""
     file = folder / RUN_FILE
     if not file.is_file():
         if any(folder.glob(f"*/{MANIFEST}")) or any(folder.glob(f"*/*/{MANIFEST}")):

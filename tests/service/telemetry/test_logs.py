@@ -261,9 +261,9 @@ def test_warnings_and_uncaught_exceptions_have_the_format_too(tmp_path: Path) ->
     assert INNER not in done.stderr
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, context_format: str) -> None:
-    options = ["--weights-only", "--port", "0", "--log-format", context_format]
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, log_format: str) -> None:
+    options = ["--weights-only", "--port", "0", "--log-format", log_format]
     command = [sys.executable, "-m", "preforch_service", str(bundle_folder), *options]
     with (tmp_path / "log").open("w+", encoding="utf-8") as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
@@ -279,7 +279,7 @@ def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, cont
         log.seek(0)
         lines = log.read().splitlines()
     assert INNER not in "\n".join(lines).lower()
-    if context_format == "json":
+    if log_format == "json":
         loggers = {json.loads(line)["logger"] for line in lines}
         assert loggers == {"preforch_service.middleware.access", "preforch_service.listener", "uvicorn.error"}
     else:
