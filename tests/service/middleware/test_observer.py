@@ -81,7 +81,7 @@ def test_the_name_of_the_key_is_logged(caplog: pytest.LogCaptureFixture) -> None
     async def send(_: Message) -> None: ...
 
     observer = Observer(app, metrics=Metrics(), access_log=AccessLog(), tracing=None)
-    with caplog.at_level("INFO", logger="preforch_service.middleware.access"):
+    with caplog.at_level("INFO", logger="preforch_service.access"):
         scope: Scope = {"type": "http", "path": "/x", "method": "MADE-UP", "headers": []}
         asyncio.run(observer(scope, receive, send))
     (record,) = caplog.records

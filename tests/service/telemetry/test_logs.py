@@ -161,7 +161,7 @@ def test_a_request_is_one_line_of_facts(bundle: Bundle) -> None:
         answer = httpx.post(f"{url}/v1/chat/completions", json=HELLO, headers={"X-Request-Id": "mine"})
         httpx.get(f"{url}/livez")
         httpx.get(f"{url}/nowhere")
-    first, second = (line for line in read(stream) if line["logger"] == "preforch_service.middleware.access")
+    first, second = (line for line in read(stream) if line["logger"] == "preforch_service.access")
     assert {
         name: first[name]
         for name in ("message", "level", "method", "route", "status", "request_id", "source")
@@ -184,7 +184,7 @@ def test_a_request_is_one_line_of_facts(bundle: Bundle) -> None:
 def test_the_access_log_can_be_off(bundle: Bundle) -> None:
     with logged(JsonFormatter()) as stream, running(make_gateway(bundle, access_log=False)) as url:
         httpx.get(f"{url}/objectives")
-    assert [line for line in read(stream) if line["logger"] == "preforch_service.middleware.access"] == []
+    assert [line for line in read(stream) if line["logger"] == "preforch_service.access"] == []
 
 
 def test_text_lines_have_the_same_facts() -> None:
@@ -281,7 +281,7 @@ def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, log_
     assert INNER not in "\n".join(lines).lower()
     if log_format == "json":
         loggers = {json.loads(line)["logger"] for line in lines}
-        assert loggers == {"preforch_service.middleware.access", "preforch_service.listener", "uvicorn.error"}
+        assert loggers == {"preforch_service.access", "preforch_service.listener", "uvicorn.error"}
     else:
         assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z (INFO|WARNING) \S+: ", line) for line in lines)
     assert len(lines) > 50
