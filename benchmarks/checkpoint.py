@@ -2,10 +2,10 @@
 
 In:  the stage `orchestrator` of a run. Out: a folder with BertForSequenceClassification and the tokenizer.
 
-BertForSequenceClassification has a layer tanh(D x) between pooling and classifier that the orchestrator lacks. D is a
-small multiple of the identity here, so small that tanh hardly bends, and the classifier undoes the multiple. What a
-server pools is its own business: the mean gives the orchestrator's weights; a server that knows only the first token
-computes as much, but other numbers.
+BertForSequenceClassification has a layer tanh(D x) between pooling and classifier that the orchestrator
+lacks. D is a small multiple of the identity here, so small that tanh hardly bends, and the classifier undoes
+the multiple. What a server pools is its own business: the mean gives the orchestrator's weights; a server
+that knows only the first token computes as much, but other numbers.
 
     python benchmarks/checkpoint.py runs/demo/orchestrator /tmp/classifier
 """
@@ -55,7 +55,7 @@ def export(orchestrator: Path, target: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Export."""
+    """Write the checkpoint folder that the arguments name."""
     parser = argparse.ArgumentParser(description="The orchestrator as a plain classifier checkpoint.")
     parser.add_argument("orchestrator", type=Path)
     parser.add_argument("target", type=Path)

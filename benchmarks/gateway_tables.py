@@ -56,12 +56,12 @@ def per_round(rounds: Rounds, figure: Callable[[Measured], float]) -> np.ndarray
 
 
 def rate(measured: Measured) -> float:
-    """Requests per second."""
+    """Requests per second of wall clock."""
     return measured.requests / measured.result.seconds
 
 
 def token_rate(measured: Measured) -> float:
-    """Tokens per second."""
+    """Generated tokens per second of wall clock."""
     return measured.result.tokens / measured.result.seconds
 
 
@@ -137,14 +137,14 @@ def cpu(found: Table) -> list[str]:
 
 
 def more_us(stream: Rounds, whole: Rounds) -> np.ndarray:
-    """CPU time of one more event, microseconds: what a stream costs more than a whole answer, by its events."""
+    """CPU time of one more event, microseconds: what a stream costs over a whole answer, per event."""
     more = 1000 * (per_round(stream, front_ms) - per_round(whole, front_ms))
     events: np.ndarray = more / per_round(stream, lambda measured: measured.result.events / measured.requests)
     return events
 
 
 def split(found: Table) -> list[str]:
-    """What recommending costs: the gateway's CPU time with recommended weights less that with user weights."""
+    """What recommending costs: CPU time of the gateway with recommended weights minus that with user's."""
     header = ["mode", "clients", "recommending, CPU ms per prompt [95%]", "engine, CPU ms per request [95%]"]
     header += ["recommending by engine [95%]"]
     rows = []

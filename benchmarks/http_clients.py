@@ -1,7 +1,8 @@
-"""What a streamed chunk costs in the client that reads it: aiohttp, httpx, httpx2, on asyncio's loop and on uvloop.
+"""What a streamed chunk costs in the client that reads it (aiohttp, httpx, httpx2; asyncio's loop, uvloop).
 
 In:  nothing; a server of Server-Sent Events is started as a process of its own, on a Unix socket.
-Out: a Markdown table on stdout: CPU seconds of the reading process per 1,000 chunks, mean with a 95% t interval.
+Out: a Markdown table on stdout: CPU seconds of the reading process per 1,000 chunks, mean with a 95% t
+     interval.
 
     python benchmarks/http_clients.py --streams 16 --chunks 200 --repeats 5
 """
@@ -84,7 +85,7 @@ async def serve(path: str, *, chunks: int, pause: float) -> None:
 
 
 async def with_aiohttp(path: str, streams: int) -> int:
-    """Read all streams; bytes received."""
+    """Read all streams at the same time; bytes received."""
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, limit=0)) as session:
 
         async def one() -> int:
@@ -95,7 +96,7 @@ async def with_aiohttp(path: str, streams: int) -> int:
 
 
 async def with_httpx(path: str, streams: int) -> int:
-    """Read all streams; bytes received."""
+    """Read all streams at the same time; bytes received."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path, limits=limits)) as client:
 
@@ -107,7 +108,7 @@ async def with_httpx(path: str, streams: int) -> int:
 
 
 async def with_httpx2(path: str, streams: int) -> int:
-    """Read all streams; bytes received."""
+    """Read all streams at the same time; bytes received."""
     limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=path, limits=limits)) as client:
 
@@ -179,7 +180,8 @@ def table(options: argparse.Namespace) -> list[str]:
         f"{name} {metadata.version(name)}" for name in ("aiohttp", "httpx", "httpx2", "uvloop")
     )
     lines = [
-        f"{options.streams} streams of {options.chunks} chunks of {len(CHUNK)} bytes, {options.repeats} rounds; "
+        f"{options.streams} streams of {options.chunks} chunks of {len(CHUNK)} bytes, "
+        f"{options.repeats} rounds; "
         f"Python {platform.python_version()}, {versions}",
         "",
         "| client | loop | CPU s per 1,000 chunks |",

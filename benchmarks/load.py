@@ -1,7 +1,7 @@
 """Load generator, a process of its own: it shares neither event loop nor interpreter with what it measures.
 
-In:  plans on stdin, one per line. Out: results on stdout, one per line. Ends with its stdin.
-Closed loop: each of `clients` sends its next request when the last one has been answered. Anything but 200 is fatal.
+In:  plans on stdin, one per line. Out: results on stdout, one per line. Ends with its stdin. Closed loop:
+     each of `clients` sends its next request when the last one has been answered. Anything but 200 is fatal.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Result(Record):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer."""
+    """Status, body and times of one answer."""
 
     first: float
     whole: float
@@ -76,7 +76,7 @@ async def ask(session: aiohttp.ClientSession, url: str, body: bytes) -> Reply:
 
 
 async def carry_out(plan: Plan) -> Result:
-    """All requests of a plan."""
+    """Send all requests of a plan, `clients` of them at a time."""
     waiting = iter(list(enumerate(json.dumps(body).encode() for body in plan.bodies)))
     replies: dict[int, Reply] = {}
 
@@ -111,7 +111,10 @@ class Load:
         self._process = process
 
     def __call__(self, plan: Plan) -> Result:
-        """Carry out a plan. Raises RuntimeError when a request failed; the generator has said which on stderr."""
+        """Carry out a plan.
+
+        Raises RuntimeError when a request failed; the generator has said which on stderr.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(plan.model_dump_json() + "\n")
@@ -124,7 +127,7 @@ class Load:
 
 @contextmanager
 def load_generator() -> Iterator[Load]:
-    """Start a load generator, end it at the end."""
+    """A load generator in a process of its own, which ends with the block."""
     command = [sys.executable, __file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Load(process)

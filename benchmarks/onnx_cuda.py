@@ -1,7 +1,7 @@
 """The orchestrator on a GPU: plain `run` of ONNX Runtime against IO binding, and several sizes of a batch.
 
-In:  a bundle. Out: a Markdown table on stdout; without a GPU that ONNX Runtime can use, a line that says so, exit 2.
-     Fails when the two ways differ by more than 1e-4.
+In:  a bundle. Out: a Markdown table on stdout; without a GPU that ONNX Runtime can use, a line that says so,
+     exit 2. Fails when the two ways differ by more than 1e-4.
 
     python benchmarks/onnx_cuda.py runs/demo/bundle --repeats 50
 """
@@ -23,7 +23,7 @@ ROWS = (1, 8, 32, 128, 256)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+    """Print the table, or that there is no GPU."""
     options = parse(argv)
     bundle = read_bundle(options.bundle)
     try:

@@ -1,9 +1,9 @@
-"""A classifier behind FastAPI and transformers, as people write it: a function that is not async, one text per request.
+"""A classifier served by FastAPI and transformers, as people write it: one text per request.
 
 In:  the stage `orchestrator` of a run. Out: POST /classify {"text"} -> {"weights"}.
 
-FastAPI runs such a function in a pool of threads, so requests that come together are computed beside each other, each
-by itself.
+FastAPI runs such a function in a pool of threads, so requests that come together are computed beside each
+other, each by itself.
 
     python benchmarks/plain_server.py runs/demo/orchestrator --port 8002 --threads 2
 """
@@ -21,13 +21,13 @@ from transformers import PreTrainedTokenizerFast
 
 
 class Asked(BaseModel):
-    """One text."""
+    """The body of a request: one text."""
 
     text: str
 
 
 def create_app(orchestrator: Path) -> FastAPI:
-    """The application."""
+    """The application, with the checkpoint loaded into it."""
     model = OrchestratorModel.from_pretrained(orchestrator).eval()
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(orchestrator / "tokenizer.json"))
     app = FastAPI()
@@ -50,7 +50,7 @@ def create_app(orchestrator: Path) -> FastAPI:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(description="A classifier behind FastAPI and transformers.")
+    parser = argparse.ArgumentParser(description="A classifier served by FastAPI and transformers.")
     parser.add_argument("orchestrator", type=Path)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=2)

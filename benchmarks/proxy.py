@@ -1,7 +1,7 @@
 """A do-nothing streaming reverse proxy: what any ASGI process between client and engine costs at least.
 
-In:  the engine's URL, a port, and which HTTP client and event loop to use. It copies bytes both ways and looks at none,
-     parses nothing, watches for no disconnect, counts nothing.
+In:  the engine's URL, a port, and which HTTP client and event loop to use. It copies bytes both ways and
+     looks at none, parses nothing, watches for no disconnect, counts nothing.
 
     python benchmarks/proxy.py --upstream http://127.0.0.1:8000 --port 8001 --kind aiohttp-uvloop
 """
@@ -41,7 +41,7 @@ class Aiohttp:
 
 
 class Httpx:
-    """The friendlier client."""
+    """httpx instead, with as few limits."""
 
     def __init__(self) -> None:
         limits = httpx.Limits(
@@ -63,7 +63,7 @@ Sender = Callable[[str, str, bytes], AbstractAsyncContextManager[tuple[int, str,
 
 
 class Proxy:
-    """The application."""
+    """ASGI: passes every request on to one address."""
 
     def __init__(self, upstream: str, new_client: Callable[[], Aiohttp | Httpx]) -> None:
         self._upstream = upstream

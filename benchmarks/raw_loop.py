@@ -1,4 +1,4 @@
-"""The bundle's orchestrator in a bare loop over ONNX Runtime: no server, no queue; the limit of what a server can do.
+"""The bundle's orchestrator in a bare loop over ONNX Runtime: the limit of what a server can do.
 
 In:  texts. Out: weights, (N, K), in the order of the texts. Tokenising counts.
 """
@@ -33,13 +33,19 @@ class RawLoop:
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def cut(self, text: str) -> str:
-        """As much of a text as the encoder reads: other servers cut elsewhere, or later and so compute more."""
+        """As much of a text as the encoder reads.
+
+        Other servers cut elsewhere, or later and so compute more.
+        """
         encoding = self._tokenizer.encode(text)
         # Special tokens have empty offsets.
         return text[: max(end for _, end in encoding.offsets)] if encoding.overflowing else text
 
     def run(self, texts: Sequence[str], *, sort: bool) -> np.ndarray:
-        """Weights in batches of 32, padded to their longest text; `sort`: texts of similar length together."""
+        """Weights in batches of 32, padded to their longest text.
+
+        `sort`: texts of similar length together.
+        """
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if sort else list(range(len(rows)))
         found: list[np.ndarray | None] = [None] * len(rows)

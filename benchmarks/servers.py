@@ -1,6 +1,7 @@
-"""Processes that a benchmark measures: started, awaited, their CPU time read, ended with everything below them.
+"""Processes to be measured: started, awaited, their CPU time read, ended with everything below them.
 
-In:  a command line. Out: a `Server` with its URL. Raises ServerFailed with the end of its log when it does not start.
+In:  a command line. Out: a `Server` with its URL. Raises ServerFailed with the end of its log when it does
+     not start.
 """
 
 import contextlib
@@ -58,7 +59,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     health: str = "/health",
 ) -> Iterator[Server]:
-    """Start a server that listens at a port of 127.0.0.1, wait until `health` answers 200, end it at the end."""
+    """A server at a port of 127.0.0.1, waited for until `health` answers 200; it ends with the block."""
     log = folder / f"{name}.log"
     launched = [sys.executable, "-m", LAUNCHER, str(os.getpid()), *command]
     with log.open("wb") as output:
@@ -112,7 +113,7 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, in nanoseconds' resolution where /proc/PID/stat counts ticks of 10 ms."""
+    """User and system time of a process, to the nanosecond; /proc/PID/stat counts ticks of 10 ms."""
     # The clock of a whole process, as clock_getcpuclockid(3) numbers it; Python has no call for it.
     try:
         return time.clock_gettime((~pid << 3) | 2)
@@ -128,7 +129,8 @@ def machine(*distributions: str) -> str:
     )
     versions = ", ".join(f"{name} {version(name)}" for name in distributions)
     return (
-        f"Machine: {platform.machine()}, {os.cpu_count()} cores, {model}; Python {platform.python_version()}, "
+        f"Machine: {platform.machine()}, {os.cpu_count()} cores, {model}; "
+        f"Python {platform.python_version()}, "
         f"{versions}. Load average at the start: {os.getloadavg()[0]:.2f}."
     )
 

@@ -1,11 +1,12 @@
 """Mixed load on a real gateway with a real engine, and a verdict: answers, weights, leaks.
 
-In:  a run folder (bundle and policy; read only). Out: a Markdown table on stdout; exit code 1 when something is off.
+In:  a run folder (bundle and policy; read only). Out: a Markdown table on stdout; exit code 1 when something
+     is off.
 
     python benchmarks/soak.py runs/demo --minutes 10
 
-Clients of all kinds run side by side; the bundle is replaced by another one (SIGHUP) every `--reload-every` seconds;
-the engine is killed once, half-way; at the end the gateway is drained (SIGTERM) while streams run.
+Clients of all kinds run side by side; the bundle is replaced by another one (SIGHUP) every `--reload-every`
+seconds; the engine is killed once, half-way; at the end the gateway is drained (SIGTERM) while streams run.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def _is_socket(entry: Path) -> bool:
 
 @contextmanager
 def two_bundles(run: Path) -> Iterator[Path]:
-    """A run with the policies of another one, and a link to one of two bundles with different fallback weights."""
+    """A run with another one's policies; its bundle is a link to one of two with other fallback weights."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         (folder / "policy").symlink_to((run / "policy").resolve())
@@ -227,7 +228,8 @@ async def _watch(
 
 
 def _line(sample: Sample) -> str:
-    return f"| {sample.seconds / 60:.1f} | {sample.rss / 2**20:.1f} | {sample.fds} | {sample.sockets} | {sample.threads} |"
+    memory = f"{sample.seconds / 60:.1f} | {sample.rss / 2**20:.1f}"
+    return f"| {memory} | {sample.fds} | {sample.sockets} | {sample.threads} |"
 
 
 def report(tally: Tally, story: Story, found: Sequence[str]) -> str:
@@ -243,7 +245,8 @@ def report(tally: Tally, story: Story, found: Sequence[str]) -> str:
     lines += [
         "",
         f"Requests: {tally.outcomes.total()}. Unanswered: {len(tally.unanswered)}. Errors without cause: "
-        f"{len(tally.causeless)}. Weights checked: {tally.weights_checked}, wrong: {len(tally.wrong_weights)}.",
+        f"{len(tally.causeless)}. Weights checked: {tally.weights_checked}, "
+        f"wrong: {len(tally.wrong_weights)}.",
         f"Memory, median of the first and the last third after warm-up: {first:.1f}, {last:.1f} MiB "
         f"({100 * (last / first - 1):+.1f}%).",
         f"Reloads: {story.reloads}, bundles seen: {len(story.bundles)}. "

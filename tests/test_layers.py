@@ -1,4 +1,7 @@
-"""The layers of DESIGN: who may import whom, and that an import does nothing. Read from the source, nothing is run."""
+"""The layers of DESIGN: who may import whom, and that an import does nothing.
+
+Read from the source, nothing is run.
+"""
 
 import ast
 import sys
@@ -73,7 +76,10 @@ def parse(path: Path) -> ast.Module:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module that is imported anywhere in the file, lazily too; types that only a checker sees are left out."""
+    """Every module that is imported anywhere in the file, lazily too.
+
+    Types that only a checker sees are left out.
+    """
     package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
     typing_only = {
         id(node)

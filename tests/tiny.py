@@ -1,4 +1,4 @@
-"""Tiny but real parts: a bundle (BERT, ONNX, tokenizer, golden answers) and a policy (Qwen2 with context tokens).
+"""Tiny but real parts: a bundle (BERT, ONNX, tokenizer, golden answers) and a policy (Qwen2, context tokens).
 
 In:  an empty folder. Out: a run folder that `preforch serve` takes, made in seconds, the same every time.
 """

@@ -1,4 +1,4 @@
-"""The openai package against a gateway: only the base URL changes, and `preference_weights` is one more field.
+"""The openai package against a gateway: another base URL, and one more field, `preference_weights`.
 
 Needs `pip install openai`. PREFORCH_URL and PREFORCH_API_KEY choose another gateway.
 """
@@ -39,7 +39,7 @@ def stream(client: OpenAI, model: str) -> None:
 
 
 def main() -> None:
-    """Ask three times."""
+    """Recommended weights, weights of one's own, and a stream."""
     url = os.environ.get("PREFORCH_URL", "http://127.0.0.1:8000")
     with OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("PREFORCH_API_KEY", "none")) as client:
         model = client.models.list().data[0].id

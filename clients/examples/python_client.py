@@ -1,6 +1,7 @@
 """The project's own client, sync and async.
 
-Needs `pip install 'preference-orchestrator[client]'`. PREFORCH_URL and PREFORCH_API_KEY choose another gateway.
+Needs `pip install 'preference-orchestrator[client]'`. PREFORCH_URL and PREFORCH_API_KEY choose another
+gateway.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ async def with_async_client(url: str, api_key: str | None) -> None:
 
 
 def main() -> None:
-    """Run both."""
+    """The synchronous client, then the asynchronous one."""
     url, api_key = os.environ.get("PREFORCH_URL", "http://127.0.0.1:8000"), os.environ.get("PREFORCH_API_KEY")
     with_sync_client(url, api_key)
     asyncio.run(with_async_client(url, api_key))

@@ -1,1 +1,1 @@
-"""The `preforch` command: a thin layer over the other packages, each of which it imports only when it is needed."""
+"""The `preforch` command: a thin layer over the other packages, imported only when they are needed."""

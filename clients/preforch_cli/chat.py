@@ -1,7 +1,9 @@
 """`preforch chat [PROMPT]`: a conversation with a gateway, streamed to the terminal.
 
-In:  a prompt argument (one answer, then the end), or lines: from a terminal with a prompt sign, else one turn per line.
-Out: answers on stdout; the weights that were used, before each answer, on stderr, so that a pipe gets answers only.
+In:  a prompt argument (one answer, then the end), or lines: from a terminal with a prompt sign, else one turn
+     per line.
+Out: answers on stdout; the weights that were used, before each answer, on stderr, so that a pipe gets answers
+     only.
 """
 
 import argparse
@@ -25,7 +27,7 @@ _UNPRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if chr(cod
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """Without a prompt, `run` reads turns from stdin."""
     parser.add_argument("prompt", nargs="?", help="answer this and stop; without it, read turns from stdin")
     parser.add_argument(
         "--weights", metavar="NAME=NUMBER,...", help="all or some weights (default: recommended ones)"
@@ -95,7 +97,11 @@ def used(preference: "Preference") -> str:
 
 
 def _converse(conversation: Conversation, source: TextIO) -> None:
-    """Take lines until the end. In a terminal an error is shown and the conversation goes on; in a script it ends."""
+    """Take lines until the end.
+
+    In a terminal an error is shown and the conversation goes on; in a script it ends.
+    """
+    # Late, as in `gateway`: the client needs httpx.
     from preforch_client import PreferenceError
 
     interactive = source.isatty()

@@ -1,10 +1,11 @@
 """`preforch COMMAND ...`
 
 In:  command line arguments.
-Out: an exit code: 0 done, 1 failed (a server that does not answer, a missing package), 2 bad input, 130 interrupted.
+Out: an exit code: 0 done, 1 failed (a server that does not answer, a missing package), 2 bad input, 130
+     interrupted.
 
-Only the module of the chosen command is imported: `preforch weights` needs no torch, `preforch --help` needs nothing.
-Set PREFORCH_TRACEBACK=1 to see where an error came from.
+Only the module of the chosen command is imported: `preforch weights` needs no torch, `preforch --help` needs
+nothing. Set PREFORCH_TRACEBACK=1 to see where an error came from.
 """
 
 import argparse
@@ -22,7 +23,10 @@ PROGRAM = "preforch"
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command lives: `module.[prefix_]add_arguments(parser)` and `module.run[_prefix](args) -> int`."""
+    """Where a command lives.
+
+    In `module.[prefix_]add_arguments(parser)` and `module.run[_prefix](args) -> int`.
+    """
 
     summary: str
     module: str

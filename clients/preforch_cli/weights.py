@@ -14,14 +14,14 @@ BAR_WIDTH = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """The prompt, how to print, and which gateway to ask."""
     parser.add_argument("prompt")
     parser.add_argument("--json", action="store_true", help="print the gateway's answer as JSON")
     add_gateway_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and print."""
+    """Print a table with bars, or JSON."""
     with gateway_client(args) as client:
         recommendation = client.weights(args.prompt)
     if args.json:

@@ -1,4 +1,4 @@
-"""Python client of a Preference Orchestrator gateway; needs httpx and pydantic, nothing else of this project."""
+"""Python client of a Preference Orchestrator gateway: httpx and pydantic, nothing else of this project."""
 
 from preforch_client.client import DEFAULT_URL, AsyncClient, AsyncStream, Client, Stream
 from preforch_client.errors import (

@@ -81,7 +81,9 @@ class AsyncStream(Generic[T]):
 
 
 class Client:
-    """Talks to a gateway. `timeout` is in seconds, for connecting and for each wait for bytes; None waits forever.
+    """Talks to a gateway.
+
+    `timeout` is in seconds, for connecting and for each wait for bytes; None waits forever.
 
     `transport` is httpx's seam: a MockTransport, or one with retries.
     """
@@ -110,7 +112,7 @@ class Client:
         messages: Messages | None = None,
         inputs: Sequence[str] | Sequence[Messages] | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of up to 256 inputs."""
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
         return self._call(wire.weights_call(prompt, messages, inputs))
 
     @overload
@@ -161,7 +163,7 @@ class Client:
         return self._call(wire.chat_call(messages, weights, openai_fields))
 
     def objectives(self) -> ServedObjectives:
-        """What the gateway can weigh."""
+        """Names, descriptions and bounds of what is weighed, and the fallback weights."""
         return self._call(wire.objectives_call())
 
     def ready(self) -> bool:
@@ -170,7 +172,7 @@ class Client:
             return wire.is_ready(self._http.get("/readyz"))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Give the connections back; the client cannot be used any more."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -197,7 +199,10 @@ class Client:
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same methods, awaited; a stream is awaited first, then iterated with `async for`."""
+    """`Client` for asyncio: the same methods, awaited.
+
+    A stream is awaited first, then iterated with `async for`.
+    """
 
     def __init__(
         self,
@@ -223,7 +228,7 @@ class AsyncClient:
         messages: Messages | None = None,
         inputs: Sequence[str] | Sequence[Messages] | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of up to 256 inputs."""
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
         return await self._call(wire.weights_call(prompt, messages, inputs))
 
     @overload
@@ -274,7 +279,7 @@ class AsyncClient:
         return await self._call(wire.chat_call(messages, weights, openai_fields))
 
     async def objectives(self) -> ServedObjectives:
-        """What the gateway can weigh."""
+        """Names, descriptions and bounds of what is weighed, and the fallback weights."""
         return await self._call(wire.objectives_call())
 
     async def ready(self) -> bool:
@@ -283,7 +288,7 @@ class AsyncClient:
             return wire.is_ready(await self._http.get("/readyz"))
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Give the connections back; the client cannot be used any more."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:

@@ -3,9 +3,9 @@
 PreferenceError
 ├── BadRequest (also a ValueError)   the gateway refused what was sent: 400, 404, 409, 413, 422, ...
 │   └── AccessDenied                 401, 403: the API key
-├── ServiceUnavailable               could not answer now; `retry_after` seconds if the gateway named them: 429, 503
+├── ServiceUnavailable               could not answer now; `retry_after` seconds if known: 429, 503
 │   └── ServiceUnreachable           no connection, a timeout, or a stream that broke off
-└── ServiceFailed                    an answer that nobody wanted: other 5xx, an error inside a stream, not our JSON
+└── ServiceFailed                    an answer nobody wanted: other 5xx, an error in a stream, not our JSON
 
 In:  status, headers and body of an answer (OpenAI's error shape).
 Out: the exception to raise.
@@ -79,8 +79,11 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> Prefere
 
 
 def stream_error(event: bytes, request_id: str | None) -> ServiceFailed | None:
-    """The exception for an error event inside a stream, whose status was 200 long ago; None for other events."""
-    # Nearly all events are no errors, and need not be parsed twice.
+    """The exception for an error event inside a stream, whose status was 200 long ago.
+
+    None for other events.
+    """
+    # Nearly no event is an error; the others need not be parsed twice.
     fields = _error_fields(_json(event)) if b'"error"' in event else None
     if fields is None:
         return None

@@ -1,7 +1,7 @@
 """What the gateway answers, as frozen models.
 
-Unknown fields are kept where OpenAI's format has more than we name (chat), and ignored elsewhere, so that an older
-client can talk to a newer gateway.
+Unknown fields are kept where OpenAI's format has more than we name (chat), and ignored elsewhere, so that an
+older client can talk to a newer gateway.
 """
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,10 @@ class Result(BaseModel):
 
 
 class Recommendation(Result):
-    """What the orchestrator recommends for one prompt. `entropy` is in nats, `bundle` the revision that answered."""
+    """What the orchestrator recommends for one prompt.
+
+    `entropy` is in nats, `bundle` the revision that answered.
+    """
 
     weights: dict[str, float]
     source: str
@@ -102,7 +105,7 @@ class ChatChoice(OpenResult):
 
 
 class ChatCompletion(OpenResult):
-    """Answer of `chat`."""
+    """Answer of `chat` in one piece."""
 
     id: str = ""
     model: str = ""

@@ -1,4 +1,5 @@
 """What the parts are: vocabulary, on-disk formats, model definitions. No configuration, no network.
 
-Importing this package, and every module but `encoder`, `reward_model` and `orchestrator_model`, needs no torch.
+Importing this package, and every module but `encoder`, `reward_model` and `orchestrator_model`, needs no
+torch.
 """

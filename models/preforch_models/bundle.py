@@ -1,9 +1,11 @@
-"""The bundle: everything the service needs to recommend weights. No torch, no ONNX Runtime here, only the format.
+"""The bundle: everything the service needs to recommend weights.
 
-Folder: `manifest.json` (hashes), `bundle.json` (below), `orchestrator.onnx` (input_ids, attention_mask (B, L) int64 ->
-weights (B, K) float32, softmax and shrinkage inside, and confidence (B,) float32), perhaps `orchestrator.int8.onnx`
-(the same graph in 8 bits), `tokenizer.json`, `golden.jsonl` (prompts with the weights and the confidence expected of
-them).
+No torch, no ONNX Runtime here, only the format.
+
+Folder: `manifest.json` (hashes), `bundle.json` (below), `orchestrator.onnx` (input_ids, attention_mask (B, L)
+int64 -> weights (B, K) float32, softmax and shrinkage inside, and confidence (B,) float32), perhaps
+`orchestrator.int8.onnx` (the same graph in 8 bits), `tokenizer.json`, `golden.jsonl` (prompts with the
+weights and the confidence expected of them).
 """
 
 import json
@@ -27,7 +29,8 @@ GOLDEN_FILE = "golden.jsonl"
 OUTPUTS = ("weights", "confidence")
 """What the graph gives, in order."""
 GOLDEN_TOLERANCE = 1e-3
-"""Largest difference between a golden answer and its replay: float noise of other machines and runtime versions."""
+"""Largest difference between a golden answer and its replay: float noise of other machines and runtime
+versions."""
 
 Precision = Literal["fp32", "int8"]
 
@@ -37,8 +40,9 @@ R = TypeVar("R", bound=Record)
 class Int8(Record):
     """How far `orchestrator.int8.onnx` is from `orchestrator.onnx`, over golden and other held-out prompts.
 
-    8 bits scale all activations of a batch alike, so an answer also depends on its batch: each prompt was measured
-    alone and among others. `tolerance` and `confidence_tolerance` are for replays of the golden prompts.
+    8 bits scale all activations of a batch alike, so an answer also depends on its batch: each prompt was
+    measured alone and among others. `tolerance` and `confidence_tolerance` are for replays of the golden
+    prompts.
     """
 
     prompts: int = Field(ge=1)
@@ -55,7 +59,10 @@ class Int8(Record):
 
 
 class BundleInfo(Record):
-    """Contents of `bundle.json`. `max_tokens` counts special tokens; `mean_weights` are those on training prompts."""
+    """Contents of `bundle.json`.
+
+    `max_tokens` counts special tokens; `mean_weights` are those on training prompts.
+    """
 
     objectives: Objectives
     context: ContextFormat
@@ -133,7 +140,8 @@ def read_bundle(path: Path) -> Bundle:
         raise ArtifactError(
             f"{path / INT8_FILE}: {'missing' if info.int8 else 'unexpected'}, {BUNDLE_FILE} {says}"
         )
-    # Lines of bytes end with a line feed only; those of a string also end with U+2028, which a prompt may hold.
+    # Lines of bytes end with a line feed only; those of a string also end with U+2028, which a prompt may
+    # hold.
     lines = (path / GOLDEN_FILE).read_bytes().splitlines()
     golden = tuple(_parse(line, Golden, where=path / GOLDEN_FILE) for line in lines)
     if not golden:

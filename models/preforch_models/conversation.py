@@ -21,7 +21,7 @@ class Message(Record):
 
 
 def conversation_text(messages: Sequence[Message]) -> str:
-    """Newest user turn, then the other turns newest first, each with its role, system and developer turns last.
+    """Newest user turn, then the others newest first, each with its role; system and developer turns last.
 
     A prompt without history is its bare text, so that prompt-only data and chats give the same text.
     Raises ValueError when there is no user turn.

@@ -9,8 +9,8 @@ from pathlib import Path
 def writing_file(target: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside `target` that replaces it when the block ends well.
 
-    A kill in the middle leaves at most the temporary file, which the next attempt overwrites. It keeps the suffix of
-    the target, because some writers (`numpy.savez`) add their own where it is missing.
+    A kill in the middle leaves at most the temporary file, which the next attempt overwrites. It keeps the
+    suffix of the target, because some writers (`numpy.savez`) add their own where it is missing.
     """
     temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:

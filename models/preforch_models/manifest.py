@@ -22,7 +22,10 @@ FORMAT_VERSION = 1
 
 
 class ArtifactError(ValueError):
-    """A folder that is not the artifact it should be; the message names the file and what is wrong with it."""
+    """A folder that is not the artifact it should be.
+
+    The message names the file and what is wrong with it.
+    """
 
 
 class Manifest(Record):
@@ -64,7 +67,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `target` when the block ends well, and vanishes when it does not.
+    """A temporary folder that replaces `target` when the block ends well, and vanishes when it does not.
 
     The block must write the manifest (`write_manifest`) as its last act.
     """
@@ -120,7 +123,10 @@ def read_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
 
 
 def verify(folder: Path, *, kind: str | None = None) -> Manifest:
-    """`read_manifest`, then compare every file with its hash. Raises ArtifactError naming the first wrong file."""
+    """`read_manifest`, then compare every file with its hash.
+
+    Raises ArtifactError naming the first wrong file.
+    """
     manifest = read_manifest(folder, kind=kind)
     found = hash_files(folder)
     for name, expected in manifest.files.items():

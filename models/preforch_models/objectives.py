@@ -30,7 +30,8 @@ class Objective(Record):
     def _check(self) -> "Objective":
         if not _NAME.match(self.name):
             raise ValueError(
-                f"objective name {self.name!r}: allowed are lower-case letters, digits, '_' and '-', first a letter"
+                f"objective name {self.name!r}: allowed are lower-case letters, digits, '_' and '-', "
+                "first a letter"
             )
         if self.low > self.high:
             raise ValueError(f"objective {self.name!r}: low {self.low} is above high {self.high}")
@@ -38,7 +39,7 @@ class Objective(Record):
 
 
 def check_objectives(objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-    """Raise ValueError unless there are 2 to 16 objectives with distinct names and bounds that some weights satisfy."""
+    """Raise ValueError unless there are 2 to 16, with distinct names and bounds that some weights satisfy."""
     names = [objective.name for objective in objectives]
     if not 2 <= len(names) <= 16:
         raise ValueError(f"2 to 16 objectives are needed, got {len(names)}: {names}")

@@ -1,8 +1,9 @@
 """The reward model of the demo and of small data: a head on the frozen vectors of prompt and response.
 
-e = pooled encoder states. With `hidden` units r(x, y) = MLP([e(x), e(y), e(x) * e(y)]); with none it is linear in
-[e(y), e(x) * e(y)], since what is linear in e(x) cancels between two responses. Larger reward models are plain Hugging
-Face sequence classifiers with one label, trained by TRL; they need no definition here.
+e = pooled encoder states. With `hidden` units r(x, y) = MLP([e(x), e(y), e(x) * e(y)]); with none it is
+linear in [e(y), e(x) * e(y)], since what is linear in e(x) cancels between two responses. Larger reward
+models are plain Hugging Face sequence classifiers with one label, trained by TRL; they need no definition
+here.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from preforch_models.orchestrator_options import LAST
 
 
 class PairHeadConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is partly untyped
-    """`encoder_path`: folder or hub id of the frozen encoder, whose vectors, all `layers` joined, are `size` long."""
+    """`encoder_path`: folder or hub id of the encoder; its vectors, `layers` joined, are `size` long."""
 
     model_type = "preforch-pair-head"
 

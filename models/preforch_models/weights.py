@@ -1,8 +1,9 @@
 """Weights: a point on the simplex, keyed by objective name.
 
 In:  what a user, an operator or a model says.
-Out: plain dicts whose values are >= 0 and sum to 1, in the order of the objectives. Rounded weights lie on a grid
-     (`units` steps of 1/units) and sum to exactly 1 there; they are what is announced and what is printed.
+Out: plain dicts whose values are >= 0 and sum to 1, in the order of the objectives. Rounded weights lie on a
+     grid (`units` steps of 1/units) and sum to exactly 1 there; they are what is announced and what is
+     printed.
 """
 
 import math
@@ -88,7 +89,11 @@ def blend(pinned: Mapping[str, object], recommended: Mapping[str, float], names:
 
 
 def clamp(weights: Mapping[str, float], objectives: Sequence[Objective]) -> Weights:
-    """Euclidean projection onto {low <= w <= high, sum w = 1}: shift all by one number, then cut, by bisection."""
+    """Euclidean projection onto {low <= w <= high, sum w = 1}.
+
+    All are shifted by one number, found by bisection, then cut. A closed form over the sorted places where
+    cuts begin is longer, and scipy is a dependency of training alone.
+    """
     names = names_of(tuple(objectives))
     if all(o.low <= weights[o.name] <= o.high for o in objectives):
         return {name: weights[name] for name in names}
@@ -121,7 +126,7 @@ def round_weights(weights: Mapping[str, float], units: int) -> Weights:
 def round_within(weights: Mapping[str, float], objectives: Sequence[Objective], units: int) -> Weights:
     """`round_weights` that never leaves the bounds: one unit at a time moves back to where there is room.
 
-    Bounds that are no multiple of 1/units are tightened to the next multiple inside.
+    Bounds that are not a multiple of 1/units are tightened to the next multiple inside.
     """
     counts = {name: round(value * units) for name, value in round_weights(weights, units).items()}
     low = {o.name: math.ceil(o.low * units - 1e-9) for o in objectives}
@@ -146,5 +151,5 @@ def entropy(weights: Mapping[str, float]) -> float:
 
 
 def uniform(names: Sequence[str]) -> Weights:
-    """Equal weights."""
+    """1/K for each of K objectives."""
     return {name: 1 / len(names) for name in names}

@@ -34,7 +34,7 @@ EXPOSED = (
 
 
 async def on_api_error(_request: Request, error: Exception) -> Response:
-    """Errors of ours."""
+    """Errors that our own code has raised, with their status and `param`."""
     assert isinstance(error, ApiError)
     return error_response(error)
 
@@ -75,7 +75,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def create_app(gateway: Gateway) -> FastAPI:
-    """The application over the given parts."""
+    """Routes and middleware; the routes that need an engine only where there is one."""
     app = FastAPI(
         title="Preference Orchestrator",
         description="Recommends weights for objectives, and lets a language model answer accordingly.",
@@ -109,7 +109,8 @@ def create_app(gateway: Gateway) -> FastAPI:
         in_flight=gateway.in_flight,
     )
     if gateway.settings.cors_origins:
-        # Outermost: a browser asks without a key whether it may send one, and must be able to read every error.
+        # Outermost: a browser asks without a key whether it may send one, and must be able to read every
+        # error.
         app.add_middleware(
             Cors,
             allow_origins=gateway.settings.cors_origins,

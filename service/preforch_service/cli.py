@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from preforch_service.flags import add_flags
 from preforch_service.keys import read_keys
 from preforch_service.requests.limits import RequestLimits
-from preforch_service.server import serve
 from preforch_service.settings import ServeSettings
 from preforch_service.telemetry.logs import configure_logging
 
@@ -36,12 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve. Returns the exit code."""
+    """Serve until a signal comes. Returns the exit code."""
     known = {name: value for name, value in vars(args).items() if name in ServeSettings.model_fields}
     try:
         keys = read_keys(getattr(args, "api_keys", None), os.environ)
         settings = ServeSettings.model_validate({**known, "keys": keys})
         configure_logging(settings.log_format, sys.stderr)
+        # Help and wrong settings need neither FastAPI nor ONNX Runtime, which take most of the time to start.
+        from preforch_service.server import serve
+
         return serve(settings)
     except ValidationError as error:
         return _wrong(explain(error))

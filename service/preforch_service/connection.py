@@ -110,7 +110,7 @@ class Mark(NamedTuple):
 
 
 class ByteCount:
-    """What a connection has received, against `limit` bytes of a head, or of what is neither head nor body."""
+    """What a connection has received, against `limit` bytes of head, or of what is neither head nor body."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

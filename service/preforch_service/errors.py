@@ -19,7 +19,7 @@ ClientGone           nobody is left to answer
 import json
 from http import HTTPStatus
 
-from fastapi.responses import JSONResponse
+from starlette.responses import JSONResponse
 
 SHAPE = frozenset({"message", "type", "param", "code"})
 MAX_ENGINE_MESSAGE = 2000
@@ -39,7 +39,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that go with the answer."""
+        """Sent with the answer, beside those that every answer has."""
         return {}
 
 
@@ -153,17 +153,20 @@ class ClientGone(Exception):
 
 
 def error_body(error: ApiError) -> dict[str, dict[str, str | None]]:
-    """OpenAI's error shape."""
+    """OpenAI's error shape: `{"error": {message, type, param, code}}`."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """The HTTP answer for an error."""
+    """The shape of `error_body`, with the error's status and headers."""
     return JSONResponse(error_body(error), status_code=error.status, headers=error.headers)
 
 
 def engine_error(status: int, content: bytes) -> bytes:
-    """An error answer of the engine in OpenAI's shape; one that has it already stays as it is, byte for byte."""
+    """An error answer of the engine in OpenAI's shape.
+
+    One that has it already stays as it is, byte for byte.
+    """
     try:
         body = json.loads(content)
     except ValueError:

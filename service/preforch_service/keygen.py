@@ -1,7 +1,7 @@
 """`preforch keygen NAME`: makes an API key.
 
-Out: the TOML entry for the file of `--api-keys` on stdout, so that it can be appended to it; the key on stderr.
-     The key is shown this once: the entry holds its hash only.
+Out: the TOML entry for the file of `--api-keys` on stdout, so that it can be appended to it; the key on
+     stderr. The key is shown this once: the entry holds its hash only.
 """
 
 import argparse
@@ -16,7 +16,7 @@ RANDOM_BYTES = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """A NAME, or --admin: `run` refuses both and neither."""
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="whose key it is: letters, digits, '.', '_', '-'"
     )
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def new_key() -> str:
-    """A random key of 256 bits."""
+    """`pk-` and 256 random bits."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 

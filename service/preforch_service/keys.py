@@ -26,7 +26,10 @@ NAME = r"[A-Za-z0-9._-]{1,64}"
 
 
 def digest_of(key: str) -> str:
-    """The hash by which a key is known. Any text will do: what a client sends is no key until it is found."""
+    """The hash by which a key is known.
+
+    Any text will do: what a client sends is not a key until it is found.
+    """
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -47,7 +50,7 @@ class ApiKey(AdminKey):
     cache_salt: str | None = Field(
         default=None,
         pattern=r"^[^@/\\\x00]{1,128}$",
-        description="1 to 128 characters, none of @, / and \\ (vLLM refuses them); default: made from the name",
+        description="1 to 128 characters without @, / and \\, which vLLM refuses; default: from the name",
     )
 
     def may_use(self, model: str) -> bool:
@@ -56,7 +59,7 @@ class ApiKey(AdminKey):
 
     @property
     def salt(self) -> str:
-        """Separates this key's prefixes in the engine's cache from those of other keys, also over restarts."""
+        """Keeps this key's prefixes in the engine's cache apart from those of other keys, over restarts."""
         return self.cache_salt or digest_of(f"preforch cache salt of {self.name}")
 
 
@@ -121,7 +124,10 @@ def _read_file(file: Path) -> Keys:
 
 
 def _validated(model: type[Keys], content: Mapping[str, Any], where: str) -> Keys:
-    """The content as keys. The error names fields but no values: somebody may have put a key where its hash belongs."""
+    """The content as keys.
+
+    The error names fields but no values: somebody may have put a key where its hash belongs.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:

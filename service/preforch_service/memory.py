@@ -1,7 +1,7 @@
 """Keeps memory small and pauses short.
 
-ONNX Runtime frees a graph in pieces that glibc keeps: without this, a gateway grows by tens of MiB with every reload of
-its bundle, though nothing of the old one is left.
+ONNX Runtime frees a graph in pieces that glibc keeps: without this, a gateway grows by tens of MiB with every
+reload of its bundle, though nothing of the old one is left.
 """
 
 import ctypes
@@ -16,7 +16,9 @@ def release_freed_memory() -> None:
 
 
 def freeze_gc() -> None:
-    """Take what is there, modules above all, out of the garbage collector's sight: it stays as long as the process.
+    """Take what is there, modules above all, out of the garbage collector's sight.
+
+    It stays as long as the process.
 
     A full collection, which every stream waits for, then looks at requests alone.
     """

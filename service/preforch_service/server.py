@@ -1,7 +1,8 @@
 """Runs a gateway process from start to exit.
 
-In:  settings. Out: an exit code: 0 after SIGTERM or SIGINT, 1 when the engine cannot start. Raises ValueError or
-     OSError for wrong input (a bundle that does not verify, a port that is taken), before anything is served.
+In:  settings. Out: an exit code: 0 after SIGTERM or SIGINT, 1 when the engine cannot start. Raises ValueError
+     or OSError for wrong input (a bundle that does not verify, a port that is taken), before anything is
+     served.
 """
 
 import asyncio
@@ -285,7 +286,7 @@ def reload_on_signal(reloader: Reloader) -> None:
 
 
 async def _drain(gateway: Gateway, server: GatewayServer, stopping: asyncio.Event) -> None:
-    """After a signal: not ready at once, refuse new requests, let running ones finish or break them off, then close."""
+    """After a signal: refuse new requests, let running ones finish or break them off in time, then close."""
     await stopping.wait()
     gateway.readiness.draining = True
     if gateway.engine is not None:

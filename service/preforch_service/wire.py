@@ -78,10 +78,12 @@ class GenerateRequest(Prompted):
 
 
 class Recommended(BaseModel):
-    """Weights for one input. `entropy` (nats) and `confidence` belong to the recommendation, where there is one.
+    """Weights for one input.
 
-    `confidence` is the orchestrator's own, 0 to 1: low where it is undecided and where the prompt is unlike those that
-    it was trained on.
+    `entropy` (nats) and `confidence` belong to the recommendation, where there is one.
+
+    `confidence` is the orchestrator's own, 0 to 1: low where it is undecided and where the prompt is unlike
+    those that it was trained on.
     """
 
     weights: dict[str, float]

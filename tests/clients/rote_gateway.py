@@ -81,7 +81,7 @@ def chat_answer(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer_by_rote(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Answers that are no stream."""
+    """Answers that are not streams."""
     certainty = {"entropy": 0.687, "confidence": 0.375}
     weighed = {"weights": RECOMMENDED, "source": "orchestrator", "recommended": RECOMMENDED} | certainty
     objectives = [{"name": name, "description": "", "bounds": [0.0, 1.0]} for name in RECOMMENDED]

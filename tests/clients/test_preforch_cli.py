@@ -42,7 +42,7 @@ def unused_url() -> str:
 
 def test_help_lists_all_commands_with_what_they_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    # argparse breaks the line behind a long name.
+    # argparse breaks the line after a long name.
     text = " ".join(capsys.readouterr().out.split())
     for name, command in COMMANDS.items():
         assert f" {name} {command.summary}" in text
@@ -226,7 +226,8 @@ def test_an_interrupt_is_exit_code_130() -> None:
             connection, _ = silent.accept()
             with connection:
                 assert b"Hello" in read_until(connection, b"}")
-                # It is about to wait for the answer. A signal in the moment before it does would be seen only after.
+                # It is about to wait for the answer. A signal in the moment before it does would be seen only
+                # after.
                 time.sleep(2)
                 process.send_signal(signal.SIGINT)
                 _, err = process.communicate(timeout=60)
@@ -238,7 +239,7 @@ def test_a_missing_extra_is_named() -> None:
     for argv, blocked, extra in [
         (("weights", "Hello"), ("httpx",), "client"),
         (("chat", "Hello"), ("httpx",), "client"),
-        (("serve", "--help"), service, "service"),
+        (("serve", "nowhere", "--weights-only"), service, "service"),
     ]:
         done = preforch(*argv, blocked=blocked)
         assert done.returncode == 1
@@ -261,4 +262,8 @@ def test_help_and_weights_need_no_other_extra(gateway: Gateway) -> None:
     )
     assert preforch("--help", blocked=(*others, "httpx", "pydantic", "numpy")).returncode == 0
     assert preforch("chat", "--help", blocked=(*others, "httpx")).returncode == 0
+    for command in ("serve", "engine-args", "keygen"):
+        assert preforch(command, "--help", blocked=others).returncode == 0
+    wrong = preforch("serve", "nowhere", "--port", "70000", blocked=others)
+    assert (wrong.returncode, "port" in wrong.stderr) == (2, True)
     assert preforch("weights", "Hello", "--url", gateway.url, blocked=(*others, "numpy")).returncode == 0

@@ -1,4 +1,4 @@
-"""The Python client against httpx's MockTransport: what it sends, and how it reads answers cut at any byte."""
+"""The Python client, on httpx's MockTransport: what it sends, how it reads answers cut at any byte."""
 
 import asyncio
 import json

@@ -60,7 +60,8 @@ def table(values: list[Value]) -> str:
     """The README's table; groups of keys have no default."""
     groups = {value.path[:-1] for value in values}
     rows = [
-        f"| `{'.'.join(value.path)}` | {'' if value.path in groups else f'`{shown(value.default)}`'} | {value.said} |\n"
+        f"| `{'.'.join(value.path)}` | "
+        f"{'' if value.path in groups else f'`{shown(value.default)}`'} | {value.said} |\n"
         for value in values
         if value.said
     ]

@@ -1,6 +1,7 @@
 """docker-compose.yaml as Compose reads it: merged, with the defaults of its variables.
 
-In:  the file. Out: typed services, of the keys that tests look at; the schema's own check is apart (test_compose.py).
+In:  the file. Out: typed services, of the keys that tests look at; the schema's own check is apart
+     (test_compose.py).
 """
 
 import re

@@ -76,7 +76,10 @@ class Container:
         return True
 
     def stop(self, *, seconds: float) -> int:
-        """`docker stop`: the image's signal, then the exit code. Raises TimeoutExpired where Docker would kill."""
+        """`docker stop`: the image's signal, then the exit code.
+
+        Raises TimeoutExpired where Docker would kill.
+        """
         self.process.send_signal(signal.Signals[self.image.stopsignal])
         return self.sandbox.wait(seconds)
 

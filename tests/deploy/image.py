@@ -3,9 +3,10 @@
 In:  the Dockerfile, .dockerignore, the checkout.
 Out: an `Image`: the folders that its instructions made, and what they say of starting it.
 
-Instructions are carried out in order, on a copy of exactly what the build context would hold. RUN runs in a bubblewrap
-sandbox (sandbox.py): this machine's files, read-only, stand in for the base image, and the folders that the stage has
-made lie where the Dockerfile has them. An instruction that is not known here is an error, so that none is passed over.
+Instructions are carried out in order, on a copy of exactly what the build context would hold. RUN runs in a
+bubblewrap sandbox (sandbox.py): this machine's files, read-only, stand in for the base image, and the folders
+that the stage has made lie where the Dockerfile has them. An instruction that is not known here is an error,
+so that none is passed over.
 """
 
 import json
@@ -58,7 +59,7 @@ def instructions(dockerfile: Path = DOCKERFILE) -> list[tuple[str, str]]:
 
 
 def stages(dockerfile: Path = DOCKERFILE) -> dict[str, list[tuple[str, str]]]:
-    """The instructions of every stage by its name, its FROM first, with the global arguments' defaults filled in."""
+    """The instructions of every stage by its name, its FROM first, defaults of global arguments filled in."""
     found: dict[str, list[tuple[str, str]]] = {}
     defaults: dict[str, str] = {}
     name = ""

@@ -3,7 +3,8 @@
 In:  a pod, a folder for each of its volumes, and what a name of the cluster is here.
 Out: processes with the container's command, arguments and environment, and its probes.
 
-Mounts are folders: every path below a mount path becomes one below the volume's folder. Nothing else is changed.
+Mounts are folders: every path below a mount path becomes one below the volume's folder. Nothing else is
+changed.
 """
 
 import os

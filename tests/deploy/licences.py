@@ -1,4 +1,4 @@
-"""Writes docs/licences.md: `python tests/deploy/licences.py > docs/licences.md`, in the environment of `make`.
+"""Writes docs/licences.md: `python tests/deploy/licences.py > docs/licences.md`, as `make licences` does.
 
 In:  requirements.lock and what the installed packages say of themselves (read by pip-licenses).
 Out: Markdown: every locked package with its licence and what it is needed for; those with copyleft first.
@@ -24,19 +24,20 @@ FROM_THEIR_FILES = {"oss-harmony": "Apache-2.0", "promql-parser": "MIT", "setupt
 EXTRAS = ("client", "service", "training", "vllm-cpu", "demo", "dev", "deploy")
 HEAD = """# Licences of dependencies
 
-Every package of requirements.lock, with the licence that its metadata names. Made by `make licences`; a test says when
-it is out of date. *Needed for* is the first extra that needs it. The image `gateway` holds those of `service`, and of
-`client` what `service` needs too. This is a list for people, to be read before a release; a bill of materials for
-scanners, with versions, comes with an image: `docker build --sbom=true`.
+Every package of requirements.lock, with the licence that its metadata names. Made by `make licences`; a test
+says when it is out of date. *Needed for* is the first extra that needs it. The image `gateway` holds those of
+`service`, and of `client` what `service` needs too. This is a list for people, to be read before a release; a
+bill of materials for scanners, with versions, comes with an image: `docker build --sbom=true`.
 
 The package fastapi-offline carries files of Swagger UI (Apache-2.0) and ReDoc (MIT) beside its own MIT code.
 
-NVIDIA's libraries, which the images for GPUs hold too, are proprietary: NVIDIA's own terms come with each of them.
+NVIDIA's libraries, which the images for GPUs hold too, are proprietary: NVIDIA's own terms come with each of
+them.
 
 ## Copyleft
 
-None of these is part of this project's own packages; they are installed beside it, unchanged. Images hold those of
-`client`, `service`, `training` and `vllm-cpu` at most, never those of `dev` and `deploy`.
+None of these is part of this project's own packages; they are installed beside it, unchanged. Images hold
+those of `client`, `service`, `training` and `vllm-cpu` at most, never those of `dev` and `deploy`.
 
 """
 TABLE = "| package | licence | needed for |\n|---|---|---|\n"

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules of the chart, read; and a gateway whose metrics they are checked against."""
+"""The chart's dashboard and alert rules, read; and a gateway whose metrics they are checked against."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 """Which metrics and labels a PromQL expression uses, and which labels its result has.
 
-In:  an expression, and the labels of every metric that there is. Out: the labels of the result; ValueError names a
-     metric that is not there, or a label that it does not have. The parsing is promql_parser's.
+In:  an expression, and the labels of every metric that there is. Out: the labels of the result; ValueError
+     names a metric that is not there, or a label that it does not have. The parsing is promql_parser's.
 """
 
 from collections.abc import Mapping

@@ -2,9 +2,9 @@
 
 In:  a command, and folders by the path at which it sees them. Out: the command line that runs it.
 
-The root file system has this machine's programs, read-only, and those folders. A build (`root`) sees all of this
-machine, may make further top-level folders, has a /tmp and this machine's network; anything else has none of these: its
-network is its own, or that of the process `network_of`.
+The root file system has this machine's programs, read-only, and those folders. A build (`root`) sees all of
+this machine, may make further top-level folders, has a /tmp and this machine's network; anything else has
+none of these: its network is its own, or that of the process `network_of`.
 """
 
 import os
@@ -24,7 +24,10 @@ def machine_environment() -> dict[str, str]:
 
 
 def package_index_environment() -> dict[str, str]:
-    """How this machine reaches its package index. No option of pip that says what is installed is among it."""
+    """How this machine reaches its package index.
+
+    No option of pip that says what is installed is among it.
+    """
     wanted = (
         "PIP_CERT",
         "PIP_INDEX_URL",
@@ -49,7 +52,10 @@ def sandboxed(
     scratch: Iterable[str] = (),
     network_of: int | None = None,
 ) -> list[str]:
-    """The bwrap command line. It leaves empty entries in `root`, which `top_level` names. `scratch`: tmpfs."""
+    """The bwrap command line. It leaves empty entries in `root`, which `top_level` names.
+
+    `scratch`: tmpfs.
+    """
     uid, _, gid = user.partition(":")
     folders: list[tuple[str, Path | None, str]] = [
         ("--bind", path, place) for place, path in (writable or {}).items()

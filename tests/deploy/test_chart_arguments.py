@@ -1,4 +1,4 @@
-"""The arguments in the chart are those that the program takes, and the engine's are those of `preforch serve`."""
+"""The chart's arguments are those that the program takes; the engine's are those of `preforch serve`."""
 
 import argparse
 import json

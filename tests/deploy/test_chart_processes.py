@@ -1,4 +1,4 @@
-"""What the chart renders is started here: gateway and real vLLM, with the rendered commands, mounts and probes."""
+"""What the chart renders, started: gateway and real vLLM, with the rendered commands, mounts and probes."""
 
 import json
 import shutil
@@ -169,7 +169,7 @@ def test_an_all_in_one_pod_serves_and_both_of_it_drain_at_once(
 
 
 def drains(cluster: Cluster, processes: list[subprocess.Popen[bytes]], *, within: float) -> None:
-    """SIGTERM while an answer is on its way: it is finished, new requests are refused, and all end in time."""
+    """SIGTERM during an answer: it is finished, new requests are refused, and all end in time."""
     headers = {"Authorization": f"Bearer {cluster.key}"}
     # Made before, since a client takes long to make, and the answer must last until all has been seen.
     with (

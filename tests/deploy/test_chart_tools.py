@@ -1,8 +1,8 @@
 """The chart under tools besides Python: Helm's command, the schemas of custom resources, a scan of policies.
 
-The published schemas of ServiceMonitor, PodMonitor, PrometheusRule, ScaledObject and HTTPRoute come from the npm
-packages @kubernetes-models/*, which are generated from the projects' CRDs: TypeScript's types know every field (and
-refuse others), `validate()` knows patterns, limits and words.
+The published schemas of ServiceMonitor, PodMonitor, PrometheusRule, ScaledObject and HTTPRoute come from the
+npm packages @kubernetes-models/*, which are generated from the projects' CRDs: TypeScript's types know every
+field (and refuse others), `validate()` knows patterns, limits and words.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""docker-compose.yaml: valid, closed to the outside, and what it starts is what `preforch serve` would start."""
+"""docker-compose.yaml: valid, closed to the outside; it starts what `preforch serve` would start."""
 
 import json
 import re

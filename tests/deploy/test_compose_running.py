@@ -1,4 +1,7 @@
-"""What docker-compose.yaml starts, started: gateway, arguments for the engine, vLLM. They answer, and stop in time."""
+"""What docker-compose.yaml starts, started: gateway, arguments for the engine, vLLM.
+
+They answer, and stop in time.
+"""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Wheel and sdist: what is in them, and that both install cleanly and give a program that knows its version."""
+"""Wheel and sdist: what is in them; both install cleanly and give a program that knows its version."""
 
 import subprocess
 import sys
@@ -46,7 +46,10 @@ def run(*command: object, cwd: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def distribution(tmp_path_factory: pytest.TempPathFactory) -> Distribution:
-    """Built from a copy of what git tracks: nothing that lies about here gets in. The wheel is made from the sdist."""
+    """Built from a copy of what git tracks: nothing that lies about here gets in.
+
+    The wheel is made from the sdist.
+    """
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for path in tracked():
         (source / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The image `gateway`: its install steps, carried out on exactly its build context, give a gateway that serves."""
+"""The image `gateway`: its install steps, run on exactly its build context, give a gateway that serves."""
 
 import json
 import subprocess

@@ -1,8 +1,8 @@
-"""Prometheus, as Debian packages it: rules are sound, a real gateway and a real vLLM are scraped, an alert fires.
+"""Debian's Prometheus: rules are sound, a real gateway and a real vLLM are scraped, an alert fires.
 
-Scraped are an engine and two replicas of a gateway in front of it. The second one has a deadline for recommendations
-that nothing can meet (a microsecond): each of its recommendations becomes fallback weights. Requests go to the first
-one alone, until a test wants fallbacks.
+Scraped are an engine and two replicas of a gateway in front of it. The second one has a deadline for
+recommendations that nothing can meet (a microsecond): each of its recommendations becomes fallback weights.
+Requests go to the first one alone, until a test wants fallbacks.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""The programs that `make test-deploy` installs are there. Without one its tests fail, they are never skipped."""
+"""The programs that `make test-deploy` installs are there.
+
+Without one its tests fail, they are never skipped.
+"""
 
 import shutil
 

@@ -312,7 +312,8 @@ def test_no_tokenizer_sees_a_special_token_in_escaped_text(
 ) -> None:
     control = ControlStrings([*CONTROL, *objective_tokens(16)])
     ids, special = encode(text)
-    # The tokenizer and the search agree on what is dangerous, so the next line cannot hold for want of an attack.
+    # The tokenizer and the search agree on what is dangerous, so the next line cannot hold for want of an
+    # attack.
     assert bool(special & set(ids)) == (control.find(text) is not None)
     ids, special = encode(control.escape(text))
     assert not special & set(ids)

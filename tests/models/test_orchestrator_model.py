@@ -1,4 +1,4 @@
-"""The orchestrator's definition: log weights on the simplex, uniform at the start, the same after a round trip."""
+"""The orchestrator: log weights on the simplex, uniform at the start, the same after a round trip."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
 """Two tiny random policies with the formats that most open models use, for the attacks on control tokens.
 
 In:  an empty folder and a context format.
-Out: policy folders that vLLM serves. Their templates print everything that a request can bring along: system prompts,
-     names, tool definitions, tool calls, tool results, documents, reasoning; the context is computed by the project's
-     own template.
+Out: policy folders that vLLM serves. Their templates print everything that a request can bring along: system
+     prompts, names, tool definitions, tool calls, tool results, documents, reasoning; the context is computed
+     by the project's own template.
 """
 
 from pathlib import Path

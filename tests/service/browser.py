@@ -1,7 +1,7 @@
 """One page in a headless Chromium, driven through the DevTools protocol.
 
-In:  a URL. Out: a `Page`: run JavaScript in it, type, press keys, look at it. `problems` holds what the browser
-     complains of.
+In:  a URL. Out: a `Page`: run JavaScript in it, type, press keys, look at it. `problems` holds what the
+     browser complains of.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Attacks on control tokens through the gateway and a real vLLM engine, judged by the token ids of the prompt."""
+"""Attacks on control tokens through the gateway and a real vLLM, judged by the token ids of the prompt."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ CONTEXT = objective_tokens(3)
 
 @dataclass
 class Watched:
-    """The engine, and what came of every generation: the body that it got and the ids that it read, by request id."""
+    """The engine; by request id the body that every generation got, and the ids that it read."""
 
     engine: AiohttpUpstream
     bodies: dict[str, Body] = field(default_factory=dict)
@@ -192,7 +192,7 @@ def read_alike(text: str) -> str:
 
 
 def check_context(arena: Arena, attack: Attack, reply: Reply) -> None:
-    """Each of the context's tokens once, in order, at the end of the last user turn, and only digits between them."""
+    """The context's tokens once each, in order, at the end of the last user turn, only digits between."""
     pieces = arena.pieces(reply.ids)
     (first, *_), places = (
         [pieces.index(CONTEXT[0])],

@@ -1,4 +1,7 @@
-"""The benchmark of /weights runs against real servers, which all give the same weights. Speed is not judged."""
+"""The benchmark of /weights runs against real servers, which all give the same weights.
+
+Speed is not judged.
+"""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Clients that leave, an engine that is killed or hangs, and a drain that is too short, with a real vLLM engine."""
+"""Clients that leave, an engine that is killed or hangs, a drain that is too short, with a real vLLM."""
 
 import asyncio
 import json
@@ -27,7 +27,8 @@ from preforch_training.policy.base_model import Scratch
 from processes import alive, children, title, wait_until
 from test_with_vllm import gateway_process
 
-# So long, from so slow a model (some milliseconds a token), that no answer is complete before a test is done with it.
+# So long, from so slow a model (some milliseconds a token), that no answer is complete before a test is done
+# with it.
 TOKENS = 7000
 SLOW = Scratch(vocabulary=300, width=512, layers=8, heads=16, inner=2048)
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -114,7 +115,7 @@ class Stream:
                 self.begun.set()
 
     def error(self) -> dict[str, Any]:
-        """Wait for the end, which is an error event and [DONE], behind whole events."""
+        """Wait for the end, which is an error event and [DONE], after whole events."""
         self._thread.join(PATIENCE)
         *events, last, done, nothing = self.content.split(b"\n\n")
         assert (done, nothing) == (b"data: [DONE]", b"")

@@ -1,8 +1,8 @@
 """2,000 malformed requests, over real connections: never a 500, never a crash, never a prompt in the log.
 
-Requests are raw bytes, made from a seed by the table MUTATIONS. Each holds a marker where a prompt would be; the marker
-must not reach the log. Whatever is answered is an error in OpenAI's shape with a request id. A client that closes its
-sending side counts as gone, for uvicorn does not tell the two apart.
+Requests are raw bytes, made from a seed by the table MUTATIONS. Each holds a marker where a prompt would be;
+the marker must not reach the log. Whatever is answered is an error in OpenAI's shape with a request id. A
+client that closes its sending side counts as gone, for uvicorn does not tell the two apart.
 """
 
 import gzip
@@ -152,7 +152,10 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Wire:
-    """Bytes to send. `half_closed`: the client says that nothing follows; `answered`: it waits for an answer."""
+    """Bytes to send.
+
+    `half_closed`: the client says that nothing follows; `answered`: it waits for an answer.
+    """
 
     data: bytes
     half_closed: bool = False
@@ -531,7 +534,8 @@ def test_2000_malformed_requests(served: Served) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         raws = list(pool.map(lambda wire: exchange(served.port, wire), wires))
     counts = [check(wire, raw) for wire, raw in zip(wires, raws, strict=True)]
-    # Half-closed connections and ones that are reset with an answer on the way may end without one, and no others.
+    # Half-closed connections and ones that are reset with an answer on the way may end without one, and no
+    # others.
     silent = [wire for wire, count in zip(wires, counts, strict=True) if wire.answered and not count]
     assert all(wire.half_closed or len(wire.data) > LIMIT // 2 for wire in silent), silent
     assert len(silent) < REQUESTS // 5

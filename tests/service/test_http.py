@@ -101,7 +101,7 @@ def test_the_models_are_the_engines_without_the_path_of_the_policy(served: Serve
 
 
 @pytest.mark.parametrize("carrier", ["body", "list", "header", "alias"])
-def test_full_weights_are_obeyed_without_asking_the_orchestrator(served: Served, carrier: str) -> None:
+def test_full_weights_take_precedence_without_asking_the_orchestrator(served: Served, carrier: str) -> None:
     text = "helpful=7,harmless=2,humor=1"
     headers = {"X-Preference-Weights": text} if carrier == "header" else {}
     fields: dict[str, dict[str, object]] = {

@@ -217,7 +217,7 @@ def connected(served: Served) -> socket.socket:
         (chunk("x" * MUCH),),
         (chunk("x" * MUCH), UpstreamDown("broken", reason="broken")),
     ],
-    ids=["many pieces", "one piece", "the last piece", "an error behind it"],
+    ids=["many pieces", "one piece", "the last piece", "an error after it"],
 )
 def test_a_client_that_never_reads_loses_its_place(bundle: Bundle, parts: tuple[Any, ...]) -> None:
     answer = stream_answer(*parts)
@@ -258,7 +258,7 @@ def test_an_answer_of_any_kind_that_is_not_read_ends_the_connection(bundle: Bund
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_is_noticed_behind_a_second_request(bundle: Bundle, stream: bool) -> None:
+def test_a_client_that_leaves_is_noticed_after_a_second_request(bundle: Bundle, stream: bool) -> None:
     never: list[bytes | Exception | threading.Event] = [chunk("a"), threading.Event()]
     answer = stream_answer(*never) if stream else FakeAnswer(never)
     for served in serve(bundle):

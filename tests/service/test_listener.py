@@ -124,7 +124,7 @@ def test_a_client_that_takes_a_little_at_a_time_keeps_its_connection() -> None:
     run(story())
 
 
-def test_what_is_written_while_the_client_reads_is_no_standstill() -> None:
+def test_what_is_written_while_the_client_reads_is_not_a_standstill() -> None:
     async def story() -> None:
         protocol, transport = await connected(never_ends)
         transport.waiting = 70_000

@@ -17,7 +17,7 @@ from pydantic import ValidationError
         ({"port": 0, "metrics_port": 9009}, 9009),
     ],
 )
-def test_metrics_are_behind_the_port_unless_told_otherwise(given: dict[str, int], expected: int) -> None:
+def test_metrics_are_on_the_next_port_unless_told_otherwise(given: dict[str, int], expected: int) -> None:
     assert ServeSettings.model_validate({"path": Path("run"), **given}).metrics_at == expected
 
 

@@ -25,7 +25,7 @@ def good_tally() -> Tally:
 
 
 def test_a_good_run_passes() -> None:
-    # What grows while it warms up is no leak.
+    # What grows while it warms up is not a leak.
     steady = samples(rss=lambda i: 300e6 if i > 15 else 200e6, fds=lambda i: 40 + i % 5)
     assert faults(good_tally(), steady, exit_code=0) == []
 

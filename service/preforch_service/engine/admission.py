@@ -30,7 +30,10 @@ class Admission:
         return len(self._queue)
 
     async def enter(self) -> None:
-        """Wait for a slot. Raises Overloaded at once when the line is full; a caller who is cancelled leaves it."""
+        """Wait for a slot.
+
+        Raises Overloaded at once when the line is full; a caller who is cancelled leaves it.
+        """
         if self._refusal is not None:
             raise self._refusal
         if self.running < self._limit:
@@ -39,7 +42,8 @@ class Admission:
         if len(self._queue) >= self._places:
             self._metrics.rejections.labels(self._name).inc()
             raise Overloaded(
-                f"too many requests: {self.running} are running and {len(self._queue)} are waiting; try again later",
+                f"too many requests: {self.running} are running and {len(self._queue)} are waiting; "
+                "try again later",
                 code="overloaded",
             )
         place = asyncio.get_running_loop().create_future()

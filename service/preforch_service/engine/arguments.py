@@ -14,8 +14,6 @@ from preforch_models.objectives import explain
 from pydantic import ValidationError
 
 from preforch_service.flags import add_flags
-from preforch_service.recommendation.active_bundle import read_configured
-from preforch_service.server import engine_command, load_card
 from preforch_service.settings import ServeSettings
 
 SHARED = ("served_model_name", "engine_args")
@@ -54,6 +52,10 @@ def arguments_for(settings: ServeSettings, *, listen: tuple[str, ...], cpu: bool
 
     Raises ArtifactError where bundle and policy are not whole or do not match.
     """
+    # Help and wrong settings do not need the server.
+    from preforch_service.recommendation.active_bundle import read_configured
+    from preforch_service.server import engine_command, load_card
+
     bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
     assert loaded is not None, "weights_only is not set"

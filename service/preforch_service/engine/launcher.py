@@ -1,10 +1,12 @@
 """Runs the engine in a session of its own, so that nothing of it outlives the gateway.
 
-In:  `python -m preforch_service.engine.launcher PARENT_PID COMMAND...`. Out: the command runs; when the parent dies (also
-     by SIGKILL), when SIGTERM has had its time, or when the command ends, every process of the session is killed.
+In:  `python -m preforch_service.engine.launcher PARENT_PID COMMAND...`. Out: the command runs; when the
+     parent dies (also by SIGKILL), when SIGTERM has had its time, or when the command ends, every process of
+     the session is killed.
 
-vLLM starts processes of its own, which do not notice that their parent was killed. The kernel tells only a direct child
-of the gateway (PR_SET_PDEATHSIG), so this process stays between the two and kills the whole process group.
+vLLM starts processes of its own, which do not notice that their parent was killed. The kernel tells only a
+direct child of the gateway (PR_SET_PDEATHSIG), so this process stays between the two and kills the whole
+process group.
 """
 
 import os

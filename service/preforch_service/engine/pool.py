@@ -1,7 +1,8 @@
 """The engines behind one gateway: which of them takes a request, and which are up.
 
-In:  a request. Out: the answer of the engine with the fewest requests in flight (ties in turn). One that fails before
-     the first byte of its answer is replaced once by another, and is down until its health check passes.
+In:  a request. Out: the answer of the engine with the fewest requests in flight (ties in turn). One that
+     fails before the first byte of its answer is replaced once by another, and is down until its health check
+     passes.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Passes the engine's answer on, byte for byte but for the `preference` object.
 
-In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the last key of the JSON body, or of the
-     first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
+In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the last key of the JSON body, or
+     of the first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
 """
 
 import json
@@ -63,7 +63,10 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, cut only behind a blank line, so that an error event can follow; a last piece as it is."""
+    """The same bytes, cut only after a blank line, so that an error event can follow.
+
+    A last piece as it is.
+    """
     held = b""
     async for chunk in chunks:
         piece = held + chunk if held else chunk
@@ -106,8 +109,8 @@ def _splice_first(piece: bytes, preference: Mapping[str, Any]) -> bytes | None:
 class RelayResponse(Response):
     """Sends events as they come, and ends with an error event when they break off.
 
-    Starlette's StreamingResponse starts a task group for each answer. Here one task watches for a client that leaves;
-    the engine's answer is closed however this ends.
+    Starlette's StreamingResponse starts a task group for each answer. Here one task watches for a client that
+    leaves; the engine's answer is closed however this ends.
     """
 
     def __init__(

@@ -218,5 +218,5 @@ class Engine:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def log_tail(self, lines: int = 25) -> str:
-        """The last lines of the engine's log."""
+        """The last lines of the engine's log, for an error message."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

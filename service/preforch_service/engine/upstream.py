@@ -1,6 +1,7 @@
 """Talks to one vLLM server, over TCP or a Unix socket.
 
-In:  method, path, JSON bytes. Out: an `Answer`, once its first bytes are there; the others are read as they come.
+In:  method, path, JSON bytes. Out: an `Answer`, once its first bytes are there; the others are read as they
+     come.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ class UpstreamLate(UpstreamDown):
 
 
 class Answer(Protocol):
-    """One answer of the engine."""
+    """One answer of the engine, its body not read yet."""
 
     @property
     def status(self) -> int:
@@ -67,7 +68,10 @@ class Upstream(Protocol):
     async def request(
         self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request and wait for the first bytes of the answer's body. Raises UpstreamDown or UpstreamLate."""
+        """Send a request and wait for the first bytes of the answer's body.
+
+        Raises UpstreamDown or UpstreamLate.
+        """
         ...
 
     async def close(self) -> None:
@@ -188,7 +192,7 @@ class AiohttpUpstream:
     async def _head(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Send; once more when a pooled connection turns out to be closed, or a new one does not open in time."""
+        """Send; once more where a pooled connection is found closed, or a new one does not open in time."""
         try:
             try:
                 return await self._send(method, path, body, headers)

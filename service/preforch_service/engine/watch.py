@@ -1,8 +1,8 @@
 """Bounds the waits of a loop that waits often.
 
-In:  where each wait begins and ends. Out: one call of `on_late` when a wait takes longer than `seconds`. A wait costs a
-     reading of the clock, while `asyncio.timeout` sets and cancels a timer each time: for an event of a stream, that is
-     a tenth of all that the gateway does.
+In:  where each wait begins and ends. Out: one call of `on_late` when a wait takes longer than `seconds`. A
+     wait costs a reading of the clock, while `asyncio.timeout` sets and cancels a timer each time: for an
+     event of a stream, that is a tenth of all that the gateway does.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ ADMIN = "/admin"
 
 
 def given_key(headers: Headers) -> str | None:
-    """The key that a client sent as `Authorization: Bearer KEY` or, without that header, as `X-API-Key: KEY`."""
+    """The key that a client sent: `Authorization: Bearer KEY` or, without that header, `X-API-Key: KEY`."""
     authorization = headers.get("authorization")
     if authorization is None:
         return headers.get("x-api-key")
@@ -58,7 +58,8 @@ class Access:
 
     def _admin_refusal(self, key: str | None) -> ApiError | None:
         if self._keys.admin is None:
-            message = f"admin routes are closed: no admin key is configured ({ADMIN_VARIABLE}, or [admin] in --api-keys)"
+            configured = f"({ADMIN_VARIABLE}, or [admin] in --api-keys)"
+            message = f"admin routes are closed: no admin key is configured {configured}"
             return Forbidden(message, code="admin_closed")
         return None if key is not None and self._keys.is_admin(key) else _unknown(key)
 

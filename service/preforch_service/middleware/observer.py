@@ -1,8 +1,9 @@
 """Pure ASGI middleware outside of everything: gives each request its id, and reports how it went.
 
-In:  requests. Out: `X-Request-Id` on every answer; metrics, one log line and, with a tracer, spans per request. What
-     the parts inside know of a request (where its weights came from, when the engine was asked) they tell its
-     `Observation`, which lies in the request's state. Nothing here reads a body, a URL or a query.
+In:  requests. Out: `X-Request-Id` on every answer; metrics, one log line and, with a tracer, spans per
+     request. What the parts inside know of a request (where its weights came from, when the engine was asked)
+     they tell its `Observation`, which lies in the request's state. Nothing here reads a body, a URL or a
+     query.
 """
 
 import re
@@ -33,7 +34,10 @@ CLIENT_LEFT = 499
 
 @dataclass
 class Observation:
-    """What is known of one request. Times are those of `time.perf_counter`, None where it has not come so far."""
+    """What is known of one request.
+
+    Times are those of `time.perf_counter`, None where it has not come so far.
+    """
 
     request_id: str
     metrics: Metrics
@@ -115,7 +119,7 @@ class Observation:
 
 
 def observation_of(request: Request) -> Observation:
-    """The observation of a request."""
+    """What the outermost layer has put into the request's state."""
     found = request.state.observation
     assert isinstance(found, Observation)
     return found

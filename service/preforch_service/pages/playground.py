@@ -1,7 +1,7 @@
 """`GET /`: the playground, a page that tries the gateway out in a browser.
 
-In:  the files of `playground/`, read once. Out: routes that need no key. The page itself holds no data: what it shows
-     it asks the other routes for, with the key that its user types in.
+In:  the files of `playground/`, read once. Out: routes that need no key. The page itself holds no data: what
+     it shows it asks the other routes for, with the key that its user types in.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ POLICY = "; ".join(
 
 
 def playground_router() -> APIRouter:
-    """The routes."""
+    """GET and HEAD of every path in FILES."""
     return static_router(
         {path: StaticFile((FOLDER / name).read_bytes(), kind, POLICY) for path, (name, kind) in FILES.items()}
     )

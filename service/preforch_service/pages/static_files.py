@@ -3,8 +3,9 @@
 In:  bytes, read once. Out: routes that answer GET and HEAD, and 304 where the browser has the file already.
 
 Not starlette's StaticFiles: its ETag is made of time and size of a file, and wheels may give files of all
-versions one time, so that a browser could keep an old script beside a new page. It guesses media types by tables
-of the machine, which `nosniff` makes fatal where they are wrong, and it cannot hold the page of /docs, which is made.
+versions one time, so that a browser could keep an old script beside a new page. It guesses media types by
+tables of the machine, which `nosniff` makes fatal where they are wrong, and it cannot hold the page of /docs,
+which is made.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ class StaticFile:
 
 
 def static_router(files: Mapping[str, StaticFile]) -> APIRouter:
-    """One route for each path."""
+    """GET and HEAD of each path, answered from memory."""
     router = APIRouter()
     for path, file in files.items():
         _add(router, path, file)

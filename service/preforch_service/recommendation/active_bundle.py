@@ -1,10 +1,10 @@
 """The bundle in force.
 
-In:  settings and the configured path. Out: a `LoadedBundle`, everything that belongs to one bundle, and `InForce`,
-     which hands it to requests and replaces it as a whole.
+In:  settings and the configured path. Out: a `LoadedBundle`, everything that belongs to one bundle, and
+     `InForce`, which hands it to requests and replaces it as a whole.
 
-Objectives and context are those of the policy and never change while the process lives, so what depends on them alone
-(engine requests, template check) is not in here.
+Objectives and context are those of the policy and never change while the process lives, so what depends on
+them alone (engine requests, template check) is not in here.
 """
 
 import logging
@@ -51,7 +51,10 @@ def read_configured(settings: ServeSettings) -> Bundle:
 
 
 def load_bundle(settings: ServeSettings, bundle: Bundle, metrics: Metrics) -> LoadedBundle:
-    """The bundle with its orchestrator, after it has given the golden answers. Takes seconds; any thread may do it."""
+    """The bundle with its orchestrator, after it has given the golden answers.
+
+    Takes seconds; any thread may do it.
+    """
     recommender = OnnxRecommender(
         bundle,
         device=settings.device,

@@ -1,13 +1,17 @@
-"""Batches of texts of concurrent requests: while one batch is computed, what arrives waits for the next. No timers.
+"""Batches of texts of concurrent requests: while one batch is computed, what arrives waits for the next.
+
+No timers.
 
 In:  tokenised texts of a request with their keys. Out: an answer for each, all at once.
 
 Which texts are next:
-1. Requests take turns. The one whose turn it is leads the batch with its longest waiting text, and goes to the end of
-   the line; so a request waits for at most one batch per request before it, however many texts those have.
-2. The batch is filled with texts that are nearest in length to the leader, out of a window to which the waiting
-   requests contribute one text each in turn. It holds at most `tokens` padded tokens (rows x longest), and no text
-   that is less than half as long as the longest: that costs more in padding than a batch of its own.
+1. Requests take turns. The one whose turn it is leads the batch with its longest waiting text, and goes to
+   the end of the line; so a request waits for at most one batch per request before it, however many texts
+   those have.
+2. The batch is filled with texts that are nearest in length to the leader, out of a window to which the
+   waiting requests contribute one text each in turn. It holds at most `tokens` padded tokens (rows x
+   longest), and no text that is less than half as long as the longest: that costs more in padding than a
+   batch of its own.
 3. A text that several requests wait for is computed once; one that nobody waits for any more is dropped.
 4. A batch that fails is computed again in halves: only those who wait for the text that fails hear of it.
 """
@@ -28,7 +32,7 @@ Answer = TypeVar("Answer")
 WINDOW = 256
 """Waiting texts that are looked at for one batch."""
 SHORT = 16
-"""Tokens below which texts count as alike: a batch of its own costs more than the padding (measured on CPUs)."""
+"""Tokens below which texts count as alike: there, a batch costs more than padding (measured on CPUs)."""
 
 
 @dataclass(eq=False)
@@ -151,7 +155,10 @@ class Batcher(Generic[Answer]):
         return batch
 
     def _window(self) -> list[Text[Answer]]:
-        """The leader, then one text of each waiting request in turn, up to WINDOW. Shortens the line on the way."""
+        """The leader, then one text of each waiting request in turn, up to WINDOW.
+
+        Shortens the line on the way.
+        """
         for waiting in list(self._line):
             while waiting.texts and waiting.texts[0].taken:
                 waiting.texts.popleft()

@@ -1,7 +1,8 @@
 """Recommendations by text, the least recently used dropped first.
 
-In:  `text_key(revision, precision)` gives the key of a text under one bundle; keys are digests, so that a cache holds
-     no prompt and its size is bounded by its entries (about 750 bytes each). Out: what was computed, unchanged.
+In:  `text_key(revision, precision)` gives the key of a text under one bundle; keys are digests, so that a
+     cache holds no prompt and its size is bounded by its entries (about 750 bytes each). Out: what was
+     computed, unchanged.
 """
 
 import hashlib

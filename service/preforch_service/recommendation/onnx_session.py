@@ -38,7 +38,10 @@ def check_distributions(installed: Collection[str]) -> None:
 
 
 def choose_providers(device: Device, available: Sequence[str], *, precision: Precision = "fp32") -> list[str]:
-    """Execution providers for a device. Raises DeviceError when CUDA is asked for and absent, or cannot do it."""
+    """Execution providers for a device.
+
+    Raises DeviceError when CUDA is asked for and absent, or cannot do it.
+    """
     if precision == "int8":
         if device == "cuda":
             raise DeviceError(

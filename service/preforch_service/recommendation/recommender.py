@@ -2,8 +2,9 @@
 
 In:  texts as `conversation_text` makes them. Out: one `Recommendation` per text.
 
-One `OnnxRecommender` is everything that belongs to one bundle: session, threads, batches, its view of the cache. To
-swap bundles, make a new one, use it from then on, and close the old one when its last request is answered.
+One `OnnxRecommender` is everything that belongs to one bundle: session, threads, batches, its view of the
+cache. To swap bundles, make a new one, use it from then on, and close the old one when its last request is
+answered.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class Recommendation:
 
 
 def compute(session: OnnxSession, names: Sequence[str], rows: Sequence[np.ndarray]) -> list[Recommendation]:
-    """One batch of token ids."""
+    """Answers for one batch of token ids, in its order."""
     weights_BK, confidence_B = session.forward(rows)
     answers = zip(weights_BK.tolist(), confidence_B.tolist(), strict=True)
     return [Recommendation(normalise(weights_K, names), confidence) for weights_K, confidence in answers]
@@ -63,7 +64,10 @@ class Recommender(Protocol):
 
 
 class OnnxRecommender:
-    """The orchestrator of a bundle. `recommend` belongs to one event loop, `run` may be called from any thread."""
+    """The orchestrator of a bundle.
+
+    `recommend` belongs to one event loop, `run` may be called from any thread.
+    """
 
     def __init__(
         self,
@@ -77,7 +81,10 @@ class OnnxRecommender:
         cache: Cache[Recommendation] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """`batch_tokens`: padded tokens of a batch, None for the device's default. At most `max_requests` wait."""
+        """`batch_tokens`: padded tokens of a batch, None for the device's default.
+
+        At most `max_requests` wait.
+        """
         self.precision = precision
         self._session = OnnxSession(bundle, device=device, threads=threads, precision=precision)
         self._key = text_key(bundle.revision, precision)
@@ -88,7 +95,8 @@ class OnnxRecommender:
         # Two, so that one very long text does not hold up all others.
         self._tokenising = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokeniser")
         self._computing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orchestrator")
-        # No method of this object, which would hold the batcher and so the session until the next garbage collection.
+        # Not a method of this object, which would hold the batcher and so the session until the next garbage
+        # collection.
         self._compute = partial(compute, self._session, bundle.names)
         self._batcher = Batcher(
             self._compute,

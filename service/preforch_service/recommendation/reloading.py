@@ -1,10 +1,11 @@
 """Replaces the bundle of a running gateway.
 
-In:  the configured path, read again. Out: the new bundle in force, or BundleRefused and the old one untouched.
+In:  the configured path, read again. Out: the new bundle in force, or BundleRefused and the old one
+     untouched.
 
-A run or a bundle that is not whole, does not verify, does not load, does not give its golden answers, or has other
-objectives or another context than the policy behind this gateway, is refused. Reloads run one after the other, each
-from its own reading of the path, so that the last one asked for always sees the newest bundle.
+A run or a bundle that is not whole, does not verify, does not load, does not give its golden answers, or has
+other objectives or another context than the policy behind this gateway, is refused. Reloads run one after the
+other, each from its own reading of the path, so that the last one asked for always sees the newest bundle.
 """
 
 import asyncio
@@ -36,7 +37,10 @@ def check_same_context(new: Bundle, old: Bundle) -> None:
 
 
 def check_unchanged(bundle: Bundle) -> None:
-    """Raise ArtifactError when the folder was written while it was loaded: hashes are read first, the graph later."""
+    """Raise ArtifactError when the folder was written while it was loaded.
+
+    Hashes are read first, the graph later.
+    """
     if read_bundle(bundle.path).revision != bundle.revision:
         raise ArtifactError(f"{bundle.path}: changed while it was being read; reload again")
 
@@ -55,7 +59,10 @@ class Reloader:
         self._running: set[asyncio.Task[Reloaded | BundleRefused]] = set()
 
     async def reload(self) -> Reloaded:
-        """Read the path again and use what is there. Raises BundleRefused, or Unavailable while shutting down."""
+        """Read the path again and use what is there.
+
+        Raises BundleRefused, or Unavailable while shutting down.
+        """
         outcome = await asyncio.shield(self.start())
         if isinstance(outcome, BundleRefused):
             raise outcome

@@ -1,7 +1,8 @@
 """Decides the weights of a request.
 
 In:  the text of a conversation and what the user asked for (body, header, model alias).
-Out: a `Decision`: weights within the operator's bounds, rounded to what the context prints, and where they came from.
+Out: a `Decision`: weights within the operator's bounds, rounded to what the context prints, and where they
+     came from.
 """
 
 import asyncio
@@ -46,7 +47,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Decision:
-    """Announced weights. `recommended` is the orchestrator's answer, None where it was not asked or did not come."""
+    """Announced weights.
+
+    `recommended` is the orchestrator's answer, None where it was not asked or did not come.
+    """
 
     weights: Weights
     source: Source
@@ -102,7 +106,10 @@ def check_asked(given: object, names: Sequence[str]) -> Asked:
 
 
 def combine_carriers(carriers: Mapping[str, object], names: Sequence[str]) -> Asked | None:
-    """The weights that all carriers (by their `param` name, None where unused) agree on. Raises BadRequest."""
+    """The weights that all carriers (by their `param` name, None where unused) agree on.
+
+    Raises BadRequest.
+    """
     found: tuple[str, Asked] | None = None
     for param, given in carriers.items():
         if given is None:
@@ -126,14 +133,17 @@ def _same(one: Asked, other: Asked) -> bool:
 
 
 def announced(weights: Weights, info: BundleInfo) -> tuple[Weights, bool]:
-    """Weights within the operator's bounds, rounded to what the context prints; and whether the bounds changed them."""
+    """Weights in the operator's bounds, rounded as the context prints them; whether bounds changed them."""
     units = info.context.units
     rounded = round_within(clamp(weights, info.objectives), info.objectives, units=units)
     return rounded, rounded != round_weights(weights, units)
 
 
 class Weigher:
-    """Turns what a user asked for and what the orchestrator says into a decision. Never fails for the latter."""
+    """Turns what a user asked for and what the orchestrator says into a decision.
+
+    Never fails for the latter.
+    """
 
     def __init__(
         self, bundle: Bundle, recommender: Recommender, *, deadline: float, metrics: Metrics
@@ -160,7 +170,10 @@ class Weigher:
         return decisions
 
     async def _recommend(self, texts: Sequence[str]) -> tuple[list[Recommendation | None], str | None]:
-        """An answer for each text, or none for any and the reason. The deadline counts from here, waiting included."""
+        """An answer for each text, or none for any and the reason.
+
+        The deadline counts from here, waiting included.
+        """
         try:
             with self._metrics.orchestrator_seconds.time():
                 # Not wait_for, which forgets a cancellation that comes with the answer.

@@ -18,7 +18,7 @@ LONGEST_PARAM = 200
 
 
 class ControlGuard:
-    """Escapes or rejects."""
+    """Escapes control strings, or rejects texts that hold one, as the operator chose."""
 
     def __init__(self, strings: ControlStrings, *, mode: ControlMode, metrics: Metrics) -> None:
         self._strings = strings

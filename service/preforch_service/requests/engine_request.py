@@ -110,7 +110,10 @@ class Preparer:
         return combine_carriers(carriers, self._objectives)
 
     def _alias(self, model: object) -> str | None:
-        """The weights in `NAME@helpful=0.7,harmless=0.3`. Raises NotFound for any other model than the served one."""
+        """The weights in `NAME@helpful=0.7,harmless=0.3`.
+
+        Raises NotFound for any other model than the served one.
+        """
         if model is None or model == self._model:
             return None
         if not isinstance(model, str):

@@ -1,7 +1,9 @@
-"""Which fields of a request reach the engine. A test classifies every field of vLLM's request models by these tables.
+"""Which fields of a request reach the engine.
 
-FORWARDED fields pass; REFUSED fields are a 400 that says why; OURS are set by the gateway and refused from users.
-A field in none of them is refused too.
+A test classifies every field of vLLM's request models by these tables.
+
+FORWARDED fields pass; REFUSED fields are a 400 that says why; OURS are set by the gateway and refused from
+users. A field in none of them is refused too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -125,8 +127,9 @@ NESTED_REFUSED = {
         {"regex", "grammar", "structural_tag", "whitespace_pattern", "_backend", "_backend_was_auto"}
     ),
 }
-"""Structural tags, grammars and regular expressions can name a token by its id, or spell a control string in ways that
-no check sees, and so force control tokens into the answer. The others are vLLM's own, and no user has to set them."""
+"""Structural tags, grammars and regular expressions can name a token by its id, or spell a control string in
+ways that no check sees, and so force control tokens into the answer. The others are vLLM's own, and no user
+has to set them."""
 
 TEMPLATE_SEES = (
     "tools",
@@ -180,7 +183,10 @@ def check_fields(
 
 
 def _check_bias(given: object) -> None:
-    """A bias may keep tokens out of the answer, but not force them into it: tokens have numbers here, not text."""
+    """A bias may keep tokens out of the answer, but not force them into it.
+
+    Tokens have numbers here, not text.
+    """
     if given is None:
         return
     if not isinstance(given, Mapping) or len(given) > MAX_BIASES:
@@ -189,7 +195,8 @@ def _check_bias(given: object) -> None:
         )
     for token, bias in given.items():
         if not isinstance(bias, int | float) or bias > 0:
-            message = f"a bias must be a number of at most 0, got {bias!r}: a positive one {_FORCES.removeprefix('it ')}"
+            forces = _FORCES.removeprefix("it ")
+            message = f"a bias must be a number of at most 0, got {bias!r}: a positive one {forces}"
             raise BadRequest(message, param=f"logit_bias.{token[:64]}")
 
 

@@ -3,7 +3,8 @@
 In:  a parsed JSON body of any route, and the operator's limits.
 Out: nothing, or BadRequest naming field, value and limit.
 
-Only sizes are looked at here, and the types of numbers that have a limit; other types are left to whoever checks them.
+Only sizes are looked at here, and the types of numbers that have a limit; other types are checked where they
+are read.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """Messages of a chat request.
 
-In:  `messages` as a user sent them. Out: the orchestrator's reading of them (original text), and the messages that
-     the engine gets: only known fields, content as one string, no control strings.
+In:  `messages` as a user sent them. Out: the orchestrator's reading of them (original text), and the messages
+     that the engine gets: only known fields, content as one string, no control strings.
 """
 
 from typing import Any
@@ -79,7 +79,10 @@ def orchestrator_text(messages: list[dict[str, Any]]) -> str:
 
 
 def guard_messages(messages: list[dict[str, Any]], guard: ControlGuard) -> list[dict[str, Any]]:
-    """The messages without control strings. Arguments of tool calls are JSON in a string, which the engine decodes."""
+    """The messages without control strings.
+
+    Arguments of tool calls are JSON in a string, which the engine decodes.
+    """
     guarded = []
     for i, message in enumerate(messages):
         param = f"messages[{i}]"

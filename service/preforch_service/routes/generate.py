@@ -70,7 +70,7 @@ async def answer(generation: Generation) -> Response:
 
 
 def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
-    """The route."""
+    """`POST /generate`; only where there is an engine."""
     router = APIRouter(route_class=PlainRoute)
     about = described(
         {200: generation_answer("Generated")}, errors=(*SEND_ERRORS, *ENGINE_ERRORS), body="GenerateRequest"

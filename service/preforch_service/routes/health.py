@@ -8,7 +8,7 @@ from preforch_service.routes.openapi import described, json_answer
 
 
 def health_router(gateway: Gateway) -> APIRouter:
-    """The routes."""
+    """`GET /livez` and `GET /readyz`, which need no key."""
     router = APIRouter()
 
     @router.get("/livez", **described({200: json_answer("Alive")}))
@@ -20,7 +20,7 @@ def health_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/readyz", **described(ready))
     async def readyz() -> JSONResponse:
-        """200 when requests are served: bundle verified, engine reachable, template checked, not shutting down."""
+        """200 when requests are served: bundle verified, engine reachable, template checked, not draining."""
         blocked = gateway.readiness.blocked
         if blocked is None:
             return JSONResponse({"status": "ready", "bundle": gateway.bundles.current.bundle.revision})

@@ -15,7 +15,7 @@ from preforch_service.routes.plain_route import PlainRoute
 
 
 def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
-    """The routes."""
+    """Chat, completions and models in OpenAI's wire format; only where there is an engine."""
     router = APIRouter(prefix="/v1", route_class=PlainRoute)
     errors = (*SEND_ERRORS, *ENGINE_ERRORS)
 

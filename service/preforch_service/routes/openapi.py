@@ -1,6 +1,7 @@
 """The OpenAPI document.
 
-In:  what each route declares in its decorator (`described`), the objectives of the bundle, and the limits of a request.
+In:  what each route declares in its decorator (`described`), the objectives of the bundle, and the limits of
+     a request.
 Out: keyword arguments for the decorator; and the document with what all operations share (`complete`).
 """
 
@@ -12,11 +13,12 @@ from preforch_service.requests.limits import RequestLimits
 from preforch_service.routes.openapi_schemas import Schema, ref, schemas
 
 READ_ERRORS = (400, 401, 429, 500, 503)
-"""What every route with data may answer: wrong Host, no key, too many requests, our own fault, shutting down."""
+"""What every route with data may answer: wrong Host, no key, too many requests, our fault, shutting down."""
 SEND_ERRORS = (*READ_ERRORS, 408, 413, 415)
 """And those that read a body."""
 ENGINE_ERRORS = (403, 404, 501, 502, 504)
-"""And those that ask the engine: model not allowed or not there, what the engine lacks, engine broken or late."""
+"""And those that ask the engine: model not allowed or not there, what the engine lacks, engine broken or
+late."""
 
 _ERRORS = {
     400: "The request is wrong; `param` names the field",
@@ -74,8 +76,8 @@ def generation_answer(schema: str) -> Schema:
         "example": 'data: {"...": "..."}\n\ndata: [DONE]\n\n',
     }
     answer["description"] = (
-        "The answer; with `stream`, events of which the first with content says which weights are used. A stream that "
-        "breaks off ends with an event that holds `error`."
+        "The answer; with `stream`, events of which the first with content says which weights are used. "
+        "A stream that breaks off ends with an event that holds `error`."
     )
     answer["headers"] = {name: ref(name, kind="headers") for name in _PREFERENCE_HEADERS}
     return answer

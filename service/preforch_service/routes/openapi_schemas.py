@@ -1,7 +1,7 @@
 """JSON schemas of what the gateway takes and gives, for the OpenAPI document.
 
-Bodies are the wire models; for the routes of OpenAI, the allow-lists of `fields`: typed where the type is simple, open
-where the engine checks the value. A schema never allows less than the gateway does.
+Bodies are the wire models; for the routes of OpenAI, the allow-lists of `fields`: typed where the type is
+simple, open where the engine checks the value. A schema never allows less than the gateway does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,7 +68,9 @@ def given_weights(names: Sequence[str]) -> Schema:
         "properties": dict.fromkeys(names, number),
         "additionalProperties": False,
         "minProperties": 1,
-        "description": "all objectives: normalised and used; some: pinned, and the orchestrator shares out the rest",
+        "description": (
+            "all objectives: normalised and used; some: pinned, and the orchestrator shares out the rest"
+        ),
         "examples": [{names[0]: 0.7}],
     }
     in_order = {"type": "array", "items": number, "minItems": len(names), "maxItems": len(names)}

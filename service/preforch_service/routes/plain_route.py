@@ -1,4 +1,6 @@
-"""A route without FastAPI's part of a request: our functions take the request and make the response themselves.
+"""A route without FastAPI's part of a request.
+
+Our functions take the request and make the response themselves.
 
 In:  a function `(Request) -> Response`. Out: a route of it that is in the OpenAPI document like any other.
 """

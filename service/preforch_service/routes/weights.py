@@ -27,7 +27,7 @@ def recommended(decision: Decision) -> dict[str, Any]:
 
 
 def weights_router(gateway: Gateway) -> APIRouter:
-    """The routes."""
+    """`POST /weights` and `GET /objectives`."""
     router = APIRouter(route_class=PlainRoute)
     answer = json_answer("Recommended", "ManyRecommended")
 
@@ -48,7 +48,7 @@ def weights_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/objectives", **described({200: json_answer("Objectives")}, errors=READ_ERRORS))
     async def objectives(_request: Request) -> Response:
-        """What can be weighed, in order, and the weights that are used when the orchestrator does not answer."""
+        """What can be weighed, in order, and the weights used where the orchestrator does not answer."""
         bundle = gateway.bundles.current.bundle
         info = bundle.info
         listed = [

@@ -1,9 +1,10 @@
 """Log lines, as text or as JSON, one per record on stderr, without any text of users.
 
-In:  log records of this package, of uvicorn and of other libraries; Python warnings and exceptions that nobody catches.
-Out: lines with time, level, logger and message; a record may bring `extra={"facts": {...}}`. What libraries put into
-     the messages of exceptions and warnings often quotes the input, so of exceptions only their types and the code that
-     raised them are shown, of warnings their category and place.
+In:  log records of this package, of uvicorn and of other libraries; Python warnings and exceptions that
+     nobody catches.
+Out: lines with time, level, logger and message; a record may bring `extra={"facts": {...}}`. What libraries
+     put into the messages of exceptions and warnings often quotes the input, so of exceptions only their
+     types and the code that raised them are shown, of warnings their category and place.
 """
 
 import json
@@ -43,7 +44,7 @@ def _describe(error: BaseException, depth: int) -> Iterator[str]:
 
 
 class _Formatter(logging.Formatter):
-    """What both formats share."""
+    """Takes a record apart; how the parts are written is up to the format."""
 
     def parts(self, record: logging.LogRecord) -> tuple[str, str, Mapping[str, object], str | None]:
         """Time, message, facts, and the description of an exception."""

@@ -1,9 +1,11 @@
 """Prometheus metrics of one gateway, on a registry and a port of their own.
 
-Labels take few values, none of them from a client: route templates, HTTP statuses, fixed words, the operator's
-upstreams, and the objectives of the bundle, whose series go when another bundle comes (`use_bundle`).
+Labels take few values, none of them from a client: route templates, HTTP statuses, fixed words, the
+operator's upstreams, and the objectives of the bundle, whose series go when another bundle comes
+(`use_bundle`).
 
-Series that alerts watch are there from the start: Prometheus sees no increase in a counter that begins with 1.
+Series that alerts watch are there from the start: Prometheus sees no increase in a counter that begins with
+1.
 """
 
 from collections.abc import Iterator
@@ -33,7 +35,7 @@ SIZES = tuple(float(2**power) for power in range(9))
 
 
 class Metrics:
-    """All metrics; every name starts with `preforch_`, apart from the `process_` ones that every program has."""
+    """All metrics; names start with `preforch_`, apart from the `process_` ones that every program has."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -106,7 +108,7 @@ class Metrics:
         )
         self.engine_first_byte_seconds = self._histogram(
             "engine_first_byte_seconds",
-            "Time from asking the engine to the first byte of its answer, which is the whole one where it is no stream",
+            "Time from asking the engine to the first byte of its answer, or to all of it if not streamed",
             ENGINES,
             "stream",
         )
@@ -144,8 +146,9 @@ class Metrics:
 class WeightMetrics:
     """How weights are distributed, and how far recommendations have drifted from those in training.
 
-    The drift of an objective is the mean of its recommended weights minus its mean on the training prompts. The mean
-    is that of all prompts up to WINDOW of them, then an exponential one in which the newest WINDOW count for most.
+    The drift of an objective is the mean of its recommended weights minus its mean on the training prompts.
+    The mean is that of all prompts up to WINDOW of them, then an exponential one in which the newest WINDOW
+    count for most.
     """
 
     WINDOW = 1000
@@ -211,7 +214,10 @@ class WeightMetrics:
 
 @contextmanager
 def exposed(metrics: Metrics, *, host: str, port: int) -> Iterator[None]:
-    """Serve `/metrics` on a port of its own; port 0 serves nothing. Raises ValueError when the port is taken."""
+    """Serve `/metrics` on a port of its own; port 0 serves nothing.
+
+    Raises ValueError when the port is taken.
+    """
     if port == 0:
         yield
         return

@@ -1,8 +1,9 @@
-"""OpenTelemetry traces of requests: the request, the recommendation and the engine's part, without any text of users.
+"""OpenTelemetry traces: the request, the recommendation and the engine's part, without texts of users.
 
-In:  a collector's URL; per request its headers, of which only `traceparent` and `tracestate` are read. Out: spans over
-     OTLP (HTTP, protobuf), and those two headers for the engine. The SDK's own environment variables hold (for the
-     service's name, the sampler, headers for the collector). Import this only where traces are wanted.
+In:  a collector's URL; per request its headers, of which only `traceparent` and `tracestate` are read. Out:
+     spans over OTLP (HTTP, protobuf), and those two headers for the engine. The SDK's own environment
+     variables hold (for the service's name, the sampler, headers for the collector). Import this only where
+     traces are wanted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ SERVICE = "preforch"
 
 
 class Tracing:
-    """Begins traces."""
+    """Begins the trace of each request."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -50,7 +51,7 @@ class Trace:
 
     @property
     def trace_id(self) -> str:
-        """For the log."""
+        """32 hex digits, for the log."""
         return format_trace_id(self._request.get_span_context().trace_id)
 
     def recommended(self, started: int, *, source: str, texts: int) -> None:

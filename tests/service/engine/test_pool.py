@@ -1,4 +1,4 @@
-"""Two engines behind one gateway: real HTTP servers that answer, refuse, break off or hang as a test wants."""
+"""Two engines behind one gateway: real HTTP servers that answer, refuse, break off or hang as wanted."""
 
 import asyncio
 import json
@@ -24,7 +24,10 @@ FORM = ContextFormat(objectives=("helpful", "harmless", "humor"))
 
 
 class FakeServer:
-    """An engine over HTTP. `mood` says how it meets generations: answer, full, failing, cut, cut late, hang."""
+    """An engine over HTTP.
+
+    `mood` says how it meets generations: answer, full, failing, cut, cut late, hang.
+    """
 
     def __init__(self) -> None:
         self.mood = "answer"
@@ -49,7 +52,8 @@ class FakeServer:
             await self._send(send, 200, json.dumps({"token_strs": strings}).encode())
         elif scope["path"] == "/metrics":
             self.tokens += self.works
-            text = f'# HELP\nvllm:prompt_tokens_total{{engine="0"}} {self.tokens}.0\nvllm:generation_tokens_total 7\n'
+            prompt = f'vllm:prompt_tokens_total{{engine="0"}} {self.tokens}.0'
+            text = f"# HELP\n{prompt}\nvllm:generation_tokens_total 7\n"
             await self._send(send, 200, text.encode())
         elif body["messages"][0]["content"] == PROBE and self.late:
             while (await receive())["type"] != "http.disconnect":
@@ -84,7 +88,10 @@ class FakeServer:
 
 
 class Engines:
-    """A pool of real clients; `servers` by the names of the members, in order. No server is a dead address."""
+    """A pool of real clients; `servers` by the names of the members, in order.
+
+    No server is a dead address.
+    """
 
     def __init__(self, addresses: dict[str, str], *, first_byte: float = 30, timeout: float = 10) -> None:
         self.metrics = Metrics()

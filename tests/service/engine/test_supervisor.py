@@ -1,4 +1,4 @@
-"""The supervisor restarts an engine that has served, gives up on one that has not, and stops what it started."""
+"""The supervisor restarts an engine that has served, gives up on one that has not, stops what it started."""
 
 import asyncio
 import os
@@ -83,7 +83,8 @@ def test_an_engine_that_hangs_after_it_has_served_is_killed_and_started_again(tm
 
 
 def test_a_log_that_grows_begins_anew_and_keeps_what_was_in_it(tmp_path: Path) -> None:
-    code = f"import time; print('x' * {LOG_BYTES}); print('first', flush=True); time.sleep(2); print('second', flush=True)"
+    shouts = "print('first', flush=True); time.sleep(2); print('second', flush=True)"
+    code = f"import time; print('x' * {LOG_BYTES}); {shouts}"
     supervised = engine(tmp_path, f"{code}; time.sleep(600)", was_ready=True)
 
     async def watch() -> None:

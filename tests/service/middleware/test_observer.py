@@ -75,14 +75,15 @@ def test_the_name_of_the_key_is_logged(caplog: pytest.LogCaptureFixture) -> None
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["caller"] = ApiKey(name="team", sha256="0" * 64)
 
-    async def nothing(*_: object) -> Message:
+    async def receive() -> Message:
         return {}
 
+    async def send(_: Message) -> None: ...
+
     observer = Observer(app, metrics=Metrics(), access_log=AccessLog(), tracing=None)
-    with caplog.at_level("INFO", logger="preforch_service.middleware.access"):
-        asyncio.run(
-            observer({"type": "http", "path": "/x", "method": "MADE-UP", "headers": []}, nothing, nothing)
-        )  # type: ignore[arg-type]
+    with caplog.at_level("INFO", logger="preforch_service.access"):
+        scope: Scope = {"type": "http", "path": "/x", "method": "MADE-UP", "headers": []}
+        asyncio.run(observer(scope, receive, send))
     (record,) = caplog.records
     facts = record.__dict__["facts"]
     assert (facts["key"], facts["method"], facts["route"]) == ("team", "_OTHER", "other")

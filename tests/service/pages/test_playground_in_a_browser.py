@@ -1,5 +1,5 @@
-"""The playground, and the page at /docs, as their users meet them: a headless Chromium, a gateway process with keys, an
-engine that says what weights it was given.
+"""The playground, and the page at /docs, as their users meet them: a headless Chromium, a gateway process
+with keys, an engine that says what weights it was given.
 
 Skipped where no Chromium is installed (Debian: `apt-get install chromium`).
 """
@@ -313,7 +313,8 @@ def test_a_gateway_of_weights_only_shows_no_more(browser: Page, bundle_folder: P
         browser.open(f"{url}/")
         browser.until("document.body.classList.contains('weights-only')")
         assert browser.run("document.querySelector('#key-form').hidden")
-        hidden = "['#ask', '#stop', '#options', '.own'].map(each => document.querySelector(each).checkVisibility())"
+        visible = "document.querySelector(each).checkVisibility()"
+        hidden = f"['#ask', '#stop', '#options', '.own'].map(each => {visible})"
         assert browser.run(hidden) == [False] * 4
         browser.type("#prompt", PROMPT)
         browser.press("Enter", 13, ctrl=True)

@@ -1,4 +1,4 @@
-"""The cache is bounded, forgets what was used least recently, and tells bundles, precisions and texts apart."""
+"""The cache is bounded, forgets what was used least recently, tells bundles, precisions and texts apart."""
 
 from itertools import product
 

@@ -15,7 +15,10 @@ from preforch_service.recommendation.cache import Key
 
 
 class Bench:
-    """A batcher whose batches run one at a time, each when it is let go. An answer is a text's first token id."""
+    """A batcher whose batches run one at a time, each when it is let go.
+
+    An answer is a text's first token id.
+    """
 
     def __init__(self, executor: ThreadPoolExecutor, *, tokens: int = 64) -> None:
         self.batches: list[list[int]] = []
@@ -232,7 +235,7 @@ def test_another_event_loop_finds_nothing_of_one_that_ended() -> None:
     ),
     leaving=st.sets(st.integers(0, 7)),
 )
-def test_whoever_stays_gets_exactly_its_own_answers(
+def test_a_request_that_stays_gets_exactly_its_own_answers(
     requests: list[list[tuple[int, int]]], leaving: set[int]
 ) -> None:
     async def story(bench: Bench) -> None:

@@ -1,4 +1,7 @@
-"""The bundle is switched back and forth under load: no request fails, and every answer is that of its own bundle."""
+"""The bundle is switched back and forth under load.
+
+No request fails, and each answer is that of its own bundle.
+"""
 
 import asyncio
 import json
@@ -36,7 +39,10 @@ ADMIN = "admin-0123456789"
 
 @contextmanager
 def serving(path: Path, log: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A gateway process that is ready, and its URL. A late orchestrator is a slow machine here, not a failure."""
+    """A gateway process that is ready, and its URL.
+
+    A late orchestrator is a slow machine here, not a failure.
+    """
     patient = ("--orchestrator-deadline", "120", "--port", "0", "--metrics-port", "0")
     command = [sys.executable, "-m", "preforch_service", str(path), *patient, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PREFORCH_ADMIN_KEY": ADMIN}

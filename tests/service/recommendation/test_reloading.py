@@ -1,4 +1,7 @@
-"""A reload takes a good bundle and refuses a bad one, with real bundles over HTTP; nothing of the old one is left."""
+"""A reload takes a good bundle and refuses a bad one, with real bundles over HTTP.
+
+Nothing of the old one is left.
+"""
 
 import asyncio
 import gc

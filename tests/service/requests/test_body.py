@@ -42,7 +42,7 @@ def test_work_for_a_client_who_has_left_is_cancelled() -> None:
     assert ended == ["cleaned up"]
 
 
-def test_who_cancels_the_request_is_obeyed_also_when_the_client_leaves_at_once() -> None:
+def test_a_cancelled_request_stays_cancelled_when_the_client_leaves_at_the_same_time() -> None:
     async def check() -> None:
         for receive in (gone, never_gone):
             task = asyncio.create_task(until_disconnect(request_of(receive), asyncio.sleep(30)))

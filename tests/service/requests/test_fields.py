@@ -25,7 +25,7 @@ def engine_models() -> dict[str, type[BaseModel]]:
 
 
 def members(kind: Any) -> dict[str, Any]:
-    """The fields of a model, dataclass or typed dictionary by the name that a client uses, with their types."""
+    """Types of the fields of a model, dataclass or typed dictionary, by the name that a client uses."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
     if dataclasses.is_dataclass(kind):

@@ -239,7 +239,7 @@ def test_lengths_that_contradict_are_a_400(url: str, lengths: bytes) -> None:
 @pytest.mark.parametrize(
     "start", [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\r\n"]
 )
-def test_what_is_no_http_is_a_400_in_the_same_shape(url: str, start: bytes) -> None:
+def test_what_is_not_http_is_a_400_in_the_same_shape(url: str, start: bytes) -> None:
     status, body = raw_answer(url, start)
     assert (status, body["error"]["type"]) == (400, "invalid_request_error")
 
@@ -268,7 +268,7 @@ def test_a_head_that_never_ends_is_a_431_or_a_408(url: str) -> None:
     assert raw_answer(url, b"GET /objectives HTTP/1.1\r\nX-A: a")[0] == 408
 
 
-def test_a_large_body_in_one_piece_with_its_head_is_no_large_head(url: str) -> None:
+def test_a_large_body_in_one_piece_with_its_head_is_not_a_large_head(url: str) -> None:
     body = b'{"prompt": "x"' + b" " * 3000 + b"}"
     assert raw_answer(url, HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)[0] == 200
 
@@ -303,7 +303,7 @@ def test_an_upgrade_is_not_made_and_ends_the_connection(url: str, upgrade: bytes
 
 @pytest.mark.parametrize("pause", [0, 0.2])
 @pytest.mark.parametrize("start", [HEAD, b"GET /objectives HTTP/1.1\r\nHost: localhost\r\n"])
-def test_a_body_behind_an_upgrade_never_becomes_a_request(url: str, start: bytes, pause: float) -> None:
+def test_a_body_after_an_upgrade_never_becomes_a_request(url: str, start: bytes, pause: float) -> None:
     with connection(url) as sock:
         sock.sendall(start + UPGRADE + b"foo\r\nContent-Length: %d\r\n\r\n" % len(SMUGGLED))
         time.sleep(pause)
@@ -376,7 +376,7 @@ def test_small_chunks_are_no_trailers(url: str) -> None:
 
 
 @pytest.mark.parametrize("stray", [b"\r\n", b"\n"])
-def test_a_byte_behind_an_answer_does_not_keep_the_connection_open(url: str, stray: bytes) -> None:
+def test_a_byte_after_an_answer_does_not_keep_the_connection_open(url: str, stray: bytes) -> None:
     with connection(url) as sock:
         sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_answer(sock)[0] == 200

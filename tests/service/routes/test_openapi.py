@@ -25,7 +25,8 @@ DATA_ROUTES = {
 }
 ADMIN_ROUTES = {"/admin/reload"}
 OPEN_ROUTES = {"/livez", "/readyz"}
-# Weights have to fit together and a conversation needs a user turn: a schema cannot say which requests succeed.
+# Weights have to fit together and a conversation needs a user turn: a schema cannot say which requests
+# succeed.
 SCHEMATHESIS = """
 [checks.negative_data_rejection]
 expected-statuses = ["400", "403", "404", "405", "413", "415"]

@@ -161,7 +161,7 @@ def test_a_request_is_one_line_of_facts(bundle: Bundle) -> None:
         answer = httpx.post(f"{url}/v1/chat/completions", json=HELLO, headers={"X-Request-Id": "mine"})
         httpx.get(f"{url}/livez")
         httpx.get(f"{url}/nowhere")
-    first, second = (line for line in read(stream) if line["logger"] == "preforch_service.middleware.access")
+    first, second = (line for line in read(stream) if line["logger"] == "preforch_service.access")
     assert {
         name: first[name]
         for name in ("message", "level", "method", "route", "status", "request_id", "source")
@@ -184,7 +184,7 @@ def test_a_request_is_one_line_of_facts(bundle: Bundle) -> None:
 def test_the_access_log_can_be_off(bundle: Bundle) -> None:
     with logged(JsonFormatter()) as stream, running(make_gateway(bundle, access_log=False)) as url:
         httpx.get(f"{url}/objectives")
-    assert [line for line in read(stream) if line["logger"] == "preforch_service.middleware.access"] == []
+    assert [line for line in read(stream) if line["logger"] == "preforch_service.access"] == []
 
 
 def test_text_lines_have_the_same_facts() -> None:
@@ -261,9 +261,9 @@ def test_warnings_and_uncaught_exceptions_have_the_format_too(tmp_path: Path) ->
     assert INNER not in done.stderr
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, context_format: str) -> None:
-    options = ["--weights-only", "--port", "0", "--log-format", context_format]
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, log_format: str) -> None:
+    options = ["--weights-only", "--port", "0", "--log-format", log_format]
     command = [sys.executable, "-m", "preforch_service", str(bundle_folder), *options]
     with (tmp_path / "log").open("w+", encoding="utf-8") as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
@@ -279,9 +279,9 @@ def test_a_real_gateway_logs_no_marker(bundle_folder: Path, tmp_path: Path, cont
         log.seek(0)
         lines = log.read().splitlines()
     assert INNER not in "\n".join(lines).lower()
-    if context_format == "json":
+    if log_format == "json":
         loggers = {json.loads(line)["logger"] for line in lines}
-        assert loggers == {"preforch_service.middleware.access", "preforch_service.listener", "uvicorn.error"}
+        assert loggers == {"preforch_service.access", "preforch_service.listener", "uvicorn.error"}
     else:
         assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z (INFO|WARNING) \S+: ", line) for line in lines)
     assert len(lines) > 50

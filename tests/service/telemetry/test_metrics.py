@@ -1,4 +1,4 @@
-"""Metrics have names as Prometheus wants them, labels of few values whatever clients send, and tell what happened."""
+"""Metrics have names as Prometheus wants them, labels of few values whatever clients send; they are right."""
 
 import asyncio
 import socket

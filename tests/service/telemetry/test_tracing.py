@@ -177,8 +177,7 @@ def test_a_real_gateway_sends_its_traces_before_it_ends(bundle_folder: Path) -> 
 
 
 def test_without_an_endpoint_opentelemetry_is_not_imported() -> None:
-    code = (
-        "import sys, preforch_service.cli; print([m for m in sys.modules if m.startswith('opentelemetry')])"
-    )
+    loaded = "[name for name in sys.modules if name.startswith('opentelemetry')]"
+    code = f"import sys, preforch_service.server; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
