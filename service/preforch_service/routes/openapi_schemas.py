@@ -232,9 +232,7 @@ def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
         },
         "required": ["results", "bundle"],
     }
-    completion = {
-        "prompt": {"type": "string", "minLength": 1, "description": "one string"}
-    }
+    completion = {"prompt": {"type": "string", "minLength": 1, "description": "one string"}}
     return {
         "GivenWeights": given_weights(names),
         "Preference": preference(names),
