@@ -28,6 +28,7 @@ import psutil
 from preforch_models.bundle import BUNDLE_FILE, read_bundle
 from preforch_models.manifest import read_manifest, write_manifest
 from preforch_models.policy_card import read_policy_card
+from preforch_models.run_folder import RUN_FILE
 from preforch_service.locate import find_policy
 from soak_load import Clients, Rendered, Tally
 from tokenizers import Tokenizer
@@ -124,6 +125,7 @@ def two_bundles(run: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         (folder / "policy").symlink_to((run / "policy").resolve())
+        shutil.copy(run / RUN_FILE, folder / RUN_FILE)
         for bundle in BUNDLES:
             shutil.copytree(run / "bundle", folder / bundle)
         second = folder / BUNDLES[1]

@@ -91,9 +91,11 @@ class Conversation:
 
 
 def used(preference: "Preference") -> str:
-    """One line: the weights of the answer that follows."""
+    """One line: the weights of the answer that follows, and whether they make a difference to it."""
     shown = "  ".join(f"{name} {value:.2f}" for name, value in preference.weights.items())
-    return f"[{shown} | {preference.source}{', within bounds' if preference.clamped else ''}]"
+    bounds = ", within bounds" if preference.clamped else ""
+    unread = "" if preference.applied else ", not read by this policy"
+    return f"[{shown} | {preference.source}{bounds}{unread}]"
 
 
 def _converse(conversation: Conversation, source: TextIO) -> None:

@@ -41,7 +41,11 @@ class RecommendationBatch(Result):
 
 
 class Preference(Result):
-    """The weights that an answer was generated with; `source` is user, blended, orchestrator or fallback."""
+    """The weights of an answer; `source` is user, blended, orchestrator or fallback.
+
+    `applied` is False where the policy does not read weights: the answer does not depend on them. (Older
+    gateways, which do not say it, serve only policies that do.)
+    """
 
     weights: dict[str, float]
     source: str
@@ -49,6 +53,7 @@ class Preference(Result):
     clamped: bool = False
     reason: str | None = None
     bundle: str = ""
+    applied: bool = True
 
 
 class Usage(Result):
@@ -60,12 +65,13 @@ class Usage(Result):
 
 
 class Generation(Result):
-    """Answer of `generate`. `texts` holds all answers where `n` is above 1."""
+    """Answer of `generate`. `applied` as in `Preference`; `texts` holds all answers where `n` is above 1."""
 
     text: str
     texts: tuple[str, ...] | None = None
     weights: dict[str, float]
     source: str
+    applied: bool = True
     finish_reason: str | None = None
     usage: Usage | None = None
     model: str = ""
@@ -73,12 +79,16 @@ class Generation(Result):
 
 
 class GenerationChunk(Result):
-    """One event of a streamed `generate`: what is new in answer `index`; the first event names the weights."""
+    """One event of a streamed `generate`: what is new in answer `index`.
+
+    The first event names weights and source, and `applied` says in it whether the policy reads them.
+    """
 
     text: str = ""
     index: int = 0
     weights: dict[str, float] | None = None
     source: str | None = None
+    applied: bool | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
 

@@ -36,6 +36,7 @@ def preference(body: dict[str, Any], header: str | None = None) -> dict[str, Any
         "source": source,
         "recommended": RECOMMENDED,
         "clamped": False,
+        "applied": True,
     } | {"bundle": BUNDLE}
 
 

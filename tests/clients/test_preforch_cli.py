@@ -10,8 +10,10 @@ import sys
 import time
 
 import pytest
+from preforch_cli.chat import used
 from preforch_cli.main import COMMANDS, main
 from preforch_cli.weights import bar_character, weights_table
+from preforch_client import Preference
 from rote_gateway import ANSWER, BUNDLE, RECOMMENDED, Gateway
 
 TEXT = "".join(ANSWER)
@@ -104,6 +106,13 @@ def test_chat_answers_one_prompt(gateway: Gateway, capsys: pytest.CaptureFixture
     assert captured.err == "[helpful 0.70  harmless 0.75  humor 0.05 | blended]\n"
     expected = {"messages": [{"role": "user", "content": "Hello"}], "preference_weights": {"helpful": 0.7}}
     assert gateway.bodies("/v1/chat/completions") == [expected | {"max_tokens": 9, "stream": True}]
+
+
+def test_chat_says_that_a_policy_does_not_read_the_weights() -> None:
+    said = {"weights": {"helpful": 0.7, "harmless": 0.3}, "source": "user", "clamped": True}
+    assert used(Preference.model_validate(said | {"applied": False})) == (
+        "[helpful 0.70  harmless 0.30 | user, within bounds, not read by this policy]"
+    )
 
 
 def test_chat_reads_turns_from_a_pipe(gateway: Gateway) -> None:

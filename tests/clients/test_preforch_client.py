@@ -201,6 +201,22 @@ def test_chat_carries_weights_and_openai_fields_and_keeps_unnamed_ones() -> None
     assert (answer.choices[0].message.model_extra or {})["tool_calls"] == []
 
 
+@pytest.mark.parametrize(
+    ("said", "read"), [({"applied": False}, False), ({"applied": True}, True), ({}, True)]
+)
+def test_whether_weights_were_applied_is_read_and_true_where_an_older_gateway_is_silent(
+    said: dict[str, bool], read: bool
+) -> None:
+    transport, _ = answering(COMPLETION | {"preference": PREFERENCE | said})
+    with Client(transport=transport) as client:
+        preference = client.chat(MESSAGES).preference
+    assert preference is not None
+    assert preference.applied is read
+    transport, _ = answering({"text": "Wait.", "weights": WEIGHTS, "source": "user"} | said)
+    with Client(transport=transport) as client:
+        assert client.generate("Hello").applied is read
+
+
 def test_results_cannot_be_changed() -> None:
     transport, _ = answering(COMPLETION)
     with Client(transport=transport) as client, pytest.raises(ValueError, match="frozen"):
@@ -223,11 +239,13 @@ def test_a_chat_stream_reads_the_same_however_it_is_cut(size: int, line_end: byt
 
 
 def test_a_generate_stream_names_the_weights_and_then_the_text() -> None:
-    events = [chunk(text="Wa", weights=WEIGHTS, source="user"), chunk(text="it.", finish_reason="stop")]
+    first = chunk(text="Wa", weights=WEIGHTS, source="user", applied=False)
+    events = [first, chunk(text="it.", finish_reason="stop")]
     transport, _ = answering(Pieces(b"".join(events) + b"data: [DONE]\n\n", 5))
     with Client(transport=transport) as client:
         chunks = list(client.generate("Hello", stream=True))
-    assert (chunks[0].weights, chunks[0].source) == (WEIGHTS, "user")
+    assert (chunks[0].weights, chunks[0].source, chunks[0].applied) == (WEIGHTS, "user", False)
+    assert (chunks[1].weights, chunks[1].applied) == (None, None)
     assert [chunk.text for chunk in chunks] == ["Wa", "it."]
     assert chunks[-1].finish_reason == "stop"
 

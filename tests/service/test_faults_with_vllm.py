@@ -19,6 +19,7 @@ import pytest
 import tiny
 from preforch_models.bundle import read_bundle
 from preforch_models.policy_card import read_policy_card
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_service.engine.pool import Pool
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.upstream import AiohttpUpstream, read_all
@@ -88,6 +89,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     bundle = read_bundle(tiny.write_bundle(run / "bundle"))
     target = run / "policy" / "wic" / "round-0"
     policy = tiny.write_policy(target, bundle.info.context, max_model_len=TOKENS + 1000, size=SLOW)
+    write_run_info(run, RunInfo(serve="wic"))
     with gateway_process(run, folder / "log", *OPTIONS) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

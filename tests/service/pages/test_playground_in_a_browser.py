@@ -17,7 +17,18 @@ from typing import Any
 import httpx
 import pytest
 from browser import CHROMIUM, Page, browsing
-from fakes import FakeAnswer, FakeUpstream, chunk, engine_app, json_answer, running_app, stream_answer
+from fakes import (
+    FakeAnswer,
+    FakeUpstream,
+    chunk,
+    engine_app,
+    fixed_upstream,
+    json_answer,
+    running_app,
+    stream_answer,
+)
+from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_models.policy_card import read_policy_card
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
 KEY = "alice-key-0123456789"
@@ -46,7 +57,7 @@ PALE = """(() => {
 
 def say_weights(body: dict[str, Any]) -> FakeAnswer:
     """An answer that holds markup, and the weights that the engine was given."""
-    weights = json.dumps(body["chat_template_kwargs"]["weights"])
+    weights = json.dumps(body["chat_template_kwargs"].get("weights"))
     usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10}}
     last = b"data: " + json.dumps(usage).encode() + b"\n\n"
     return stream_answer(chunk(f"{MARKUP} \u00e4 "), chunk(weights), last, b"data: [DONE]\n\n")
@@ -190,6 +201,7 @@ def test_answers_are_compared_and_shown_as_text(page: Page, url: str, upstream: 
     ]
     assert shown(page, ".used .value") == [f"{weight:.2f}" for weight in (*plain.values(), *blended.values())]
     assert "partly set by you" in shown(page, ".answer .source")[1]
+    assert "does not read" not in "".join(shown(page, ".answer .source")) + page.text("#about")
     assert all(facts.startswith("7 tokens") for facts in shown(page, ".answer .facts"))
     assert page.run("document.querySelectorAll('.answer img').length") == 0
     assert shown(page, ".recommended .value") == [f"{weight:.2f}" for weight in plain.values()]
@@ -323,6 +335,30 @@ def test_a_gateway_of_weights_only_shows_no_more(browser: Page, bundle_folder: P
         assert shown(browser, ".recommended .value") == [
             f"{weight:.2f}" for weight in answer["weights"].values()
         ]
+
+
+def test_weights_that_a_model_does_not_read_are_said_to_be_unread(
+    browser: Page, run_folder: Path, tmp_path: Path
+) -> None:
+    wic = read_policy_card(run_folder / "policy" / "wic" / "round-0")
+    card = tmp_path / "preference.json"
+    fixed = wic.model_copy(update={"conditioning": FixedConditioning()})
+    card.write_text(fixed.model_dump_json(), encoding="utf-8")
+    upstream = fixed_upstream()
+    upstream.answer = say_weights
+    with running_app(engine_app(upstream)) as engine:
+        options = ["--upstream", engine, "--policy-card", card]
+        with gateway(run_folder / "bundle", *options, log=tmp_path / "log") as url:
+            browser.open(f"{url}/")
+            browser.until("document.querySelector('#about').textContent.includes('does not read weights')")
+            browser.type("#prompt", PROMPT)
+            move_slider(browser, "humor", 0.6)
+            browser.click("#ask")
+            browser.until(ENDED)
+            assert all(
+                said.endswith("; the model does not read them") for said in shown(browser, ".answer .source")
+            )
+            assert shown(browser, ".answer .text") == [f"{MARKUP} \u00e4 null"] * 2
 
 
 def test_docs_list_every_operation_try_one_out_and_load_nothing_from_elsewhere(

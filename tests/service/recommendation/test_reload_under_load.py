@@ -23,6 +23,7 @@ import tiny
 from preforch_models.bundle import ONNX_FILE, read_bundle
 from preforch_models.context import ContextFormat, parse_context
 from preforch_models.conversation import Message, conversation_text
+from preforch_models.run_folder import RUN_FILE
 from preforch_models.weights import Weights
 from preforch_service.recommendation.recommender import OnnxRecommender
 from preforch_service.recommendation.weighing import announced
@@ -228,6 +229,7 @@ def test_weights(bundle_folder: Path, tmp_path: Path) -> None:
 def test_chat_with_vllm(run_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(run_folder / "policy", run / "policy")
+    shutil.copy(run_folder / RUN_FILE, run / RUN_FILE)
     switched = link_for(tmp_path, run / "bundle", run_folder / "bundle")
     with serving(run, tmp_path / "log") as (process, url):
         answers = asyncio.run(under_load(url, process, switched, [weights, chat, chat, stream]))

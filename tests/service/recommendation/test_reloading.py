@@ -20,6 +20,7 @@ from fakes import FakeUpstream, make_gateway, running
 from preforch_models.bundle import GOLDEN_FILE, ONNX_FILE, read_bundle
 from preforch_models.manifest import MANIFEST, ArtifactError, Manifest, write_manifest
 from preforch_models.objectives import Objective
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway
 from preforch_service.keys import Keys, digest_of
@@ -128,6 +129,7 @@ def test_the_bundle_of_a_run_folder_is_reloaded(
     bundle_folder: Path, other_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(bundle_folder, tmp_path / "run" / "bundle")
+    write_run_info(tmp_path / "run", RunInfo())
     gateway = gateway_at(tmp_path / "run")
     with running(gateway) as url:
         shutil.rmtree(tmp_path / "run" / "bundle")

@@ -97,11 +97,10 @@ export class Gateway {
     return (await this.#request("objectives")).json();
   }
 
-  /** Names of the models that the key may use, or null where the gateway serves weights alone. */
+  /** The models that the key may use, or null where the gateway serves weights alone. */
   async models() {
     try {
-      const found = await (await this.#request("v1/models")).json();
-      return found.data.map((model) => model.id);
+      return (await (await this.#request("v1/models")).json()).data;
     } catch (error) {
       if (error.status === 404) return null;
       throw error;

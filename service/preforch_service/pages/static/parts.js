@@ -139,9 +139,10 @@ export class Answer {
     }
   }
 
-  #take({ text, weights, source }) {
+  #take({ text, weights, source, applied }) {
     if (weights) {
-      this.element.querySelector(".source").textContent = `Weights ${SOURCES[source] ?? source}`;
+      const unread = applied === false ? "; the model does not read them" : "";
+      this.element.querySelector(".source").textContent = `Weights ${SOURCES[source] ?? source}${unread}`;
       this.element.querySelector(".used").replaceChildren(...Object.entries(weights).map(usedWeight));
     }
     if (text) {
