@@ -1,6 +1,9 @@
-"""CPU time of the answers that nobody should have to wait for: help, and the error for a configuration that is wrong.
+"""CPU time of the answers that nobody should have to wait for.
 
-In:  nothing. Out: a Markdown table on stdout: CPU seconds (user and system) of each command, median of the rounds.
+Help, and the error for a configuration that is wrong.
+
+In:  nothing. Out: a Markdown table on stdout: CPU seconds (user and system) of each command, median of the
+     rounds.
 
     python benchmarks/startup.py
 """
@@ -21,7 +24,9 @@ WRONG = 'preset = "recommended"\n\n[run]\nfolder = "runs/x"\nsead = 1\n'
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="CPU time of help and of the error for a wrong configuration.")
+    parser = argparse.ArgumentParser(
+        description="CPU time of help and of the error for a wrong configuration."
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds, default 5")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def cpu_seconds(arguments: Sequence[str], code: int) -> float:
     """CPU time of one command. Raises SystemExit where it ends with another code than `code`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-m", "preforch_cli", *arguments], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "preforch_cli", *arguments], capture_output=True, check=False
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != code:
         raise SystemExit(f"{arguments} ended with {done.returncode}, expected {code}: {done.stderr.decode()}")

@@ -1,12 +1,14 @@
-"""The context: how weights are written into a prompt, ` <W1> 0.70 <W2> 0.30`, and what may be mistaken for it.
+"""The context: how weights are written into a prompt, ` <W1> 0.70 <W2> 0.30`, and what may pass for it.
 
 In:  rounded weights by objective name.
-Out: the context string, the chat template that prints the same string, and the control strings of a tokenizer.
+Out: the context string, the chat template that prints the same string, and the control strings of a
+     tokenizer.
 
 Source: paper, section 3.2 (`<W1> w_1 ... <WK> w_K` after the prompt). Departures:
-1. Weights have a fixed number of decimals and sum to exactly 1 (largest remainder), so that a context is unique.
-2. A second encoding, `levels`, for policies too small to read numbers. The text is the same; the tokenizer of such a
-   policy holds `<W1> 0.70` as one added token for each objective and each 0.05 level.
+1. Weights have a fixed number of decimals and sum to exactly 1 (largest remainder), so that a context is
+   unique.
+2. A second encoding, `levels`, for policies too small to read numbers. The text is the same; the tokenizer of
+   such a policy holds `<W1> 0.70` as one added token for each objective and each 0.05 level.
 """
 
 import re
@@ -51,7 +53,10 @@ def context_tokens(context_format: ContextFormat) -> list[str]:
 
 
 def render_context(weights: Mapping[str, float], context_format: ContextFormat) -> str:
-    """` <W1> 0.70 <W2> 0.30`, to be put directly behind the last user turn. The weights must be rounded already."""
+    """` <W1> 0.70 <W2> 0.30`, to be put directly behind the last user turn.
+
+    The weights must be rounded already.
+    """
     if set(weights) != set(context_format.objectives):
         raise WeightsError(
             f"context needs weights for {list(context_format.objectives)}, got {sorted(weights)}"
@@ -99,10 +104,10 @@ JOINER = "\u2060"
 class ControlStrings:
     """Finds and defuses control strings (special tokens of a policy's tokenizer) in a user's text.
 
-    Escaping puts a word joiner (U+2060) behind the first character, so that the text still reads the same
-    and no tokenizer sees the token in it. A special token of one character (some tokenizers pad with `!`) is ordinary
-    text, and cannot be split; it is left alone. Raises ValueError for a control string that holds the joiner itself.
-    Time is linear in the text, whatever the text: a user chooses it.
+    Escaping puts a word joiner (U+2060) behind the first character, so that the text still reads the same and
+    no tokenizer sees the token in it. A special token of one character (some tokenizers pad with `!`) is
+    ordinary text, and cannot be split; it is left alone. Raises ValueError for a control string that holds
+    the joiner itself. Time is linear in the text, whatever the text: a user chooses it.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
@@ -112,8 +117,8 @@ class ControlStrings:
             raise ValueError(f"control string {joined[0]!r} holds U+2060, which escaping adds")
         pattern = _any_of(long) if long else r"(?!)"
         self._found = re.compile(pattern)
-        # The empty place behind the first character. Looking around finds also those that begin inside another one:
-        # `abab` is in `ababab` twice.
+        # The empty place behind the first character. Looking around finds also those that begin inside
+        # another one: `abab` is in `ababab` twice.
         self._places = re.compile(rf"(?<=(?={pattern}).)", re.DOTALL)
 
     def find(self, text: str) -> str | None:
@@ -129,7 +134,8 @@ class ControlStrings:
 def _any_of(strings: set[str]) -> str:
     """A pattern for any of the strings, the longest first, that branches on one character at a time.
 
-    A plain alternation tries every string at every place: seconds for a megabyte of `<` and a thousand special tokens.
+    A plain alternation tries every string at every place: seconds for a megabyte of `<` and a thousand
+    special tokens.
     """
     tails: dict[str, set[str]] = {}
     for string in strings - {""}:

@@ -33,7 +33,10 @@ def encode(
 
 
 def check_layers(layers: Sequence[int], count: int) -> Layers:
-    """Layers of an encoder with `count` transformer layers, as a tuple. Raises ValueError naming a wrong one."""
+    """Layers of an encoder with `count` transformer layers, as a tuple.
+
+    Raises ValueError naming a wrong one.
+    """
     for layer in layers:
         if not -count - 1 <= layer <= count:
             raise ValueError(

@@ -2,8 +2,8 @@
 
 A Hugging Face model: `OrchestratorModel.from_pretrained(folder)`, `save_pretrained`.
 
-Departure from the paper, off in its preset: how familiar a prompt is, and shrinkage towards the best constant for those
-that are not (`Familiarity`, `OrchestratorModel.serve`).
+Departure from the paper, off in its preset: how familiar a prompt is, and shrinkage towards the best constant
+for those that are not (`Familiarity`, `OrchestratorModel.serve`).
 """
 
 import math
@@ -19,8 +19,8 @@ from preforch_models.orchestrator_options import LAST, Confidence, Layers, Pooli
 
 
 class OrchestratorConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is partly untyped
-    """Encoder configuration (as a dict with `model_type`), objectives in order, pooling, layers read, tokens read,
-    confidence."""
+    """Encoder configuration (as a dict with `model_type`), objectives in order, pooling, layers read, tokens
+    read, confidence."""
 
     model_type = "preforch-orchestrator"
 
@@ -48,10 +48,10 @@ class OrchestratorConfig(PretrainedConfig):  # type: ignore[misc]  # transformer
 class Familiarity(nn.Module):
     """How like the training prompts a prompt is, by its pooled vector: (B, D) -> (B,) in (0, 1).
 
-    Mahalanobis distance d(u) = |F'(u - mean)|, u = v / |v|, F F' being the precision of the training prompts' u (Lee et
-    al. 2018, one class); then sigmoid(slope (location - d)): 0.5 at `location`. Fitted by
-    `preforch_training.orchestrator.familiarity`. Unit length matters: that of a pooled vector falls with the number of tokens, so
-    that without it short prompts look unfamiliar and everything else familiar.
+    Mahalanobis distance d(u) = |F'(u - mean)|, u = v / |v|, F F' being the precision of the training prompts'
+    u (Lee et al. 2018, one class); then sigmoid(slope (location - d)): 0.5 at `location`. Fitted by
+    `preforch_training.orchestrator.familiarity`. Unit length matters: that of a pooled vector falls with the
+    number of tokens, so that without it short prompts look unfamiliar and everything else familiar.
     """
 
     mean_D: torch.Tensor
@@ -75,7 +75,10 @@ class Familiarity(nn.Module):
         return torch.sigmoid(self.slope * (self.location - distance_B))
 
     def kept(self, familiarity_B: torch.Tensor) -> torch.Tensor:
-        """Share of the weights that shrinkage keeps, g = min(1, 2 familiarity): all up to `location`, none far away."""
+        """Share of the weights that shrinkage keeps, g = min(1, 2 familiarity).
+
+        All up to `location`, none far away.
+        """
         return (2 * familiarity_B).clamp(max=1)
 
     def shrink(self, weights_BK: torch.Tensor, familiarity_B: torch.Tensor) -> torch.Tensor:
@@ -85,7 +88,10 @@ class Familiarity(nn.Module):
 
 
 class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]  # transformers is partly untyped
-    """`forward` gives log f(x), (B, L), (B, L) -> (B, K), which training needs; `serve` gives what clients get."""
+    """`forward` gives log f(x), (B, L), (B, L) -> (B, K), which training needs.
+
+    `serve` gives what clients get.
+    """
 
     config_class = OrchestratorConfig
     config: OrchestratorConfig
@@ -135,9 +141,10 @@ class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]  # transformers 
     def serve_pooled(self, pooled_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights, (B, K), shrunk where the model does that, and confidence, (B,) in 0 to 1.
 
-        confidence = familiarity (1 + certainty) / 2, certainty = 1 - entropy of f(x) / log K, before shrinkage;
-        familiarity is 1 where it is not known. Half, because certainty alone hardly tells foreign prompts from others:
-        a plain product separates them far worse than familiarity alone, this one nearly as well.
+        confidence = familiarity (1 + certainty) / 2, certainty = 1 - entropy of f(x) / log K, before
+        shrinkage; familiarity is 1 where it is not known. Half, because certainty alone hardly tells foreign
+        prompts from others: a plain product separates them far worse than familiarity alone, this one nearly
+        as well.
         """
         log_BK = self.log_weights(pooled_BD)
         weights_BK, certainty_B = log_BK.exp(), self.certainty(log_BK)

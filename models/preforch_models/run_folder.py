@@ -13,12 +13,25 @@ from preforch_models.objectives import Record, explain
 
 RUN_FILE = "run.json"
 RUN_FORMAT = 2
-_ARTIFACTS = ("data", "reward/*", "scores", "orchestrator", "policy/*", "policy/*/*", "bundle", "study", "report")
+_ARTIFACTS = (
+    "data",
+    "reward/*",
+    "scores",
+    "orchestrator",
+    "policy/*",
+    "policy/*/*",
+    "bundle",
+    "study",
+    "report",
+)
 """Where a run has artifacts, whatever its format."""
 
 
 class RunInfo(Record):
-    """`format_version`: layout of the folder. `serve`: the name of the policy to serve, None where there is none."""
+    """`format_version`: layout of the folder.
+
+    `serve`: the name of the policy to serve, None where there is none.
+    """
 
     format_version: int = RUN_FORMAT
     serve: str | None = None
@@ -30,7 +43,10 @@ def write_run_info(folder: Path, info: RunInfo) -> None:
 
 
 def read_run_info(folder: Path) -> RunInfo | None:
-    """What `run.json` says; None for a folder without a run's artifacts. Raises ArtifactError for a run of another format."""
+    """What `run.json` says; None for a folder without a run's artifacts.
+
+    Raises ArtifactError for a run of another format.
+    """
     file = folder / RUN_FILE
     if not file.is_file():
         if any(next(folder.glob(f"{place}/{MANIFEST}"), None) for place in _ARTIFACTS):

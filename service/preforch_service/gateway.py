@@ -207,7 +207,10 @@ async def _ask(
     path: str,
     ours: Mapping[str, str],
 ) -> tuple[Decision, PooledAnswer, bytes]:
-    """A slot, the weights, the answer: whole, or the beginning of a stream. The slot is held until it is closed."""
+    """A slot, the weights, the answer: whole, or the beginning of a stream.
+
+    The slot is held until it is closed.
+    """
     await engine.admission.enter()
     with ExitStack() as stack:
         stack.callback(engine.admission.leave)

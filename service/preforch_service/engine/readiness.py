@@ -1,9 +1,10 @@
 """Decides whether the gateway is ready.
 
 In:  the bundle (its golden answers), the policy card, the engines.
-Out: `replay_golden` raises when the recommender does not give the golden answers; `Readiness` watches the engines. Each
-     time that one has come up, it must print the weights in its chat template and generate a token. One that is silent
-     while it has requests must generate a token too: vLLM's own health check does not see a core that hangs.
+Out: `replay_golden` raises when the recommender does not give the golden answers; `Readiness` watches the
+     engines. Each time that one has come up, it must print the weights in its chat template and generate a
+     token. One that is silent while it has requests must generate a token too: vLLM's own health check does
+     not see a core that hangs.
 """
 
 import asyncio
@@ -32,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
-    """The largest difference to a golden answer. Raises ArtifactError when it is over the precision's tolerance."""
+    """The largest difference to a golden answer.
+
+    Raises ArtifactError when it is over the precision's tolerance.
+    """
     allowed, allowed_confidence = bundle.golden_tolerances(recommender.precision)
     answers = recommender.run([conversation_text(golden.messages) for golden in bundle.golden])
     largest = 0.0
@@ -41,8 +45,8 @@ def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
         confidence_difference = abs(answer.confidence - golden.confidence)
         if difference > allowed or confidence_difference > allowed_confidence:
             raise ArtifactError(
-                f"{bundle.path}: golden prompt {number} gives {answer.weights}, confidence {answer.confidence:.4f}, "
-                f"expected {golden.weights}, confidence {golden.confidence:.4f} "
+                f"{bundle.path}: golden prompt {number} gives {answer.weights}, "
+                f"confidence {answer.confidence:.4f}, expected {golden.weights}, confidence {golden.confidence:.4f} "
                 f"(largest difference {difference:.2g}, allowed {allowed:.2g}; "
                 f"of the confidence {confidence_difference:.2g}, allowed {allowed_confidence:.2g})"
             )
@@ -101,7 +105,10 @@ async def _healthy(upstream: Upstream) -> bool:
 
 
 async def tokens_so_far(upstream: Upstream) -> float | None:
-    """All tokens that vLLM has read and made, by its metrics; None where it does not say. Raises UpstreamDown."""
+    """All tokens that vLLM has read and made, by its metrics; None where it does not say.
+
+    Raises UpstreamDown.
+    """
     answer = await upstream.request("GET", "/metrics")
     content = await read_all(answer)
     if answer.status != 200:
@@ -182,7 +189,10 @@ class Readiness:
             self._on_ready()
 
     async def _works(self, member: Member) -> bool:
-        """Whether the engine has read or made tokens since the last look: then it is busy, and the probe waits."""
+        """Whether the engine has read or made tokens since the last look.
+
+        Then it is busy, and the probe waits.
+        """
         before = member.tokens
         try:
             async with asyncio.timeout(self._timeout):

@@ -1,6 +1,9 @@
-"""Supervises a vLLM child: started, watched, restarted with backoff (killed first where it hangs), terminated.
+"""Supervises a vLLM child.
 
-In:  a policy folder with its card. Out: an OpenAI server on a Unix socket in a private folder, as long as this runs.
+Started, watched, restarted with backoff (killed first where it hangs), terminated.
+
+In:  a policy folder with its card. Out: an OpenAI server on a Unix socket in a private folder, as long as
+     this runs.
 """
 
 import asyncio
@@ -27,7 +30,8 @@ from preforch_service.telemetry.metrics import Metrics
 
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
 LAUNCHER = "preforch_service.engine.launcher"
-# vLLM's default on a CPU, a worker process, and the scheduler that waits for it, burn a core each while they wait.
+# vLLM's default on a CPU, a worker process, and the scheduler that waits for it, burn a core each while they
+# wait.
 ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 MAX_SOCKET_PATH = 100
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -93,14 +97,14 @@ class EngineCommand:
         ]
 
     def variables(self) -> dict[str, str]:
-        """Variables of ours: no telemetry, no model hub for a local folder, and pooled connections stay open."""
+        """No telemetry, no model hub for a local folder, and pooled connections stay open."""
         ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60"}
         return ours | ({"VLLM_CPU_KVCACHE_SPACE": "1"} if self.cpu else {})
 
     def environment(self) -> dict[str, str]:
         """The whole environment on this machine: the operator's beats ours, and no keys are in it."""
-        # One core is left to the gateway and to vLLM's front end: threads that wait for each other on shared cores are
-        # many times slower.
+        # One core is left to the gateway and to vLLM's front end: threads that wait for each other on shared
+        # cores are many times slower.
         threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1))} if self.cpu else {}
         theirs = {
             name: value for name, value in os.environ.items() if name not in (KEYS_VARIABLE, ADMIN_VARIABLE)
@@ -112,8 +116,8 @@ class EngineCommand:
 class Engine:
     """One supervised engine. `mark_ready` is called when it serves; before that, its end is final.
 
-    `on_end` is called when it has ended. One that has served for `stable_seconds` is started again after the first,
-    short pause.
+    `on_end` is called when it has ended. One that has served for `stable_seconds` is started again after the
+    first, short pause.
     """
 
     command: list[str]
@@ -171,7 +175,9 @@ class Engine:
         self.on_end()
 
     async def watch(self, ready: Callable[[], bool], *, limit: float) -> None:
-        """Kill an engine that has served and then was not ready for `limit` seconds; `supervise` starts it again.
+        """Kill an engine that has served and then was not ready for `limit` seconds.
+
+        `supervise` starts it again.
 
         Keeps the log within bounds, too.
         """
@@ -199,7 +205,10 @@ class Engine:
                 logger.warning("the engine's log grows from now on: %s", error)
 
     async def stop(self) -> None:
-        """Terminate the engine, and kill what does not end in time. One that still loads has nothing to finish."""
+        """Terminate the engine, and kill what does not end in time.
+
+        One that still loads has nothing to finish.
+        """
         if self._process is None or self._process.returncode is not None:
             return
         if not self.was_ready:
