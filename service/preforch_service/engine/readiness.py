@@ -46,7 +46,8 @@ def replay_golden(bundle: Bundle, recommender: OnnxRecommender) -> float:
         if difference > allowed or confidence_difference > allowed_confidence:
             raise ArtifactError(
                 f"{bundle.path}: golden prompt {number} gives {answer.weights}, "
-                f"confidence {answer.confidence:.4f}, expected {golden.weights}, confidence {golden.confidence:.4f} "
+                f"confidence {answer.confidence:.4f}, expected {golden.weights}, "
+                f"confidence {golden.confidence:.4f} "
                 f"(largest difference {difference:.2g}, allowed {allowed:.2g}; "
                 f"of the confidence {confidence_difference:.2g}, allowed {allowed_confidence:.2g})"
             )
