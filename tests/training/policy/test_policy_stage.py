@@ -41,7 +41,7 @@ def built_at(run: Run) -> dict[str, int]:
 
 
 def rebuilt(built: Built, **change: Any) -> set[str]:
-    """The artifacts that a changed config builds anew, in the order of their names; then it is changed back."""
+    """The artifacts that a changed config builds anew; then it is changed back."""
     run, config, sampler = built
     policies = {**BOTH, **change.pop("policies", {})}
     before = built_at(run)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning without weights: chosen responses only, no context in its rows, and a card that says so."""
+"""Policy kind `sft`: chosen responses only, no context in its rows, and a card that says so."""
 
 from pathlib import Path
 
