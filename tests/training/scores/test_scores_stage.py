@@ -1,4 +1,4 @@
-"""Stage `scores`: both sides of every overall pair, out of fold where rewards were trained, and calibrated."""
+"""Stage `scores`: both sides of every overall pair, out of fold where rewards were trained, calibrated."""
 
 from collections.abc import Sequence
 from pathlib import Path
