@@ -1,19 +1,18 @@
 """A tiny run on the demo world for the policy stage: true rewards, a random orchestrator, a tiny policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tiny
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
 from preforch_training.demo.world import true_rewards
 from preforch_training.pipeline import open_run
 from preforch_training.policy.tokenizer import PolicyTokenizer
-from preforch_training.reward import stage as reward
 from preforch_training.run import Run
 from preforch_training.sampling.vllm import Generation, SampleRequest
-from preforch_training.scores import stage as scores
+from small_world import build
 from transformers import PreTrainedTokenizerFast
 
 NAMES = ("helpful", "harmless", "humor")
@@ -65,12 +64,12 @@ class ScriptedSampler:
         ]
 
 
-def write_inputs(folder: Path, **policy: object) -> tuple[Run, RunConfig]:
-    """A run with everything that the policy stage reads, and its config."""
-    config = make_config(folder, **policy)
+def write_inputs(folder: Path, config: RunConfig | None = None) -> tuple[Run, RunConfig]:
+    """A run with everything that the policy stage reads, and its config (`make_config(folder)` by default)."""
+    config = config or make_config(folder)
     run = open_run(config)
-    for stage in (data, reward, scores):
-        stage.build(run, config)
+    for stage in ("data", "reward", "scores"):
+        build(stage, run, config)
     tokenizer = tiny.encoder_tokenizer()
     with writing(run.orchestrator) as target:
         tiny.orchestrator(NAMES, tokenizer.get_vocab_size()).save_pretrained(target)
@@ -80,23 +79,47 @@ def write_inputs(folder: Path, **policy: object) -> tuple[Run, RunConfig]:
     return run, config
 
 
-def make_config(folder: Path, **policy: object) -> RunConfig:
-    """A config whose rewards are the true ones."""
+def wic(
+    *, offline: Mapping[str, Any] | None = None, online: Mapping[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """The table of a tiny policy of kind `wic`, with one online round."""
+    return {
+        "kind": "wic",
+        "tau": 0.5,
+        "offline": {**SFT, "responses": "chosen_and_filtered", **(offline or {})},
+        "online_rounds": 1,
+        "online": {
+            **SFT,
+            "prompts": 6,
+            "samples_per_prompt": 3,
+            "keep": "best_by_weights",
+            "random_weight_share": 0.5,
+            **(online or {}),
+        },
+        **settings,
+    }
+
+
+def sft(**training: Any) -> dict[str, Any]:
+    """The table of a tiny policy of kind `sft`."""
+    return {"kind": "sft", "training": {**SFT, **training}}
+
+
+def make_config(
+    folder: Path,
+    *,
+    shared: Mapping[str, Any] | None = None,
+    policies: Mapping[str, Mapping[str, Any]] | None = None,
+    **sections: Any,
+) -> RunConfig:
+    """A config whose rewards are the true ones. `shared`: settings of `[policy]`; `policies`: one `wic` by default."""
     base = {
         "base": "demo",
         "scratch": {"vocabulary": 400, "width": 32, "layers": 1, "heads": 1, "inner": 32},
         "max_model_len": 256,
-        "offline_responses": "chosen_and_filtered",
-        "offline_tau": 0.5,
-        "offline": SFT,
-        "online_rounds": 1,
-        "online_prompts": 6,
-        "online": SFT,
-        "samples_per_prompt": 3,
-        "keep": "best_by_weights",
-        "random_weight_share": 0.5,
         "max_response_tokens": 32,
     }
+    policies = {"wic": wic()} if policies is None else policies
     return RunConfig.model_validate(
         {
             "preset": "recommended",
@@ -112,6 +135,9 @@ def make_config(folder: Path, **policy: object) -> RunConfig:
                 "loss": "forward",
                 "confidence": "off",
             },
-            "policy": base | policy,
+            "policy": {**base, **(shared or {})} if policies else None,
+            "policies": policies,
+            "serve": next(iter(policies), None),
+            **sections,
         }
     )

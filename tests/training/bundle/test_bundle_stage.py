@@ -1,6 +1,7 @@
 """Stage `bundle`: ONNX Runtime gives what torch gives, in every shape, and a bundle that does not is never written."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.bundle import stage
 from preforch_training.config import RunConfig
 from preforch_training.orchestrator.prediction import predict
-from preforch_training.records import Prompt, read_records
 from preforch_training.run import Run
 from small_world import build
 from tokenizers import Tokenizer
@@ -121,7 +121,7 @@ def test_golden_prompts_are_held_out_and_as_many_as_asked(
     toy_run: tuple[Run, RunConfig], made: Bundle
 ) -> None:
     run, config = toy_run
-    held_out = [p for p in read_records(run.data / "prompts.jsonl", Prompt) if p.split != "train"]
+    held_out = [prompt for prompt in run.prompts() if prompt.split != "train"]
     assert len(made.golden) == min(config.bundle.golden_prompts, len(held_out))
     for count in (1, 3, 10):
         prompts = stage.golden_prompts(run, count)
@@ -133,7 +133,7 @@ def test_a_difference_that_is_too_large_is_refused_and_leaves_nothing(
     toy_run: tuple[Run, RunConfig], tmp_path: Path
 ) -> None:
     run, config = toy_run
-    copy = Run(folder=tmp_path, seed=1)
+    copy = replace(run, folder=tmp_path)
     for path in (run.data, run.scores, run.orchestrator):
         shutil.copytree(path, tmp_path / path.name)
     strict = config.model_copy(update={"bundle": stage.Config(max_difference=-1.0)})
@@ -168,7 +168,7 @@ def test_the_int8_graph_gives_about_the_same_and_the_bundle_says_how_far_off_it_
 
 def test_the_int8_graph_can_be_left_out(toy_run: tuple[Run, RunConfig], tmp_path: Path) -> None:
     run, config = toy_run
-    copy = Run(folder=tmp_path, seed=1)
+    copy = replace(run, folder=tmp_path)
     for path in (run.data, run.scores, run.orchestrator):
         shutil.copytree(path, tmp_path / path.name)
     build("bundle", copy, config.model_copy(update={"bundle": stage.Config(int8=False)}))

@@ -1,4 +1,4 @@
-"""Stage `data`: bad records are named or kept aside, splits are by prompt, and an error leaves nothing behind."""
+"""Stage `data`: bad records are named or kept aside, splits are by prompt, an error leaves nothing behind."""
 
 import json
 from collections.abc import Callable
@@ -9,23 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import small_world
-from hypothesis import given
-from hypothesis import strategies as st
-from preforch_models.conversation import Message
 from preforch_models.manifest import read_manifest, verify
 from preforch_training.config import RunConfig
-from preforch_training.data.rows import messages_of, response_of
-from preforch_training.data.splits import split_of
 from preforch_training.pipeline import open_run
-from preforch_training.records import PreferencePair, Prompt, RecordError, read_records, write_records
+from preforch_training.records import RecordError
 from preforch_training.run import Run
 from pydantic import ValidationError
-from small_world import make_config, pair_rows, write_rows
+from small_world import build, make_config, pair_rows, write_rows
 
 GOOD = {"prompt": "joke about bear one", "chosen": "a", "rejected": "b", "objective": "funny"}
 
 
-def build(folder: Path, rows: list[Any], **options: Any) -> Run:
+def build_data(folder: Path, rows: list[Any], **options: Any) -> Run:
     """The stage on a pairs file."""
     write_rows(folder / "pairs.jsonl", rows)
     config = make_config(folder, data=options)
@@ -79,7 +74,7 @@ def test_a_bad_record_stops_the_stage_with_file_line_and_reason_and_leaves_nothi
 ) -> None:
     row, message = BAD[bad]
     with pytest.raises(RecordError, match=rf"pairs\.jsonl:3: .*{message}"):
-        build(tmp_path, [GOOD, GOOD, row, GOOD])
+        build_data(tmp_path, [GOOD, GOOD, row, GOOD])
     assert left_behind(tmp_path) == []
 
 
@@ -98,8 +93,8 @@ def test_text_that_no_file_can_hold_is_a_bad_record_like_any_other(tmp_path: Pat
     with pytest.raises(
         RecordError, match=rf"pairs\.jsonl:1: column '{column}' is no valid Unicode: '\\ud83d'"
     ):
-        build(tmp_path, lines, sources=[source])
-    run = build(tmp_path, lines, sources=[source], on_bad_record="skip")
+        build_data(tmp_path, lines, sources=[source])
+    run = build_data(tmp_path, lines, sources=[source], on_bad_record="skip")
     rejected = [
         json.loads(line) for line in (run.data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     ]
@@ -108,7 +103,7 @@ def test_text_that_no_file_can_hold_is_a_bad_record_like_any_other(tmp_path: Pat
 
 def test_bad_records_are_skipped_counted_and_written_down_when_asked(tmp_path: Path) -> None:
     bad = [row for row, _ in BAD.values()]
-    run = build(tmp_path, [*bad, *pair_rows()], on_bad_record="skip")
+    run = build_data(tmp_path, [*bad, *pair_rows()], on_bad_record="skip")
     rejected = [
         json.loads(line) for line in (run.data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     ]
@@ -116,11 +111,11 @@ def test_bad_records_are_skipped_counted_and_written_down_when_asked(tmp_path: P
     assert [entry["where"].rpartition(":")[2] for entry in rejected] == [str(i + 1) for i in range(len(bad))]
     assert all(entry["reason"] for entry in rejected)
     assert read_manifest(run.data).counts["rejected"] == len(bad)
-    assert len(read_records(run.data / "pairs.jsonl", PreferencePair)) == len(pair_rows())
+    assert len(run.pairs()) == len(pair_rows())
 
 
 def test_without_skipping_there_is_no_file_of_rejected_records(tmp_path: Path) -> None:
-    run = build(tmp_path, pair_rows())
+    run = build_data(tmp_path, pair_rows())
     assert sorted(verify(run.data).files) == ["pairs.jsonl", "prompts.jsonl"]
 
 
@@ -128,13 +123,13 @@ def test_without_skipping_there_is_no_file_of_rejected_records(tmp_path: Path) -
 def test_an_objective_without_pairs_is_named_and_nothing_is_left(tmp_path: Path, missing: str) -> None:
     rows = [row for row in pair_rows() if row["objective"] != missing]
     with pytest.raises(ValueError, match=f"objective '{missing}' has no train pairs"):
-        build(tmp_path, rows)
+        build_data(tmp_path, rows)
     assert left_behind(tmp_path) == []
 
 
 def test_an_objective_without_validation_pairs_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="objective 'funny' has no validation pairs"):
-        build(tmp_path, pair_rows(), validation_share=1e-9)
+        build_data(tmp_path, pair_rows(), validation_share=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +146,7 @@ def test_a_wrong_source_is_an_error_in_either_mode(
     tmp_path: Path, options: dict[str, Any], message: str, mode: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        build(tmp_path, pair_rows(), on_bad_record=mode, **options)
+        build_data(tmp_path, pair_rows(), on_bad_record=mode, **options)
     assert left_behind(tmp_path) == []
 
 
@@ -159,9 +154,9 @@ def test_a_wrong_source_is_an_error_in_either_mode(
 
 
 def test_every_pair_is_written_with_its_prompt_split_and_source(tmp_path: Path) -> None:
-    run = build(tmp_path, pair_rows())
-    prompts = {prompt.id: prompt for prompt in read_records(run.data / "prompts.jsonl", Prompt)}
-    pairs = read_records(run.data / "pairs.jsonl", PreferencePair)
+    run = build_data(tmp_path, pair_rows())
+    prompts = {prompt.id: prompt for prompt in run.prompts()}
+    pairs = run.pairs()
     found = [
         {
             "prompt": prompts[p.prompt_id].text,
@@ -178,7 +173,7 @@ def test_every_pair_is_written_with_its_prompt_split_and_source(tmp_path: Path) 
 
 
 def test_counts_tell_prompts_and_pairs_by_split(tmp_path: Path) -> None:
-    run = build(tmp_path, pair_rows())
+    run = build_data(tmp_path, pair_rows())
     counts = read_manifest(run.data).counts
     assert sum(value for key, value in counts.items() if key.startswith("prompts/")) == len(
         small_world.questions()
@@ -199,17 +194,17 @@ def test_pairs_of_several_sources_share_their_prompts(tmp_path: Path) -> None:
         {"path": f"{name}.jsonl", "objective": name} for name in by_objective
     ]
     overall = [row for row in pair_rows() if row["objective"] == "overall"]
-    run = build(tmp_path, overall, sources=sources)
-    pairs = read_records(run.data / "pairs.jsonl", PreferencePair)
+    run = build_data(tmp_path, overall, sources=sources)
+    pairs = run.pairs()
     assert len(pairs) == len({pair.id for pair in pairs}) == len(pair_rows())
-    assert len(read_records(run.data / "prompts.jsonl", Prompt)) == len(small_world.questions())
+    assert len(run.prompts()) == len(small_world.questions())
 
 
 def test_a_changed_file_builds_the_data_again(tmp_path: Path) -> None:
-    run = build(tmp_path, pair_rows())
+    run = build_data(tmp_path, pair_rows())
     before = verify(run.data)
-    assert verify(build(tmp_path, pair_rows()).data) == before
-    after = verify(build(tmp_path, [*pair_rows(), {**GOOD, "prompt": "one more"}]).data)
+    assert verify(build_data(tmp_path, pair_rows()).data) == before
+    after = verify(build_data(tmp_path, [*pair_rows(), {**GOOD, "prompt": "one more"}]).data)
     assert after.counts != before.counts
 
 
@@ -218,17 +213,17 @@ def test_a_changed_file_builds_the_data_again(tmp_path: Path) -> None:
 
 def categories(run: Run) -> dict[str, str]:
     """Category by the text of the prompt."""
-    return {prompt.text: prompt.category for prompt in read_records(run.data / "prompts.jsonl", Prompt)}
+    return {prompt.text: prompt.category for prompt in run.prompts()}
 
 
 def test_without_a_category_prompts_have_none(tmp_path: Path) -> None:
-    assert set(categories(build(tmp_path, pair_rows())).values()) == {""}
+    assert set(categories(build_data(tmp_path, pair_rows())).values()) == {""}
 
 
 def test_a_category_comes_from_its_column(tmp_path: Path) -> None:
     rows = [{**row, "about": {"kind": row["prompt"].split()[0]}} for row in pair_rows()]
     columns = {"objective": "objective", "category": "about.kind"}
-    found = categories(build(tmp_path, rows, sources=[{"path": "pairs.jsonl", "columns": columns}]))
+    found = categories(build_data(tmp_path, rows, sources=[{"path": "pairs.jsonl", "columns": columns}]))
     assert found == {prompt: prompt.split()[0] for prompt in small_world.questions()}
 
 
@@ -240,7 +235,7 @@ def test_the_first_source_that_brings_a_prompt_names_its_category(tmp_path: Path
         {"path": "jokes.jsonl", "category": "first", "columns": columns},
         {"path": "pairs.jsonl", "category": "second", "columns": columns},
     ]
-    found = categories(build(tmp_path, pair_rows(), sources=sources))
+    found = categories(build_data(tmp_path, pair_rows(), sources=sources))
     assert found == {
         text: "first" if text.startswith("joke") else "second" for text in small_world.questions()
     }
@@ -253,38 +248,25 @@ def test_the_first_source_that_brings_a_prompt_names_its_category(tmp_path: Path
 def test_a_bad_category_is_a_bad_record(tmp_path: Path, value: dict[str, Any], message: str) -> None:
     source = {"path": "pairs.jsonl", "columns": {"objective": "objective", "category": "about"}}
     with pytest.raises(RecordError, match=rf"pairs\.jsonl:2: {message}"):
-        build(tmp_path, [{**GOOD, "about": "jokes"}, {**GOOD, **value}], sources=[source])
+        build_data(tmp_path, [{**GOOD, "about": "jokes"}, {**GOOD, **value}], sources=[source])
 
 
 def test_a_source_has_one_category_or_a_column_of_them_but_not_both(tmp_path: Path) -> None:
     source = {"path": "pairs.jsonl", "category": "a", "columns": {"category": "b"}}
     with pytest.raises(ValidationError, match=r"category 'a' and columns\.category 'b': give only one"):
-        build(tmp_path, pair_rows(), sources=[source])
+        build_data(tmp_path, pair_rows(), sources=[source])
 
 
 # Splits.
-
-
-@given(st.text(min_size=1), st.text(), st.floats(0.05, 0.45), st.floats(0.05, 0.45))
-def test_case_and_spaces_never_move_a_prompt_to_another_split(
-    first: str, later: str, validation: float, test: float
-) -> None:
-    def split(*turns: str) -> str:
-        messages = tuple(Message(role="user", content=turn) for turn in turns)
-        return split_of(messages, validation=validation, test=test)[1]
-
-    spaced = "  " + "\n ".join(first.lower().split()) + "\t"
-    assert split(first.lower()) == split(spaced) == split(first.lower(), later)
-    assert split("Same Words") == split("same  words")
 
 
 def test_splits_have_about_the_asked_size_and_are_disjoint_by_normalised_prompt(tmp_path: Path) -> None:
     prompts = [f"{kind} question {i}" for i in range(300) for kind in ("A", "a ", " a")]
     objectives = ("funny", "safe", "overall")
     rows = [{**GOOD, "prompt": prompt, "objective": name} for prompt in prompts for name in objectives]
-    run = build(tmp_path, rows)
+    run = build_data(tmp_path, rows)
     splits: dict[str, set[str]] = {}
-    for prompt in read_records(run.data / "prompts.jsonl", Prompt):
+    for prompt in run.prompts():
         splits.setdefault(prompt.split, set()).add(" ".join(prompt.text.lower().split()))
     assert not splits["train"] & splits["validation"]
     assert not splits["train"] & splits["test"]
@@ -294,43 +276,7 @@ def test_splits_have_about_the_asked_size_and_are_disjoint_by_normalised_prompt(
     )
 
 
-# Formats.
-
-
-def test_hh_text_becomes_turns() -> None:
-    text = "\n\nHuman: Hi: there\n\nmore\n\nAssistant: Hello\n\nHuman: Joke?\n\nAssistant:"
-    assert messages_of(text, column="p") == (
-        Message(role="user", content="Hi: there\n\nmore"),
-        Message(role="assistant", content="Hello"),
-        Message(role="user", content="Joke?"),
-    )
-
-
-def test_hh_text_without_the_last_assistant_mark_keeps_every_turn() -> None:
-    assert messages_of("\n\nHuman: Hi", column="p") == (Message(role="user", content="Hi"),)
-
-
-def test_a_list_of_messages_is_taken_as_it_is() -> None:
-    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
-    assert messages_of(turns, column="p") == tuple(Message(**turn) for turn in turns)
-
-
-def test_the_role_prompter_becomes_user() -> None:
-    turns = [{"role": "prompter", "content": "u"}, {"role": "assistant", "content": "a"}]
-    assert messages_of([*turns, turns[0]], column="p") == tuple(
-        Message(role=role, content=text) for role, text in (("user", "u"), ("assistant", "a"), ("user", "u"))
-    )
-
-
-def test_a_response_may_be_the_last_of_a_list_of_messages() -> None:
-    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": " a "}]
-    assert response_of(turns, column="chosen") == "a"
-
-
-@pytest.mark.parametrize("value", [[], [{"role": "assistant"}], [{"content": None}], {"content": "a"}, ["a"]])
-def test_a_response_of_another_form_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="column 'chosen' must be a non-empty response"):
-        response_of(value, column="chosen")
+# Datasets.
 
 
 def write_jsonl_dataset(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -350,13 +296,13 @@ def test_a_hugging_face_dataset_in_a_local_folder_is_read_and_noticed_when_it_ch
     renamed = [{"question": row.pop("prompt"), **row} for row in pair_rows()]
     sources = [{"dataset": str(folder), "columns": {"prompt": "question", "objective": "objective"}}]
     write(folder, renamed)
-    run = build(tmp_path, [], sources=sources)
-    pairs = read_records(run.data / "pairs.jsonl", PreferencePair)
+    run = build_data(tmp_path, [], sources=sources)
+    pairs = run.pairs()
     assert [pair.chosen for pair in pairs] == [row["chosen"] for row in pair_rows()]
     assert {pair.source for pair in pairs} == {str(folder)}
     write(folder, [*renamed, {"question": "new", "chosen": "a", "rejected": "b", "objective": "funny"}])
-    build(tmp_path, [], sources=sources)
-    assert len(read_records(run.data / "pairs.jsonl", PreferencePair)) == len(pairs) + 1
+    build_data(tmp_path, [], sources=sources)
+    assert len(run.pairs()) == len(pairs) + 1
 
 
 def test_a_bad_row_of_a_dataset_is_named_by_its_number(tmp_path: Path) -> None:
@@ -365,23 +311,10 @@ def test_a_bad_row_of_a_dataset_is_named_by_its_number(tmp_path: Path) -> None:
     write_jsonl_dataset(folder, [GOOD, {**GOOD, "chosen": ""}])
     source = {"dataset": str(folder), "columns": {"objective": "objective"}}
     with pytest.raises(RecordError, match=r"dataset\[train\]:1: column 'chosen' must be"):
-        build(tmp_path, [], sources=[source])
+        build_data(tmp_path, [], sources=[source])
 
 
-# Records.
-
-
-def test_records_are_read_back_equal_and_a_bad_line_is_named(tmp_path: Path) -> None:
-    prompts = [small_world.make_prompt("Grüße\u2028\n", split="test_topic"), small_world.make_prompt("b")]
-    path = tmp_path / "prompts.jsonl"
-    assert write_records(path, prompts) == 2
-    assert read_records(path, Prompt) == prompts
-    with path.open("a", encoding="utf-8") as file:
-        file.write('{"id": "x", "messages": [], "split": "exam"}\n')
-    with pytest.raises(
-        RecordError, match=r"prompts\.jsonl:3: .*split 'exam': allowed are 'train', 'validation'"
-    ):
-        read_records(path, Prompt)
+# The demo world.
 
 
 def test_the_demo_world_gives_data_of_the_asked_sizes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rated responses: which two of a prompt are a pair, which one is chosen, and what is said of a bad rating."""
+"""Rated responses: which two of a prompt are a pair, which is chosen, and what is said of a bad rating."""
 
 import random
 from pathlib import Path
@@ -9,9 +9,9 @@ from preforch_models.manifest import read_manifest
 from preforch_training.config import RunConfig
 from preforch_training.data.ratings import Rated, mean_ratings, rated_of_row, rated_pairs
 from preforch_training.pipeline import open_run
-from preforch_training.records import PreferencePair, Prompt, RecordError, read_records
+from preforch_training.records import PreferencePair, Prompt, RecordError, by_id
 from pydantic import ValidationError
-from small_world import make_config, pair_rows, questions, write_rows
+from small_world import build, make_config, pair_rows, questions, write_rows
 
 RATINGS = {"funny": "funny", "safe": "-scores.danger"}
 
@@ -134,15 +134,14 @@ def config_of(folder: Path, rows: list[Any], *, on_bad_record: str = "stop", **o
     return make_config(folder, data={"sources": [source], "on_bad_record": on_bad_record})
 
 
-def build(config: RunConfig) -> tuple[dict[str, Prompt], list[PreferencePair]]:
-    build("data", open_run(config), config)
-    folder = open_run(config).data
-    prompts = {prompt.id: prompt for prompt in read_records(folder / "prompts.jsonl", Prompt)}
-    return prompts, read_records(folder / "pairs.jsonl", PreferencePair)
+def build_data(config: RunConfig) -> tuple[dict[str, Prompt], list[PreferencePair]]:
+    run = open_run(config)
+    build("data", run, config)
+    return by_id(run.prompts()), run.pairs()
 
 
 def test_a_source_with_ratings_gives_pairs_of_every_objective_and_overall(tmp_path: Path) -> None:
-    prompts, pairs = build(config_of(tmp_path, rated_rows()))
+    prompts, pairs = build_data(config_of(tmp_path, rated_rows()))
     assert len(prompts) == len(questions())
     found = sorted((prompts[p.prompt_id].text, p.objective, p.chosen, p.rejected) for p in pairs)
     assert found == sorted(
@@ -166,7 +165,7 @@ def test_the_same_pairs_come_of_a_file_in_another_order(tmp_path: Path) -> None:
     draws = []
     for name, ordered in (("one", rows), ("other", rows[::-1])):
         (tmp_path / name).mkdir()
-        pairs = build(config_of(tmp_path / name, ordered, pairs_per_prompt=1))[1]
+        pairs = build_data(config_of(tmp_path / name, ordered, pairs_per_prompt=1))[1]
         draws.append({pair.id: pair for pair in pairs})
     assert draws[0] == draws[1]
     assert len(draws[0]) == 3 * len(questions())
@@ -174,7 +173,7 @@ def test_the_same_pairs_come_of_a_file_in_another_order(tmp_path: Path) -> None:
 
 def test_a_rating_may_be_the_overall_one(tmp_path: Path) -> None:
     rows = [{**row, "stars": len(row["response"])} for row in rated_rows()]
-    _, pairs = build(config_of(tmp_path, rows, overall="off", ratings={**RATINGS, "overall": "stars"}))
+    _, pairs = build_data(config_of(tmp_path, rows, overall="off", ratings={**RATINGS, "overall": "stars"}))
     chosen = {pair.chosen for pair in pairs if pair.objective == "overall"}
     assert chosen == {"funny only", "safe only"}
 
@@ -183,7 +182,7 @@ def test_rated_responses_and_pairs_of_one_prompt_share_it(tmp_path: Path) -> Non
     write_rows(tmp_path / "pairs.jsonl", [row for row in pair_rows() if row["objective"] == "overall"])
     write_rows(tmp_path / "rated.jsonl", rated_rows())
     sources = [{"path": "rated.jsonl", "ratings": RATINGS}, {"path": "pairs.jsonl"}]
-    prompts, pairs = build(make_config(tmp_path, data={"sources": sources}))
+    prompts, pairs = build_data(make_config(tmp_path, data={"sources": sources}))
     assert len(prompts) == len(questions())
     assert {pair.source for pair in pairs if pair.objective == "overall"} == {"pairs.jsonl"}
 
@@ -222,7 +221,7 @@ def test_a_bad_rating_stops_the_stage_with_file_line_and_reason(tmp_path: Path, 
 def test_bad_ratings_are_kept_aside_and_counted_when_asked(tmp_path: Path) -> None:
     bad = [row for row, _ in BAD.values()]
     config = config_of(tmp_path, [*bad, *rated_rows()], on_bad_record="skip")
-    _, pairs = build(config)
+    _, pairs = build_data(config)
     assert read_manifest(open_run(config).data).counts["rejected"] == len(bad)
     assert len((open_run(config).data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()) == len(
         bad

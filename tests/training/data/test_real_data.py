@@ -1,4 +1,4 @@
-"""The data stage of the configs for real data, on the real files: counts, categories, and no prompt on two sides.
+"""The data stage of the configs for real data, on the real files: counts, categories, no prompt on two sides.
 
 The files are read from the folder that PREFORCH_DATA names; none of them is part of this project.
 """

@@ -1,11 +1,11 @@
-"""Folds and splits by prompt: what a conversation begins with decides, and all folds are used about equally."""
+"""Folds and splits by prompt: what a conversation begins with decides; all folds are used about equally."""
 
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 from preforch_models.conversation import Message
-from preforch_training.data.splits import fold_of, position_of
+from preforch_training.data.splits import fold_of, position_of, split_of
 
 
 def talk(*turns: str) -> list[Message]:
@@ -43,3 +43,16 @@ def test_all_folds_are_about_equally_large_within_every_split() -> None:
         mean = sum(sizes.values()) / 5
         assert max(sizes.values()) < 1.4 * mean
         assert min(sizes.values()) > 0.6 * mean
+
+
+@given(st.text(min_size=1), st.text(), st.floats(0.05, 0.45), st.floats(0.05, 0.45))
+def test_case_and_spaces_never_move_a_prompt_to_another_split(
+    first: str, later: str, validation: float, test: float
+) -> None:
+    def split(*turns: str) -> str:
+        messages = tuple(Message(role="user", content=turn) for turn in turns)
+        return split_of(messages, validation=validation, test=test)[1]
+
+    spaced = "  " + "\n ".join(first.lower().split()) + "\t"
+    assert split(first.lower()) == split(spaced) == split(first.lower(), later)
+    assert split("Same Words") == split("same  words")

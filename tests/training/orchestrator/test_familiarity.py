@@ -1,4 +1,4 @@
-"""Confidence: familiar prompts keep their weights, far away ones get the fallback, in torch and in ONNX alike."""
+"""Confidence: familiar prompts keep their weights, far ones get the fallback, in torch and in ONNX alike."""
 
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,17 @@ from head_rows import fit_rows
 from preforch_models.manifest import verify
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors
-from preforch_training.orchestrator import stage as orchestrator
+from preforch_training.orchestrator.artifact import read_orchestrator_info
+from preforch_training.orchestrator.config import Config
+from preforch_training.orchestrator.fine_tuning import fit
+from preforch_training.orchestrator.fitting import Fitted, Targets, fit_frozen
 from preforch_training.orchestrator.prediction import predict_weights, weights_of
-from preforch_training.orchestrator.stage import Fitted, Targets, fit, fit_frozen, read_targets
+from preforch_training.orchestrator.stage import read_targets
 from preforch_training.orchestrator.targets import LOG_SCALE_LIMIT, best_constant, constant_gate, softmax
 from preforch_training.pipeline import open_run
-from preforch_training.records import Prompt, ScoredResponse, read_records
-from preforch_training.reward import stage as reward
+from preforch_training.records import ScoredResponse
 from preforch_training.run import Run
-from preforch_training.scores import stage as scores
 from preforch_training.scores.table import read_calibration, read_scores, write_scores
 from safetensors.torch import load_file
 from small_world import NAMES, build, make_config, make_run, pair_rows, write_rows
@@ -51,9 +52,9 @@ def train_on(
 ) -> tuple[OrchestratorModel, list[dict[str, float]]]:
     """Fit on the toy rule; a finished epoch leaves a checkpoint in `work`."""
     settings = {"encoder": str(encoder), "batch_size": 32, "learning_rate": 1e-2, **options}
-    config = make_config(work, orchestrator=settings)
+    config = make_config(work, orchestrator=settings).orchestrator
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(config, train, validation, folder=Path(folder), work=work, seed=3)
+        fitted = fit(config, NAMES, train, validation, folder=Path(folder), work=work, seed=3)
     curve = read_curve(work)
     assert fitted.numbers["validation_loss"] == min(validation_losses(curve))
     return fitted.model, curve
@@ -67,6 +68,13 @@ def train(
     encoder: Path, work: Path, *, validation: Targets = VALIDATION, **options: Any
 ) -> tuple[OrchestratorModel, list[dict[str, float]]]:
     return train_on(encoder, work, TRAIN, validation, **options)
+
+
+def copy_of(run: Run, folder: Path) -> Run:
+    """What the stage reads of a run, in another folder."""
+    for name in ("data", "reward", "scores"):
+        shutil.copytree(run.folder / name, folder / name)
+    return replace(run, folder=folder)
 
 
 def validation_losses(curve: list[dict[str, float]]) -> list[float]:
@@ -108,27 +116,25 @@ def test_the_fallback_is_the_best_constant_and_the_mean_is_over_distinct_prompts
     toy_run: tuple[Run, RunConfig],
 ) -> None:
     run, config = toy_run
-    weights = json.loads((run.orchestrator / "weights.json").read_text(encoding="utf-8"))
-    targets = read_targets(run, config, split="train")
+    fitted = read_orchestrator_info(run.orchestrator)
+    targets = read_targets(run, config.orchestrator, split="train")
     expected = targets.labels_NK.mean(axis=0)
-    np.testing.assert_allclose([weights["fallback"][name] for name in NAMES], expected, atol=1e-9)
+    np.testing.assert_allclose([fitted.fallback[name] for name in NAMES], expected, atol=1e-9)
     mean = predict_weights(run.orchestrator, sorted(set(targets.texts))).mean(axis=0)
-    np.testing.assert_allclose([weights["mean_weights"][name] for name in NAMES], mean, atol=1e-6)
+    np.testing.assert_allclose([fitted.mean_weights[name] for name in NAMES], mean, atol=1e-6)
 
 
 def test_the_fallback_of_the_reverse_loss_is_the_geometric_mean(
     toy_run: tuple[Run, RunConfig], tmp_path: Path
 ) -> None:
     run, config = toy_run
-    copy = Run(folder=tmp_path, seed=1)
-    for path in (run.data, run.scores):
-        shutil.copytree(path, tmp_path / path.name)
+    copy = copy_of(run, tmp_path)
     settings = config.orchestrator.model_copy(update={"loss": "reverse", "epochs": 1})
     build("orchestrator", copy, config.model_copy(update={"orchestrator": settings}))
-    targets = read_targets(run, config, split="train").labels_NK
+    targets = read_targets(run, config.orchestrator, split="train").labels_NK
     geometric = np.exp(np.log(targets).mean(axis=0))
-    weights = json.loads((copy.orchestrator / "weights.json").read_text(encoding="utf-8"))
-    np.testing.assert_allclose(list(weights["fallback"].values()), geometric / geometric.sum(), atol=1e-9)
+    fallback = read_orchestrator_info(copy.orchestrator).fallback
+    np.testing.assert_allclose([fallback[name] for name in NAMES], geometric / geometric.sum(), atol=1e-9)
     assert np.abs(best_constant(targets, loss="forward") - geometric / geometric.sum()).max() > 1e-4
 
 
@@ -136,7 +142,7 @@ def test_the_manifest_tells_rows_losses_and_inputs(toy_run: tuple[Run, RunConfig
     run, config = toy_run
     manifest = verify(run.orchestrator, kind="orchestrator")
     assert manifest.inputs.keys() == {"data", "scores"}
-    assert manifest.counts["train_rows"] == len(read_targets(run, config, split="train").texts)
+    assert manifest.counts["train_rows"] == len(read_targets(run, config.orchestrator, split="train").texts)
     curve = [
         json.loads(line)
         for line in (run.orchestrator / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -149,7 +155,7 @@ def test_the_manifest_tells_rows_losses_and_inputs(toy_run: tuple[Run, RunConfig
 
 def test_targets_are_kept_once_per_prompt_where_they_are_alike(toy_run: tuple[Run, RunConfig]) -> None:
     run, config = toy_run
-    targets = read_targets(run, config, split="train")
+    targets = read_targets(run, config.orchestrator, split="train")
     assert len(targets.texts) == len(set(targets.texts)) == len(targets.labels_NK)
     np.testing.assert_allclose(targets.labels_NK.sum(axis=1), 1, atol=1e-6)
     jokes = np.array([text.startswith("joke") for text in targets.texts])
@@ -168,12 +174,10 @@ def test_every_pair_counts_where_labels_are_of_pairs(encoder: Path, tmp_path: Pa
             settings = {"encoder": str(encoder), "loss": loss, "target": target}
             config = make_config(tmp_path, orchestrator=settings)
             run = open_run(config)
-            for stage in (data, reward, scores):
-                stage.build(run, config)
-            split = next(
-                p.split for p in read_records(run.data / "prompts.jsonl", Prompt) if p.text == prompt
-            )
-            counts[loss, target] = read_targets(run, config, split=split).texts.count(prompt)
+            for stage in ("data", "reward", "scores"):
+                build(stage, run, config)
+            split = next(p.split for p in run.prompts() if p.text == prompt)
+            counts[loss, target] = read_targets(run, config.orchestrator, split=split).texts.count(prompt)
     assert counts == {
         ("forward", "chosen_softmax"): 1,
         ("forward", "margin_softmax"): 3,
@@ -188,7 +192,7 @@ def test_labels_of_regress_are_values_and_of_bt_gate_margins(toy_run: tuple[Run,
     run, config = toy_run
     for loss in ("regress", "bt_gate"):
         settings = config.orchestrator.model_copy(update={"loss": loss, "target": "chosen_softmax"})
-        targets = read_targets(run, config.model_copy(update={"orchestrator": settings}), split="train")
+        targets = read_targets(run, settings, split="train")
         jokes = np.array([text.startswith("joke") for text in targets.texts])
         scale = [constants.scale for constants in read_calibration(run.scores).constants.values()]
         offset = [constants.offset for constants in read_calibration(run.scores).constants.values()]
@@ -200,14 +204,14 @@ def test_labels_of_regress_are_values_and_of_bt_gate_margins(toy_run: tuple[Run,
 def test_in_sample_scores_are_refused(encoder: Path, tmp_path: Path) -> None:
     head = {"kind": "pair_head", "encoder": str(encoder), "hidden": 8, "epochs": 1, "batch_size": 64}
     run, config = make_run(tmp_path, reward={"funny": head}, orchestrator={"encoder": str(encoder)})
-    for stage in (data, reward, scores):
-        stage.build(run, config)
-    assert len(read_targets(run, config, split="train").texts) > 10
+    for stage in ("data", "reward", "scores"):
+        build(stage, run, config)
+    assert len(read_targets(run, config.orchestrator, split="train").texts) > 10
     forgotten = [ScoredResponse(**(entry.model_dump() | {"fold": None})) for entry in read_scores(run.scores)]
     write_scores(run.scores, forgotten, read_calibration(run.scores))
     with pytest.raises(ValueError, match=r"pair .* has in-sample scores; targets need out-of-fold ones"):
-        read_targets(run, config, split="train")
-    assert len(read_targets(run, config, split="validation").texts) > 1
+        read_targets(run, config.orchestrator, split="train")
+    assert len(read_targets(run, config.orchestrator, split="validation").texts) > 1
 
 
 # Training.
@@ -294,10 +298,10 @@ def test_the_scale_of_bt_gate_is_learned_and_survives_a_stop(encoder: Path, tmp_
             "batch_size": 32,
             "learning_rate": 1e-3,
         },
-    )
+    ).orchestrator
 
     def scale(work: Path, target: Path) -> float:
-        return fit(config, rows, held, folder=target, work=work, seed=3).numbers["scale"]
+        return fit(config, NAMES, rows, held, folder=target, work=work, seed=3).numbers["scale"]
 
     whole = scale(tmp_path / "whole", tmp_path / "1")
     last = max((tmp_path / "whole").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
@@ -317,7 +321,7 @@ def frozen(encoder: Path, folder: Path, **options: Any) -> Fitted:
     settings = {"encoder": str(encoder), "train_encoder": False, **options}
     folder.mkdir(exist_ok=True)
     config = make_config(folder, orchestrator=settings)
-    return fit_frozen(config, TRAIN, VALIDATION, folder=folder, cache=folder / "cache")
+    return fit_frozen(config.orchestrator, NAMES, TRAIN, VALIDATION, folder=folder, cache=folder / "cache")
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_only_the_head_learns(encoder: Path, tmp_path: Path) -> None:
@@ -357,16 +361,14 @@ def test_a_frozen_stage_reports_the_scale_of_bt_gate_and_its_fallback(
     toy_run: tuple[Run, RunConfig], tmp_path: Path
 ) -> None:
     run, config = toy_run
-    copy = Run(folder=tmp_path, seed=1)
-    for path in (run.data, run.scores):
-        shutil.copytree(path, tmp_path / path.name)
+    copy = copy_of(run, tmp_path)
     changed = {"loss": "bt_gate", "train_encoder": False, "entropy_prior": 0.1}
     other = config.model_copy(update={"orchestrator": config.orchestrator.model_copy(update=changed)})
     build("orchestrator", copy, other)
     manifest = verify(copy.orchestrator, kind="orchestrator")
     # Choices of the toy world are without an error.
     assert manifest.metrics["scale"] == pytest.approx(np.exp(LOG_SCALE_LIMIT))
-    targets = read_targets(copy, other, split="train")
+    targets = read_targets(copy, other.orchestrator, split="train")
     expected = best_constant(targets.labels_NK, loss="bt_gate", entropy_prior=0.1)
     np.testing.assert_allclose(list(manifest.metrics["fallback"].values()), expected, atol=1e-9)
     weights = predict_weights(copy.orchestrator, ["joke about garden", "danger near garden"])
@@ -376,7 +378,7 @@ def test_a_frozen_stage_reports_the_scale_of_bt_gate_and_its_fallback(
 
 def test_frozen_vectors_have_no_revisions() -> None:
     with pytest.raises(ValueError, match="revision is 'v2'; frozen vectors"):
-        orchestrator.Config(
+        Config(
             target="margin_softmax",
             tau=1.0,
             loss="forward",

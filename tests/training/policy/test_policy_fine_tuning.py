@@ -14,19 +14,20 @@ import torch
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_training.hf_trainer import TrainingError
-from preforch_training.policy.fine_tuning import SftSettings, TokenRow, fine_tune, fit_rows
+from preforch_training.policy.config import FineTuning
+from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-FORM = ContextFormat(objectives=("helpful", "harmless", "humor"), encoding="levels")
+FORMAT = ContextFormat(objectives=("helpful", "harmless", "humor"), encoding="levels")
 WEIGHTS = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
-SETTINGS = SftSettings(steps=30, learning_rate=1e-2, batch_size=4, save_steps=4)
+SETTINGS = FineTuning(steps=30, learning_rate=1e-2, batch_size=4, save_steps=4)
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_policy(tmp_path_factory.mktemp("policy") / "base", FORM)
+    return tiny.write_policy(tmp_path_factory.mktemp("policy") / "base", FORMAT)
 
 
 def rows(policy: Path) -> list[TokenRow]:
@@ -40,7 +41,7 @@ def rows(policy: Path) -> list[TokenRow]:
     ]
 
 
-def train(policy: Path, folder: Path, settings: SftSettings = SETTINGS) -> dict[str, torch.Tensor]:
+def train(policy: Path, folder: Path, settings: FineTuning = SETTINGS) -> dict[str, torch.Tensor]:
     """The trained parameters; also what the killed process of a test runs."""
     for part in ("work", "out"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def trained(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_a_killed_training_continues_to_the_same_weights(
     policy: Path, tmp_path: Path, trained: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:
-    program = "import pathlib, sys, test_policy_sft as t\nt.train(*map(pathlib.Path, sys.argv[1:]))"
+    program = "import pathlib, sys, test_policy_fine_tuning as t\nt.train(*map(pathlib.Path, sys.argv[1:]))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", program, str(policy), str(tmp_path)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -1,22 +1,27 @@
-"""The policy stage on a tiny run: its artifacts, what it skips, and what a kill leaves to redo."""
+"""The policy stage on a tiny run: what it makes, for several policies at once, and what a change builds again."""
 
 from pathlib import Path
+from typing import Any
 
 import policy_world
 import pytest
-from preforch_models.manifest import verify
+from policy_world import sft, wic
+from preforch_models.manifest import read_manifest, verify
 from preforch_models.policy_card import read_policy_card
 from preforch_training.config import RunConfig
-from preforch_training.hf_trainer import TrainingError
-from preforch_training.pipeline import open_run
-from preforch_training.records import Sample, read_records
+from preforch_training.policy import stage
+from preforch_training.policy.checkpoint import read_policy_info
 from preforch_training.run import Run
 from small_world import build
+
+BOTH = {"wic": wic(online_rounds=2), "plain": sft()}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunConfig, policy_world.ScriptedSampler]:
-    run, config = policy_world.write_inputs(tmp_path_factory.mktemp("policy") / "run")
+    """Two policies: one of two online rounds, one that knows no weights."""
+    folder = tmp_path_factory.mktemp("policy") / "run"
+    run, config = policy_world.write_inputs(folder, policy_world.make_config(folder, policies=BOTH))
     sampler = policy_world.ScriptedSampler()
     build("policy", run, config, sampler=sampler)
     return run, config, sampler
@@ -25,9 +30,31 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunConfig, pol
 Built = tuple[Run, RunConfig, policy_world.ScriptedSampler]
 
 
+def built_at(run: Run) -> dict[str, int]:
+    """When each policy artifact was made, by its path."""
+    manifests = (run.folder / "policy").rglob("manifest.json")
+    return {
+        path.parent.relative_to(run.folder).as_posix(): path.stat().st_mtime_ns
+        for path in manifests
+        if not path.parent.name.startswith(".")
+    }
+
+
+def rebuilt(built: Built, **change: Any) -> set[str]:
+    """The artifacts that a changed config builds anew; then it is changed back."""
+    run, config, sampler = built
+    policies = {**BOTH, **change.pop("policies", {})}
+    before = built_at(run)
+    other = policy_world.make_config(run.folder, policies=policies, serve="wic", **change)
+    build("policy", run, other, sampler=sampler)
+    after = built_at(run)
+    build("policy", run, config, sampler=sampler)
+    return {name for name in after if after[name] != before.get(name)}
+
+
 def test_every_round_is_a_verified_policy(built: Built) -> None:
     run, config, _ = built
-    for number in (0, 1):
+    for number in (0, 1, 2):
         folder = run.policy_round("wic", number)
         manifest = verify(folder, kind="policy")
         assert read_policy_card(folder).context_format == config.context_format
@@ -36,63 +63,99 @@ def test_every_round_is_a_verified_policy(built: Built) -> None:
     verify(run.policy_base, kind="policy-base")
 
 
-def test_the_samples_of_a_round_say_what_was_kept(built: Built) -> None:
-    run, _, _ = built
-    samples = read_records(run.policy_round("wic", 1) / "samples.jsonl", Sample)
-    counts = verify(run.policy_round("wic", 1)).counts
-    assert len(samples) == counts["samples"] == 18
-    assert sum(s.kept for s in samples) == counts["kept"] > 0
-    assert not any(s.kept for s in samples if s.response == "Let me think about it.")
-    assert {s.origin for s in samples} == {"orchestrator", "dirichlet"}
+def test_every_policy_has_its_own_folder_and_says_what_made_it(built: Built) -> None:
+    run, config, _ = built
+    assert sorted(built_at(run)) == [
+        "policy/base",
+        "policy/plain/round-0",
+        "policy/wic/round-0",
+        "policy/wic/round-1",
+        "policy/wic/round-2",
+    ]
+    found = {}
+    for name, policy in config.policies.items():
+        for folder in stage.folders(run, name, policy):
+            info = read_policy_info(folder)
+            found[folder.relative_to(run.folder / "policy").as_posix()] = (info.name, info.kind, info.round)
+    assert found == {
+        "plain/round-0": ("plain", "sft", 0),
+        "wic/round-0": ("wic", "wic", 0),
+        "wic/round-1": ("wic", "wic", 1),
+        "wic/round-2": ("wic", "wic", 2),
+    }
+    base = read_policy_info(run.policy_base)
+    assert (base.name, base.kind, base.round) == ("base", "base", None)
 
 
 def test_a_second_build_does_nothing(built: Built) -> None:
     run, config, sampler = built
-    calls = sampler.calls
-    before = (run.policy_round("wic", 1) / "manifest.json").stat().st_mtime_ns
+    calls, before = sampler.calls, built_at(run)
     build("policy", run, config, sampler=sampler)
     assert sampler.calls == calls
-    assert (run.policy_round("wic", 1) / "manifest.json").stat().st_mtime_ns == before
+    assert built_at(run) == before
 
 
-def test_a_change_of_the_online_round_keeps_the_offline_round(built: Built) -> None:
-    run, _, sampler = built
-    offline = (run.policy_round("wic", 0) / "manifest.json").stat().st_mtime_ns
-    other = policy_world.make_config(run.folder, temperature=0.9, original_share=0.0)
-    build("policy", run, other, sampler=sampler)
-    assert (run.policy_round("wic", 0) / "manifest.json").stat().st_mtime_ns == offline
-    assert verify(run.policy_round("wic", 1)).counts["originals"] == 0
+@pytest.mark.parametrize(
+    "online",
+    [
+        {"original_share": 0.0},
+        {"prompts": 5},
+        {"samples_per_prompt": 2},
+        {"keep": "any_above_quantile"},
+        {"random_weight_share": 0.0},
+        {"learning_rate": 2e-3},
+    ],
+    ids=lambda online: next(iter(online)),
+)
+def test_an_online_setting_builds_the_online_rounds_again_and_not_the_offline_one(
+    built: Built, online: dict[str, Any]
+) -> None:
+    changed = wic(online_rounds=2, online=online)
+    assert rebuilt(built, policies={"wic": changed}) == {"policy/wic/round-1", "policy/wic/round-2"}
 
 
-def test_samples_survive_a_training_that_did_not_end(tmp_path: Path) -> None:
-    unstable = policy_world.SFT | {"learning_rate": 1e30}
-    run, config = policy_world.write_inputs(tmp_path / "run", online=unstable)
-    sampler = policy_world.ScriptedSampler()
-    for _ in range(2):
-        with pytest.raises(TrainingError, match="at step"):
-            build("policy", run, config, sampler=sampler)
-    assert sampler.calls == 1
-    assert not run.policy_round("wic", 1).exists()
+@pytest.mark.parametrize(
+    "shared", [{"temperature": 0.9}, {"top_p": 0.5}, {"max_response_tokens": 31}], ids=str
+)
+def test_how_responses_are_drawn_concerns_online_rounds_only(built: Built, shared: dict[str, Any]) -> None:
+    assert rebuilt(built, shared=shared) == {"policy/wic/round-1", "policy/wic/round-2"}
 
 
-def test_the_paper_preset_keeps_any_reward_above_its_quantile(tmp_path: Path) -> None:
-    paper = {
-        "offline_responses": "all",
-        "offline_tau": 0.1,
-        "samples_per_prompt": 1,
-        "keep": "any_above_quantile",
-    }
-    run, config = policy_world.write_inputs(
-        tmp_path / "run", random_weight_share=0.0, quality_quantile=0.1, **paper
-    )
-    build("policy", run, config, sampler=policy_world.ScriptedSampler())
-    assert verify(run.policy_round("wic", 0)).counts["rows"] == 80
-    samples = read_records(run.policy_round("wic", 1) / "samples.jsonl", Sample)
-    assert len(samples) == 6
-    assert {s.origin for s in samples} == {"orchestrator"}
+@pytest.mark.parametrize(
+    "change", [{"tau": 0.6}, {"quality_quantile": 0.1}, {"offline": {"steps": 3}}], ids=str
+)
+def test_what_the_offline_round_reads_builds_every_round_again(built: Built, change: dict[str, Any]) -> None:
+    changed = wic(online_rounds=2, **change)
+    assert rebuilt(built, policies={"wic": changed}) == {f"policy/wic/round-{n}" for n in (0, 1, 2)}
 
 
-def test_no_policy_is_made_where_the_config_says_off(tmp_path: Path) -> None:
-    config = policy_world.make_config(tmp_path / "run").model_copy(update={"policy": "off"})
-    build("policy", open_run(config), config)
+def test_one_more_round_keeps_those_that_are_there(built: Built) -> None:
+    assert rebuilt(built, policies={"wic": wic(online_rounds=3)}) == {"policy/wic/round-3"}
+
+
+def test_a_policy_more_builds_nothing_of_the_others_again(built: Built) -> None:
+    assert rebuilt(built, policies={"more": sft(steps=2)}) == {"policy/more/round-0"}
+
+
+def test_a_change_of_one_policy_leaves_the_others(built: Built) -> None:
+    assert rebuilt(built, policies={"plain": sft(learning_rate=2e-3)}) == {"policy/plain/round-0"}
+
+
+@pytest.mark.parametrize(
+    "section", [{"report": {"sweep_prompts": 3}}, {"bundle": {"golden_prompts": 3}}], ids=str
+)
+def test_other_sections_are_nothing_to_a_policy(built: Built, section: dict[str, Any]) -> None:
+    assert rebuilt(built, **section) == set()
+
+
+def test_the_base_is_one_for_all_and_each_policy_starts_from_it(built: Built) -> None:
+    run, _, _ = built
+    inputs = [read_manifest(run.policy_round(name, 0)).inputs["previous"] for name in ("wic", "plain")]
+    assert inputs[0] == inputs[1]
+    assert read_manifest(run.policy_round("wic", 1)).inputs["previous"] not in inputs
+
+
+def test_no_policy_is_made_where_the_config_has_none(tmp_path: Path) -> None:
+    config = policy_world.make_config(tmp_path / "run", policies={})
+    build("policy", policy_world.open_run(config), config)
     assert not (tmp_path / "run").exists()

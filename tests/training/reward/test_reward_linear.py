@@ -1,18 +1,11 @@
 """The linear Bradley-Terry head: what it recovers, what it does not depend on, and what it refuses."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from preforch_models.reward_model import PairHead
 from preforch_training.reward.linear import best_penalty, fit_linear_reward, fit_margins
-from preforch_training.reward.pair_head import fit_pair_head, pair_head_fit
-from preforch_training.reward.scoring import PairHeadReward
-from small_world import FUNNY, SAFE, questions
 from torch.nn import functional
 
-LINEAR = PairHeadReward(encoder="none", hidden=0, penalties=(1.0, 0.1, 0.01))
 Pairs = tuple[torch.Tensor, torch.Tensor, np.ndarray]
 
 
@@ -117,53 +110,3 @@ def test_pairs_of_one_prompt_alone_are_refused() -> None:
     with pytest.raises(ValueError, match="pairs of at least 2 prompts"):
         fit_linear_reward(chosen_NF, rejected_NF, np.zeros_like(group_N), penalties=(1.0, 0.1))
     fit_linear_reward(chosen_NF, rejected_NF, np.array(["a", "b"] * 5), penalties=(1.0, 0.1))
-
-
-def head_data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
-    """Vectors under which what is good depends on the prompt."""
-    generator = torch.Generator().manual_seed(0)
-    x_ND, left_ND, right_ND = (torch.randn(400, 3, generator=generator) for _ in range(3))
-    wins_N1 = (x_ND[:, :1] * (left_ND - right_ND)[:, :1]) > 0
-    group_N = np.arange(400)
-    return x_ND, torch.where(wins_N1, left_ND, right_ND), torch.where(wins_N1, right_ND, left_ND), group_N
-
-
-def test_a_linear_head_learns_what_depends_on_the_prompt_and_needs_no_seed() -> None:
-    x_ND, chosen_ND, rejected_ND, group_N = head_data()
-    heads = [
-        fit_pair_head(LINEAR, x_ND, chosen_ND, rejected_ND, group_N, seed=seed, label="test")[0]
-        for seed in (1, 2)
-    ]
-    with torch.inference_mode():
-        first_N, second_N = (head(x_ND, chosen_ND) - head(x_ND, rejected_ND) for head in heads)
-    torch.testing.assert_close(first_N, second_N, atol=0, rtol=0)
-    assert (first_N > 0).float().mean() > 0.9
-
-
-def test_a_saved_linear_head_gives_the_same_rewards_whatever_is_scored_beside(tmp_path: Path) -> None:
-    x_ND, chosen_ND, rejected_ND, group_N = head_data()
-    head, curve = fit_pair_head(LINEAR, x_ND, chosen_ND, rejected_ND, group_N, seed=0, label="test")
-    assert len(curve) == 1
-    assert 0 < curve[0]["loss"] < np.log(2)
-    head.save_pretrained(tmp_path)
-    loaded = PairHead.from_pretrained(tmp_path).eval()
-    with torch.inference_mode():
-        rewards_N = loaded(x_ND, chosen_ND)
-        torch.testing.assert_close(rewards_N, head(x_ND, chosen_ND), atol=0, rtol=0)
-        batches = zip(torch.split(x_ND.flip(0), 7), torch.split(chosen_ND.flip(0), 7), strict=True)
-        backwards_N = torch.cat([loaded(x_BD, y_BD) for x_BD, y_BD in batches])
-    torch.testing.assert_close(backwards_N.flip(0), rewards_N, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("hidden", [0, 8])
-def test_heads_fitted_in_memory_score_rows_in_any_order(encoder: Path, tmp_path: Path, hidden: int) -> None:
-    settings = PairHeadReward(encoder=str(encoder), hidden=hidden, max_tokens=24, penalties=(0.1, 0.01))
-    asked = questions()[:20]
-    fit = pair_head_fit(settings, tmp_path, [*asked, *asked], [FUNNY] * 20 + [SAFE] * 20)
-    scorer = fit(np.column_stack([np.arange(15), 20 + np.arange(15)]), 3)
-    rows_R = np.arange(40)
-    rewards_R = scorer(rows_R)
-    assert (rewards_R[15:20] > rewards_R[35:]).all()
-    np.testing.assert_allclose(scorer(np.flip(rows_R).copy())[::-1], rewards_R, atol=1e-4)
-    np.testing.assert_allclose([scorer(rows_R[[row]])[0] for row in (0, 21)], rewards_R[[0, 21]], atol=1e-4)
-    assert scorer(rows_R[:0]).shape == (0,)

@@ -1,47 +1,32 @@
-"""Stage `scores`: both sides of every overall pair, out of fold where rewards were trained, and calibrated."""
+"""Stage `scores`: both sides of every overall pair, out of fold where rewards were trained, calibrated."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from preforch_models.calibration import Calibration, Constants
 from preforch_models.manifest import verify
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
 from preforch_training.data.splits import fold_of
 from preforch_training.pipeline import open_run
-from preforch_training.records import PreferencePair, Prompt, ScoredResponse, by_id, read_records
-from preforch_training.reward import stage as reward
-from preforch_training.reward.scoring import open_scorer, score
+from preforch_training.records import by_id
+from preforch_training.reward.scoring import RunRewards, score
 from preforch_training.run import Run
-from preforch_training.scores import stage as scores
-from preforch_training.scores.pairs import pair_rewards
-from preforch_training.scores.table import read_calibration, read_scores, write_scores
-from small_world import NAMES, make_config, make_prompt, make_run, pair_rows, write_rows
-
-PLAIN = Calibration(method="none", constants={name: Constants() for name in NAMES})
+from preforch_training.scores.calibration import CalibratedRewards
+from preforch_training.scores.stage import held_out_margins
+from preforch_training.scores.table import read_calibration, read_scores
+from small_world import NAMES, build, make_config, make_prompt, make_run, pair_rows, write_rows
 
 
-def entry(pair: str, side: str, response: str, funny: float, *, prompt: str = "p") -> ScoredResponse:
-    return ScoredResponse.model_validate(
-        {
-            "prompt_id": prompt,
-            "pair_id": pair,
-            "side": side,
-            "response": response,
-            "rewards": {"funny": funny, "safe": -funny},
-            "fold": None,
-            "split": "train",
-        }
-    )
-
-
-def build(folder: Path, **sections: object) -> tuple[Run, RunConfig]:
+def scored_run(folder: Path, **sections: object) -> tuple[Run, RunConfig]:
     run, config = make_run(folder, **sections)
-    for stage in (data, reward, scores):
-        stage.build(run, config)
+    build_all(run, config)
     return run, config
+
+
+def build_all(run: Run, config: RunConfig) -> None:
+    for stage in ("data", "reward", "scores"):
+        build(stage, run, config)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +34,13 @@ def mixed(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
     """One trained and one given reward."""
     head = {"kind": "pair_head", "encoder": str(encoder), "hidden": 8, "epochs": 2, "batch_size": 32}
     given = {"kind": "function", "function": "small_world:safe"}
-    return build(tmp_path_factory.mktemp("mixed"), reward={"funny": head, "safe": given})
+    return scored_run(tmp_path_factory.mktemp("mixed"), reward={"funny": head, "safe": given})
 
 
 def test_every_side_of_every_overall_pair_is_scored_once(mixed: tuple[Run, RunConfig]) -> None:
     run, _ = mixed
     scored = read_scores(run.scores)
-    pairs = [p for p in read_records(run.data / "pairs.jsonl", PreferencePair) if p.objective == "overall"]
+    pairs = run.pairs("overall")
     expected = [(p.id, side, getattr(p, side), p.split) for p in pairs for side in ("chosen", "rejected")]
     assert [(s.pair_id, s.side, s.response, s.split) for s in scored] == expected
     assert verify(run.scores, kind="scores").counts["responses"] == len(scored)
@@ -65,7 +50,7 @@ def test_training_prompts_are_scored_by_the_models_of_their_fold_and_others_by_t
     mixed: tuple[Run, RunConfig],
 ) -> None:
     run, config = mixed
-    prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
+    prompts = by_id(run.prompts())
     scored = read_scores(run.scores)
     assert all(
         s.fold == (fold_of(prompts[s.prompt_id].messages, 2) if s.split == "train" else None) for s in scored
@@ -75,7 +60,14 @@ def test_training_prompts_are_scored_by_the_models_of_their_fold_and_others_by_t
         asked, responses = [prompts[s.prompt_id] for s in rows], [s.response for s in rows]
         found = [s.rewards["funny"] for s in rows]
         own, other = (
-            score(config.reward["funny"], run.reward("funny"), run.encoder_cache, asked, responses, number)
+            score(
+                config.reward.objectives["funny"],
+                run.reward("funny"),
+                run.encoder_cache,
+                asked,
+                responses,
+                fold=number,
+            )
             for number in (fold, 0 if fold == 1 else 1)
         )
         np.testing.assert_allclose(found, own, atol=1e-6)
@@ -95,8 +87,7 @@ def test_calibration_is_fitted_on_training_responses_only_each_counted_once(tmp_
     write_rows(tmp_path / "pairs.jsonl", [*pair_rows(), *pair_rows()[:90]])
     config = make_config(tmp_path, reward={"funny": {"kind": "function", "function": "small_world:length"}})
     run = open_run(config)
-    for stage in (data, reward, scores):
-        stage.build(run, config)
+    build_all(run, config)
     scored = read_scores(run.scores)
     train = {
         (s.prompt_id, s.response): [s.rewards[name] for name in NAMES] for s in scored if s.split == "train"
@@ -122,18 +113,16 @@ def mostly_wrong(prompts: Sequence[str], responses: Sequence[str]) -> list[float
 
 
 def log_odds_run(folder: Path, function: str) -> tuple[Run, RunConfig]:
-    given = {"kind": "function", "function": f"test_scores:{function}"}
-    careful = {"kind": "function", "function": "test_scores:mostly_wrong"}
+    given = {"kind": "function", "function": f"test_scores_stage:{function}"}
+    careful = {"kind": "function", "function": "test_scores_stage:mostly_wrong"}
     return make_run(folder, reward={"funny": given, "safe": careful}, scores={"calibration": "log_odds"})
 
 
 def test_log_odds_takes_its_scale_from_the_validation_pairs_of_the_objective(tmp_path: Path) -> None:
     run, config = log_odds_run(tmp_path, "mostly_funny")
-    for stage in (data, reward, scores):
-        stage.build(run, config)
-    prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
-    pairs = [p for p in read_records(run.data / "pairs.jsonl", PreferencePair) if p.split == "validation"]
-    funny = [pair for pair in pairs if pair.objective == "funny"]
+    build_all(run, config)
+    prompts = by_id(run.prompts())
+    funny = run.pairs("funny", "validation")
     share = np.mean([not prompts[pair.prompt_id].text.endswith("three") for pair in funny])
     assert 0.5 < share < 1
     # All margins are 6 or -6, so that the most likely chance of winning at 6 is the share of pairs won.
@@ -155,31 +144,26 @@ def test_log_odds_names_a_reward_that_is_worse_than_chance(tmp_path: Path) -> No
 
 def test_margins_are_of_the_full_model(mixed: tuple[Run, RunConfig]) -> None:
     run, config = mixed
-    prompts = by_id(read_records(run.data / "prompts.jsonl", Prompt))
-    pairs = [
-        pair
-        for pair in read_records(run.data / "pairs.jsonl", PreferencePair)
-        if pair.split == "validation" and pair.objective == "funny"
-    ]
+    prompts = by_id(run.prompts())
+    pairs = run.pairs("funny", "validation")
     asked = [prompts[pair.prompt_id] for pair in pairs]
     chosen, rejected = (
-        score(config.reward["funny"], run.reward("funny"), run.encoder_cache, asked, responses, None)
+        score(config.reward.objectives["funny"], run.reward("funny"), run.encoder_cache, asked, responses)
         for responses in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
     )
-    found = scores.held_out_margins(run, config)
+    found = held_out_margins(run, RunRewards(run))
     np.testing.assert_allclose(found["funny"], chosen - rejected, atol=1e-5)
     assert len(pairs) > 5
 
 
-def test_a_scorer_gives_columns_in_the_order_of_the_objectives(mixed: tuple[Run, RunConfig]) -> None:
-    run, config = mixed
-    scorer = open_scorer(run, config)
+def test_calibrated_rewards_have_columns_in_the_order_of_the_objectives(mixed: tuple[Run, RunConfig]) -> None:
+    run, _ = mixed
     prompts, responses = [make_prompt("joke"), make_prompt("danger")], ["haha", "careful"]
-    raw = scorer.raw(prompts, responses)
+    raw = RunRewards(run).raw(prompts, responses)
     assert raw.shape == (2, 2)
     np.testing.assert_array_equal(raw[:, 1], [0, 1])
     np.testing.assert_allclose(
-        scorer.calibrated(prompts, responses), read_calibration(run.scores).apply_matrix(raw)
+        CalibratedRewards(run)(prompts, responses), read_calibration(run.scores).apply_matrix(raw)
     )
 
 
@@ -195,56 +179,9 @@ def test_a_reward_that_is_not_finite_stops_the_stage_and_leaves_nothing(tmp_path
 
 
 def test_scores_are_made_again_when_a_reward_changes(tmp_path: Path) -> None:
-    run, _ = build(tmp_path)
+    run, _ = scored_run(tmp_path)
     before = verify(run.scores)
     other = make_config(tmp_path, reward={"funny": {"kind": "function", "function": "small_world:safe"}})
-    for stage in (data, reward, scores):
-        stage.build(run, other)
+    build_all(run, other)
     assert verify(run.scores).inputs["reward/funny"] != before.inputs["reward/funny"]
     assert all(s.rewards["funny"] == s.rewards["safe"] for s in read_scores(run.scores))
-
-
-# The table and what is read from it.
-
-
-def test_the_table_is_read_back_equal(tmp_path: Path) -> None:
-    scored = [entry("1", "chosen", "Grüße\n", 1.5), entry("1", "rejected", "b", -1e-9)]
-    write_scores(tmp_path, scored, PLAIN)
-    assert read_scores(tmp_path) == scored
-    assert read_calibration(tmp_path) == PLAIN
-
-
-def test_others_are_the_known_responses_of_the_prompt_but_the_chosen_one_each_counted_once() -> None:
-    table = [
-        entry("1", "chosen", "a", 4.0),
-        entry("1", "rejected", "b", 1.0),
-        entry("2", "chosen", "a", 4.0),
-        entry("2", "rejected", "c", 3.0),
-        entry("3", "rejected", "b", 1.0),
-        entry("3", "chosen", "a", 4.0),
-        entry("4", "chosen", "x", 0.0, prompt="q"),
-        entry("4", "rejected", "a", 9.0, prompt="q"),
-    ]
-    found = pair_rewards(table, PLAIN, NAMES)
-    assert found.prompt_ids == ["p", "p", "p", "q"]
-    np.testing.assert_array_equal(found.chosen_NK[:, 0], [4, 4, 4, 0])
-    np.testing.assert_array_equal(found.rejected_NK[:, 0], [1, 3, 1, 9])
-    np.testing.assert_array_equal(found.others_NK[:, 0], [2, 2, 2, 9])
-    np.testing.assert_array_equal(found.others_NK[:, 1], [-2, -2, -2, -9])
-
-
-def test_rewards_of_pairs_are_calibrated() -> None:
-    calibration = Calibration(
-        method="zscore", constants={name: Constants(offset=1.0, scale=2.0) for name in NAMES}
-    )
-    found = pair_rewards(
-        [entry("1", "chosen", "a", 4.0), entry("1", "rejected", "b", 1.0)], calibration, NAMES
-    )
-    np.testing.assert_array_equal(found.chosen_NK, [[6, -10]])
-
-
-def test_a_pair_with_one_side_or_two_equal_ones_is_named() -> None:
-    with pytest.raises(ValueError, match=r"pair '1' has only the side \['chosen'\]"):
-        pair_rewards([entry("1", "chosen", "a", 1.0)], PLAIN, NAMES)
-    with pytest.raises(ValueError, match="pair '1' prefers a response to itself"):
-        pair_rewards([entry("1", "chosen", "a", 1.0), entry("1", "rejected", "a", 1.0)], PLAIN, NAMES)

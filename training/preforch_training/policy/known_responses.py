@@ -81,8 +81,9 @@ def any_above(rewards_NK: np.ndarray, known: Known, *, quantile: float) -> np.nd
 def known_rows(
     known: Known, which: Sequence[int], prompts: Mapping[str, Prompt], reader: PolicyTokenizer
 ) -> list[TokenRow]:
-    """Rows (x, w*(x, y), y) of known responses."""
+    """Rows (x, w*(x, y), y) of known responses, for a policy that reads weights in its context."""
     context_format = reader.card.context_format
+    assert context_format is not None, "a policy without a context reads no weights"
     rows = []
     for i in which:
         weights = on_grid(known.weights_NK[i], context_format)

@@ -5,29 +5,28 @@ In:  the chosen responses of training prompts. Out: `<name>/round-0`, whose cond
 
 from pathlib import Path
 
-import numpy as np
 from preforch_models.conditioning.fixed import FixedConditioning
 
 from preforch_training.policy.config import SftPolicy
-from preforch_training.policy.known_responses import known_rows
+from preforch_training.policy.fine_tuning import TokenRow
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.run import Outcome
-
-# Weights are computed and not written: any tau serves.
-_TAU = 1.0
+from preforch_training.scores.table import read_scores
 
 
 def build(task: PolicyTask, config: SftPolicy) -> None:
     """Make the only round."""
 
     def make(folder: Path, work: Path) -> Outcome:
-        known = task.known(tau=_TAU)
-        conditioning = FixedConditioning()
-        reader = PolicyTokenizer(task.run.policy_base, conditioning)
-        rows = known_rows(known, np.flatnonzero(known.chosen_N).tolist(), task.prompts(), reader)
         return task.train(
-            0, rows, config.training, kind=config.kind, conditioning=conditioning, folder=folder, work=work
+            0,
+            training_rows(task),
+            config.training,
+            kind=config.kind,
+            conditioning=FixedConditioning(),
+            folder=folder,
+            work=work,
         )
 
     task.run.make(
@@ -37,3 +36,17 @@ def build(task: PolicyTask, config: SftPolicy) -> None:
         inputs={"data": task.run.data, "scores": task.run.scores, "previous": task.run.policy_base},
         build=make,
     )
+
+
+def training_rows(task: PolicyTask) -> list[TokenRow]:
+    """Rows (x, y) of the distinct chosen responses of training prompts, as a template without context writes them."""
+    prompts, reader = task.prompts(), PolicyTokenizer(task.run.policy_base, FixedConditioning())
+    scores = [score for score in read_scores(task.run.scores) if score.split == "train"]
+    chosen = dict.fromkeys((score.prompt_id, score.response) for score in scores if score.side == "chosen")
+    return [
+        TokenRow(
+            tuple(reader.prompt_ids(prompts[prompt_id].messages, weights={})),
+            tuple(reader.response_ids(response)),
+        )
+        for prompt_id, response in chosen
+    ]

@@ -1,0 +1,79 @@
+"""Weights in context: what its rounds sample and keep, and what a kill leaves to redo."""
+
+from pathlib import Path
+
+import policy_world
+import pytest
+from policy_world import SFT, make_config, wic
+from preforch_models.manifest import verify
+from preforch_training.config import RunConfig
+from preforch_training.hf_trainer import TrainingError
+from preforch_training.records import Sample, read_records
+from preforch_training.run import Run
+from small_world import build
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One offline and one online round."""
+    return build_policy(*policy_world.write_inputs(tmp_path_factory.mktemp("wic") / "run"))
+
+
+def build_policy(run: Run, config: RunConfig) -> Run:
+    build("policy", run, config, sampler=policy_world.ScriptedSampler())
+    return run
+
+
+def read_samples(run: Run) -> list[Sample]:
+    return read_records(run.policy_round("wic", 1) / "samples.jsonl", Sample)
+
+
+def test_the_samples_of_a_round_say_what_was_kept(built: Run) -> None:
+    samples = read_samples(built)
+    counts = verify(built.policy_round("wic", 1)).counts
+    assert len(samples) == counts["samples"] == 18
+    assert sum(s.kept for s in samples) == counts["kept"] > 0
+    assert not any(s.kept for s in samples if s.response == "Let me think about it.")
+    assert {s.origin for s in samples} == {"orchestrator", "dirichlet"}
+
+
+def test_without_known_responses_a_round_learns_from_its_samples_alone(tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run", policies={"wic": wic(online={"original_share": 0.0})})
+    run = build_policy(*policy_world.write_inputs(tmp_path / "run", config))
+    counts = verify(run.policy_round("wic", 1)).counts
+    assert counts["originals"] == 0
+    assert counts["rows"] == counts["kept"] > 0
+
+
+def test_samples_survive_a_training_that_did_not_end(tmp_path: Path) -> None:
+    unstable = SFT | {"learning_rate": 1e30}
+    config = make_config(tmp_path / "run", policies={"wic": wic(online=unstable)})
+    run, _ = policy_world.write_inputs(tmp_path / "run", config)
+    sampler = policy_world.ScriptedSampler()
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="at step"):
+            build("policy", run, config, sampler=sampler)
+    assert sampler.calls == 1
+    assert not run.policy_round("wic", 1).exists()
+
+
+def test_the_paper_preset_keeps_any_reward_above_its_quantile(tmp_path: Path) -> None:
+    paper = wic(
+        tau=0.1,
+        quality_quantile=0.1,
+        offline={"responses": "all"},
+        online={"samples_per_prompt": 1, "keep": "any_above_quantile", "random_weight_share": 0.0},
+    )
+    config = make_config(tmp_path / "run", policies={"wic": paper})
+    run = build_policy(*policy_world.write_inputs(tmp_path / "run", config))
+    assert verify(run.policy_round("wic", 0)).counts["rows"] == 80
+    samples = read_samples(run)
+    assert len(samples) == 6
+    assert {s.origin for s in samples} == {"orchestrator"}
+
+
+def test_the_offline_round_alone_needs_no_table_for_online_ones(tmp_path: Path) -> None:
+    offline = {key: value for key, value in wic(online_rounds=0).items() if key != "online"}
+    config = make_config(tmp_path / "run", policies={"wic": offline})
+    run = build_policy(*policy_world.write_inputs(tmp_path / "run", config))
+    assert [path.name for path in (run.folder / "policy" / "wic").iterdir()] == ["round-0"]

@@ -1,0 +1,13 @@
+"""The score table: read back as it was written."""
+
+from pathlib import Path
+
+from preforch_training.scores.table import read_calibration, read_scores, write_scores
+from scores_world import PLAIN, entry
+
+
+def test_the_table_is_read_back_equal(tmp_path: Path) -> None:
+    scored = [entry("1", "chosen", "Grüße\n", 1.5), entry("1", "rejected", "b", -1e-9)]
+    write_scores(tmp_path, scored, PLAIN)
+    assert read_scores(tmp_path) == scored
+    assert read_calibration(tmp_path) == PLAIN
