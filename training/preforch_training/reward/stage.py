@@ -32,8 +32,12 @@ def build(run: Run, config: Config) -> None:
             (folder / REWARD_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
             return fit_folds(run, name, info, fit, folder, work) if fit else Outcome()
 
-        recipe = {"reward": reward.model_dump(mode="json"), "origin": origin_of(reward.base_model)}
-        recipe |= {"seed": run.seed, "folds": config.folds} if reward.trained else {}
+        recipe: dict[str, object] = {
+            "reward": reward.model_dump(mode="json"),
+            "origin": origin_of(reward.base_model),
+        }
+        if reward.trained:
+            recipe |= {"seed": run.seed, "folds": config.folds}
         inputs = {"data": run.data} if reward.trained else {}
         run.make(run.reward(name), kind="reward", config=recipe, inputs=inputs, build=make)
 
