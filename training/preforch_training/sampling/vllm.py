@@ -109,6 +109,11 @@ class VllmSampler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None while there is none."""
+        return self._engine.process.pid if self._engine is not None else None
+
     def close(self) -> None:
         """See `Sampler`."""
         if self._engine is not None:
