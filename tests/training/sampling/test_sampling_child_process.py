@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from preforch_training.sampling.child_process import ChildDiedError, VllmProcess
@@ -50,9 +51,10 @@ def test_last_words_are_the_child_s_own(process: VllmProcess, tmp_path: Path) ->
 
 
 def test_a_child_without_a_log_file_still_has_last_words() -> None:
+    fields: dict[str, Any] = {"policy": "and nothing else"}
     process = VllmProcess(None)
     with pytest.raises(ChildDiedError, match=r"(?s)status 1; what it printed ends with:.*Field required"):
-        process.ask(Job.model_construct(policy="and nothing else"), lambda done: None)
+        process.ask(Job.model_construct(**fields), lambda done: None)
     process.kill()
 
 

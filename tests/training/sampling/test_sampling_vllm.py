@@ -29,8 +29,9 @@ from transformers import AutoModelForCausalLM
 
 NAMES = ("helpful", "harmless", "humor")
 WEIGHTS = {"helpful": 0.5, "harmless": 0.3, "humor": 0.2}
-GREEDY_TEXTS = tiny.TEXTS
-GREEDY_TOKENS = 24
+TOKENS = 24
+# Longer than a block of the prefix cache (128 tokens), so that one left over from other weights shows.
+TEXTS = tuple(" ".join(tiny.TEXTS[i:] + tiny.TEXTS[:i]) for i in range(len(tiny.TEXTS)))
 
 Policies = dict[str, Path]
 
@@ -74,8 +75,9 @@ def sampler() -> Iterator[VllmSampler]:
 
 @pytest.fixture(scope="module")
 def other(log: Path) -> Iterator[VllmSampler]:
-    """Another to compare with."""
-    with VllmSampler(log=log) as sampler:
+    """Another to compare with, whose vLLM talks."""
+    with pytest.MonkeyPatch.context() as patch, VllmSampler(log=log) as sampler:
+        patch.setenv("VLLM_LOGGING_LEVEL", "INFO")
         yield sampler
 
 
@@ -85,14 +87,14 @@ def request(*, n: int = 2, seed: int = 1, text: str = "Tell me a joke") -> Sampl
 
 def draw(sampler: VllmSampler, policy: Path) -> list[list[Generation]]:
     """What a round draws: several responses to each prompt, at a temperature."""
-    requests = [request(seed=seed, n=3, text=text) for seed, text in enumerate(tiny.TEXTS)]
-    return sampler.sample(policy, requests, temperature=0.7, top_p=1.0, max_tokens=GREEDY_TOKENS)
+    requests = [request(seed=seed, n=3, text=text) for seed, text in enumerate(TEXTS)]
+    return sampler.sample(policy, requests, temperature=0.7, top_p=1.0, max_tokens=TOKENS)
 
 
 def by_vllm(sampler: VllmSampler, policy: Path) -> list[tuple[int, ...]]:
     """Greedy answers."""
-    requests = [request(n=1, text=text) for text in GREEDY_TEXTS]
-    groups = sampler.sample(policy, requests, temperature=0.0, top_p=1.0, max_tokens=GREEDY_TOKENS)
+    requests = [request(n=1, text=text) for text in TEXTS]
+    groups = sampler.sample(policy, requests, temperature=0.0, top_p=1.0, max_tokens=TOKENS)
     return [group[0].token_ids for group in groups]
 
 
@@ -102,10 +104,10 @@ def by_transformers(policy: Path) -> list[tuple[int, ...]]:
     reader = PolicyTokenizer(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     answers = []
-    for text in GREEDY_TEXTS:
+    for text in TEXTS:
         prompt = reader.prompt_ids(request(text=text).messages, WEIGHTS)
         ids = list(prompt)
-        while len(ids) < len(prompt) + GREEDY_TOKENS and ids[-1] != reader.end_id:
+        while len(ids) < len(prompt) + TOKENS and ids[-1] != reader.end_id:
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         answers.append(
             tuple(ids[len(prompt) :]) if ids[-1] != reader.end_id else tuple(ids[len(prompt) : -1])
@@ -190,6 +192,8 @@ def test_a_waiting_process_burns_nothing_and_leaves_ctrl_c_to_its_parent(
     time.sleep(3)
     after = process.cpu_times()
     assert after.user + after.system - before.user - before.system < 0.1
+    by_vllm(sampler, policies["c"])
+    assert sampler.pid == process.pid
 
 
 def test_peak_memory_is_the_process_s_and_starts_afresh(sampler: VllmSampler, policies: Policies) -> None:
@@ -211,7 +215,9 @@ def test_the_library_s_words_go_to_the_log_and_the_progress_to_stderr(
     assert out == ""
     assert "sampling: 100%|██████████| 15/15" in err
     assert all(line.startswith("sampling:") for line in err.replace("\r", "\n").splitlines() if line)
-    assert "Loading safetensors checkpoint shards" in log.read_text(encoding="utf-8")
+    words = log.read_text(encoding="utf-8")
+    assert "Starting to load model" in words, "what vLLM logs to stdout"
+    assert "Loading safetensors checkpoint shards" in words, "what it draws on stderr"
 
 
 def test_what_a_reloaded_engine_draws_is_what_another_draws(

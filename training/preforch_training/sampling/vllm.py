@@ -212,8 +212,9 @@ class VllmSampler:
 def _shape(policy: Path, job: Job) -> str:
     """What a policy must have in common with the one before to be loaded in place."""
     config = json.loads((policy / "config.json").read_bytes())
-    # The version that wrote the file says nothing about the model.
-    config.pop("transformers_version", None)
+    # Who wrote the file, and how a trainer sets the model up, say nothing about the model.
+    for key in ("transformers_version", "use_cache"):
+        config.pop(key, None)
     return digest({"config": config, "max_model_len": job.max_model_len, "kv_cache_gib": job.kv_cache_gib})
 
 
