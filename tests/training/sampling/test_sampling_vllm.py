@@ -187,6 +187,7 @@ def test_a_waiting_process_burns_nothing_and_leaves_ctrl_c_to_its_parent(
 ) -> None:
     by_vllm(sampler, policies["c"])
     process = psutil.Process(sampler.pid)
+    time.sleep(0.5)  # OpenMP's threads spin a little after their last work
     before = process.cpu_times()
     process.send_signal(signal.SIGINT)
     time.sleep(3)
