@@ -256,9 +256,9 @@ def test_the_next_call_starts_another_and_ctrl_c_ends_it(sampler: VllmSampler, p
     started: list[psutil.Process] = []
 
     def interrupt() -> None:
-        while not started:
+        while sampler.pid is None:
             time.sleep(0.1)
-            started.extend(children_of(os.getpid()))
+        started.append(psutil.Process(sampler.pid))
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
