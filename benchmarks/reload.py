@@ -3,7 +3,10 @@
 In:  nothing; two random policies of the demo's size are made (0.9 million parameters).
 Out: a Markdown table on stdout. Fails when the two ways draw different responses.
 
-    python benchmarks/reload.py --rounds 5
+    OMP_NUM_THREADS=1 python benchmarks/reload.py --rounds 5
+
+Beside other work keep to one thread: where cores are shared, threads wait for each other, and a load takes
+seconds.
 """
 
 import argparse
