@@ -109,6 +109,11 @@ class VllmSampler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None while there is none."""
+        return self._engine.process.pid if self._engine is not None else None
+
     def close(self) -> None:
         """See `Sampler`."""
         if self._engine is not None:
@@ -207,8 +212,9 @@ class VllmSampler:
 def _shape(policy: Path, job: Job) -> str:
     """What a policy must have in common with the one before to be loaded in place."""
     config = json.loads((policy / "config.json").read_bytes())
-    # The version that wrote the file says nothing about the model.
-    config.pop("transformers_version", None)
+    # Who wrote the file, and how a trainer sets the model up, say nothing about the model.
+    for key in ("transformers_version", "use_cache"):
+        config.pop(key, None)
     return digest({"config": config, "max_model_len": job.max_model_len, "kv_cache_gib": job.kv_cache_gib})
 
 

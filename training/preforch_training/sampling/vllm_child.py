@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from preforch_models.child_process import die_with_parent
 from tqdm import tqdm
@@ -63,7 +63,21 @@ def main(parent: int) -> int:
         _send(replies, outcome)
         if isinstance(outcome, Failure):
             return 1
+    if engine is not None:
+        _leave()
     return 0
+
+
+def _leave() -> NoReturn:
+    """End the process. After vLLM the interpreter would spend seconds on freeing what goes with it anyway."""
+    from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+
+    # They remove vLLM's file in the temporary folder.
+    destroy_model_parallel()
+    destroy_distributed_environment()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
