@@ -21,23 +21,21 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_models.weights import round_weights, uniform
-from preforch_training.policy.base_model import (
-    Scratch,
-    add_context,
-    new_model,
-    save_policy,
-    train_tokenizer,
-)
+from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
+from preforch_training.policy.checkpoint import PolicyInfo, save_policy
+from preforch_training.policy.config import Sampling, Scratch
 from preforch_training.sampling.vllm import Generation, SampleRequest, VllmSampler
 from rounds import mean, ratio
 from texts import read_texts
 
 CONTEXT = ContextFormat(objectives=("helpful", "harmless", "humor"), encoding="levels")
 MAX_MODEL_LEN = 512
+SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=80)
 
 
 @dataclass
@@ -76,7 +74,15 @@ def write_policy(target: Path, *, seed: int) -> Path:
     model = new_model(len(tokenizer), size, max_model_len=MAX_MODEL_LEN, seed=seed)
     add_context(model, tokenizer, CONTEXT, seed=seed)
     with writing(target) as folder:
-        save_policy(folder, model, tokenizer, CONTEXT, max_model_len=MAX_MODEL_LEN, name="random")
+        save_policy(
+            folder,
+            model,
+            tokenizer,
+            PolicyInfo(name="random", kind="base", round=None, sampling=SAMPLING),
+            objectives=CONTEXT.objectives,
+            conditioning=ContextConditioning(encoding=CONTEXT.encoding),
+            max_model_len=MAX_MODEL_LEN,
+        )
         write_manifest(folder, Manifest(kind="policy"))
     return target
 

@@ -14,16 +14,13 @@ import psutil
 import pytest
 import tiny
 import torch
+from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_models.manifest import Manifest, write_manifest, writing
-from preforch_training.policy.base_model import (
-    PolicyTokenizer,
-    add_context,
-    new_model,
-    save_policy,
-    train_tokenizer,
-)
+from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
+from preforch_training.policy.checkpoint import save_policy
+from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.sampling.vllm import Generation, SampleRequest, SamplerError, VllmSampler
 from transformers import AutoModelForCausalLM
 
@@ -47,7 +44,15 @@ def write_policy(target: Path, *, seed: int, tied: bool) -> Path:
         head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(seed))
         model.lm_head.weight = torch.nn.Parameter(0.3 * head)
     with writing(target) as folder:
-        save_policy(folder, model, tokenizer, context_format, max_model_len=tiny.MAX_MODEL_LEN, name="tiny")
+        save_policy(
+            folder,
+            model,
+            tokenizer,
+            tiny.policy_info("tiny"),
+            objectives=context_format.objectives,
+            conditioning=ContextConditioning(encoding=context_format.encoding),
+            max_model_len=tiny.MAX_MODEL_LEN,
+        )
         write_manifest(folder, Manifest(kind="policy"))
     return target
 
