@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from preforch_models.reward_model import PairHead
+from preforch_training.reward.config import PairHeadReward
 from preforch_training.reward.linear import best_penalty, fit_linear_reward, fit_margins
-from preforch_training.reward.pair_head import fit_pair_head, pair_head_fit
-from preforch_training.reward.scoring import PairHeadReward
+from preforch_training.reward.pair_head import cross_fit, fit_pair_head
 from small_world import FUNNY, SAFE, questions
 from torch.nn import functional
 
@@ -159,7 +159,7 @@ def test_a_saved_linear_head_gives_the_same_rewards_whatever_is_scored_beside(tm
 def test_heads_fitted_in_memory_score_rows_in_any_order(encoder: Path, tmp_path: Path, hidden: int) -> None:
     settings = PairHeadReward(encoder=str(encoder), hidden=hidden, max_tokens=24, penalties=(0.1, 0.01))
     asked = questions()[:20]
-    fit = pair_head_fit(settings, tmp_path, [*asked, *asked], [FUNNY] * 20 + [SAFE] * 20)
+    fit = cross_fit(settings, tmp_path, [*asked, *asked], [FUNNY] * 20 + [SAFE] * 20)
     scorer = fit(np.column_stack([np.arange(15), 20 + np.arange(15)]), 3)
     rows_R = np.arange(40)
     rewards_R = scorer(rows_R)

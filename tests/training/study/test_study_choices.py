@@ -15,6 +15,7 @@ from preforch_training.study.choices import (
     overall_rewards,
     run_trial,
 )
+from preforch_training.study.config import Config, Features
 from preforch_training.study.data import category_folds, draw_folds, gather, prompt_folds
 from preforch_training.study.findings import alternatives, find_warnings
 from preforch_training.study.judging import (
@@ -27,7 +28,6 @@ from preforch_training.study.judging import (
     Judge,
     best_likelihood,
 )
-from preforch_training.study.stage import Config, Features
 from sklearn.metrics import roc_auc_score
 from study_world import DRAWS, FORWARD, GATE, NAMES, World, make_world
 
