@@ -10,13 +10,14 @@ import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_training.records import Prompt
-from preforch_training.report.facts import Draws, Facts
-from preforch_training.report.policy import Judge
+from preforch_training.report.facts import Facts
+from preforch_training.report.policy import PolicyJudge
 from preforch_training.report.responses import Sampling
 from preforch_training.sampling.vllm import Generation, SampleRequest
+from preforch_training.statistics.bootstrap import Bootstrap
 
 NAMES = ("helpful", "harmless", "humor")
-DRAWS = Draws(seed=1, draws=200)
+BOOTSTRAP = Bootstrap(seed=1, replicates=200)
 SPLITS = {"train": 120, "validation": 60, "test_phrasing": 60, "test_topic": 60, "test_both": 60}
 FAMILIES = {"how-to": (0.8, 0.1, 0.1), "risky": (0.1, 0.8, 0.1), "wish": (0.1, 0.1, 0.8)}
 
@@ -97,8 +98,10 @@ def make_facts(*, noise: float = 0.05, families: Sequence[str] = tuple(FAMILIES)
     )
 
 
-def make_judge(facts: Facts) -> Judge:
+def make_judge(facts: Facts) -> PolicyJudge:
     """A judge that knows the truth where the facts do."""
     context_format = ContextFormat(objectives=NAMES, encoding="levels")
     sampling = Sampling(context_format=context_format, temperature=0.7, top_p=0.9, max_tokens=8, seed_of=len)
-    return Judge(facts, LinearTruth() if facts.true_PK is not None else None, calibrated, sampling, DRAWS)
+    return PolicyJudge(
+        facts, LinearTruth() if facts.true_PK is not None else None, calibrated, sampling, BOOTSTRAP
+    )

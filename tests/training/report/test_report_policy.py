@@ -8,17 +8,13 @@ import pytest
 from preforch_training.report.facts import Facts
 from preforch_training.report.policy import (
     ALL_TESTS,
-    CONSTANT,
     OFFLINE,
     ONLINE,
-    RECOMMENDED,
-    SHUFFLED,
-    TRUE,
-    UNIFORM,
     make_plan,
     report_policies,
 )
 from preforch_training.report.records import PolicyReport
+from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFFLED, TRUE, UNIFORM
 from report_world import NAMES, EchoSampler, make_facts, make_judge
 
 POLICIES = {OFFLINE: Path("round-0"), ONLINE: Path("round-1")}

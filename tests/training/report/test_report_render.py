@@ -23,8 +23,8 @@ from preforch_training.statistics.metrics import shuffle_within
 from preforch_training.study.choices import Choice
 from preforch_training.study.records import (
     Agreement,
+    CalibrationPoint,
     ChoiceResult,
-    CurvePoint,
     PredictorResult,
     Predictors,
     RewardQuality,
@@ -33,7 +33,7 @@ from preforch_training.study.records import (
     Study,
     WhatIf,
 )
-from report_world import DRAWS, NAMES, EchoSampler, LinearTruth, make_facts, make_judge
+from report_world import BOOTSTRAP, NAMES, EchoSampler, LinearTruth, make_facts, make_judge
 
 CURVES = {"orchestrator": {"loss": [(10.0, 0.5), (20.0, 0.4)], "eval_loss": [(20.0, 0.45)]}}
 
@@ -49,15 +49,15 @@ def make_report(f_of: Callable[[Facts], np.ndarray], *, policy: bool = True, see
     facts = make_facts()
     f = f_of(facts)
     calibration = Calibration(method="none", constants={name: Constants() for name in NAMES})
-    rewards = report_rewards(facts, [], {}, calibration, LinearTruth(), DRAWS)
-    orchestrator = report_orchestrator(facts, f, loss="forward", draws=DRAWS)
+    rewards = report_rewards(facts, [], {}, calibration, LinearTruth(), BOOTSTRAP)
+    orchestrator = report_orchestrator(facts, f, loss="forward", bootstrap=BOOTSTRAP)
     plan = make_plan(
         facts, f, np.ones(len(f), dtype=bool), step=0.2, sweep_prompts=12, utility_prompts=18, seed=4
     )
     policies = {OFFLINE: Path("round-0"), ONLINE: Path("round-1")}
     sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0})
     policy_part = report_policies(policies, sampler, plan, make_judge(facts)) if policy else None
-    confidence = ConfidenceReport(mode="off", held=(), unlike=())
+    confidence = ConfidenceReport(mode="off", held_out=(), unlike=())
     return Report(
         preset="recommended",
         seed=seed,
@@ -170,7 +170,7 @@ def make_study() -> Study:
         rewards=(
             RewardQuality(
                 objective=names[0], pairs=4, accuracy=one, error=0.1,
-                curve=tuple(CurvePoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))),
+                curve=tuple(CalibrationPoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))),
             ),
         ),
         sizes=(SizePoint(share=0.5, rewards=dict.fromkeys(names, one), gain=one),),

@@ -40,7 +40,7 @@ def study_settings(**changes: Any) -> dict[str, Any]:
     return {
         "folds": FOLDS,
         "seeds": SEEDS,
-        "draws": 100,
+        "replicates": 100,
         "calibrations": ["zscore"],
         "targets": ["margin_softmax"],
         "losses": ["forward"],
@@ -217,7 +217,7 @@ def test_what_another_config_left_is_not_used(encoder: Path, tmp_path: Path) -> 
         path.write_bytes(b"not for you")
     # The same trials, were it not for another number. Reading what is left would be another error.
     with pytest.raises(ValueError, match="2 groups of prompts leave fold"):
-        build("study", run, config_of(tmp_path, encoder, by_category=True, seeds=1, draws=101))
+        build("study", run, config_of(tmp_path, encoder, by_category=True, seeds=1, replicates=101))
     assert all(path.read_bytes() != b"not for you" for path in work_folder(run.study).glob("*.npz"))
 
 
@@ -227,11 +227,11 @@ def test_whole_categories_are_held_out_where_there_are_enough(
     run, config = done
     prompts, pairs = records(run)
     places = [prompt.model_copy(update={"category": prompt.text.rpartition(" ")[0]}) for prompt in prompts]
-    material = gather(places, pairs, NAMES)
+    data = gather(places, pairs, NAMES)
     assert not isinstance(config.study, str)
     subject = study_subject(config)
     choice = subject.own_choice
-    result = category_result(run, config.study, subject, material, choice, tmp_path)
+    result = category_result(run, config.study, subject, data, choice, tmp_path)
     assert result.choice == choice
     assert result.accuracy.groups == len(questions())
     # 24 categories: no two to tell apart.
@@ -246,9 +246,7 @@ def test_a_reward_that_cannot_be_cross_fitted_is_refused_by_name(encoder: Path, 
         RunConfig.model_validate_json(config.model_dump_json())
     run = open_run(config)
     build("data", run, config)
-    with pytest.raises(
-        ValueError, match=r"\[reward.safe\] is 'function', which a study cannot cross-fit"
-    ):
+    with pytest.raises(ValueError, match=r"\[reward.safe\] is 'function', which a study cannot cross-fit"):
         build("study", run, config)
     assert not run.study.exists()
 

@@ -33,14 +33,6 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Size and seed of every bootstrap."""
-
-    seed: int
-    draws: int
-
-
-@dataclass(frozen=True)
 class Facts:
     """`prompt_N` points into `prompts`; `true_PK` and `family_P` are None where the truth is unknown."""
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from preforch_training.report.costs import Curve
 from preforch_training.report.records import PolicyReport, Report, SweepPoint
-from preforch_training.study.judging import CONSTANT, SHUFFLED, UNIFORM, F
+from preforch_training.statistics.predictors import CONSTANT, SHUFFLED, UNIFORM, F
 from preforch_training.study.records import GapFindings
 
 

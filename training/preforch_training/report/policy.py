@@ -16,7 +16,7 @@ import numpy as np
 
 from preforch_training.demo.truth import Truth
 from preforch_training.records import Prompt
-from preforch_training.report.facts import Draws, Facts
+from preforch_training.report.facts import Facts
 from preforch_training.report.records import (
     Arm,
     Control,
@@ -28,12 +28,10 @@ from preforch_training.report.records import (
 )
 from preforch_training.report.responses import Ask, Drawn, Sampling, ask, draw
 from preforch_training.sampling.vllm import Sampler
-from preforch_training.statistics.bootstrap import Interval, mean_interval
+from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
 from preforch_training.statistics.metrics import control, shuffle_within, simplex_grid, strictly_dominated
+from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFFLED, TRUE, UNIFORM
 
-RECOMMENDED, CONSTANT, UNIFORM, SHUFFLED, TRUE = (
-    "recommended", "best constant", "uniform", "shuffled f", "true weights",
-)  # fmt: skip
 ONLINE, OFFLINE, ALL_TESTS = "online", "offline", "test"
 
 CalibratedScorer = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
@@ -54,14 +52,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Judge:
+class PolicyJudge:
     """What responses are worth."""
 
     facts: Facts
     truth: Truth | None
     calibrated: CalibratedScorer
     sampling: Sampling
-    draws: Draws
+    bootstrap: Bootstrap
 
     def true_rewards(self, drawn: Drawn, asks: Sequence[Ask]) -> np.ndarray:
         """True rewards, (N, K)."""
@@ -79,7 +77,7 @@ class Judge:
 
     def mean(self, values_N: np.ndarray, prompt_N: np.ndarray) -> Interval:
         """Mean with its interval over prompts."""
-        return mean_interval(values_N, prompt_N, seed=self.draws.seed, draws=self.draws.draws)
+        return mean_interval(values_N, prompt_N, bootstrap=self.bootstrap)
 
 
 def make_plan(
@@ -116,7 +114,9 @@ def make_plan(
     )
 
 
-def report_policies(policies: Mapping[str, Path], sampler: Sampler, plan: Plan, judge: Judge) -> PolicyReport:
+def report_policies(
+    policies: Mapping[str, Path], sampler: Sampler, plan: Plan, judge: PolicyJudge
+) -> PolicyReport:
     """`policies`: folders by name, the last one is judged with every arm, the others with the recommended weights."""
     last = list(policies)[-1]
     controls: list[Control] = []
@@ -156,7 +156,7 @@ def report_policies(policies: Mapping[str, Path], sampler: Sampler, plan: Plan, 
 
 
 def judge_sweep(
-    name: str, split: str, prompts: np.ndarray, plan: Plan, drawn: Drawn, judge: Judge
+    name: str, split: str, prompts: np.ndarray, plan: Plan, drawn: Drawn, judge: PolicyJudge
 ) -> tuple[list[Control], list[SweepPoint]]:
     """Control and sweep points of one policy on one split, by true rewards where known and by calibrated ones.
 
@@ -171,7 +171,7 @@ def judge_sweep(
         measures["calibrated"] = judge.calibrated_rewards(drawn, asks).reshape(shape)
     controls, points = [], []
     for measure, rewards_PGK in measures.items():
-        found = control(plan.grid_GK, rewards_PGK, seed=judge.draws.seed, draws=judge.draws.draws)
+        found = control(plan.grid_GK, rewards_PGK, bootstrap=judge.bootstrap)
         controls += [
             Control(policy=name, split=split, measure=measure, objective=objective, spearman=value)
             for objective, value in zip(names, found, strict=True)
@@ -193,7 +193,7 @@ def judge_sweep(
     return controls, points
 
 
-def best_constant_of_policy(plan: Plan, drawn: Drawn, judge: Judge) -> np.ndarray:
+def best_constant_of_policy(plan: Plan, drawn: Drawn, judge: PolicyJudge) -> np.ndarray:
     """The grid point with the highest mean utility on validation prompts, (K,)."""
     prompts = plan.sweep["validation"]
     asks = _grid_asks(plan, prompts, judge)
@@ -201,14 +201,14 @@ def best_constant_of_policy(plan: Plan, drawn: Drawn, judge: Judge) -> np.ndarra
     return np.asarray(plan.grid_GK[utility_N.reshape(len(prompts), -1).mean(axis=0).argmax()])
 
 
-def constant_gains(plan: Plan, constant_K: np.ndarray, drawn: Drawn, judge: Judge) -> dict[int, float]:
+def constant_gains(plan: Plan, constant_K: np.ndarray, drawn: Drawn, judge: PolicyJudge) -> dict[int, float]:
     """Utility by prompt of the best constant, on the test prompts that answered for the whole grid."""
     prompts = np.concatenate([plan.sweep[split] for split in plan.utility])
     asks = [ask(int(index), constant_K, judge.sampling.context_format) for index in prompts]
     return dict(zip(prompts.tolist(), _utilities(drawn, asks, judge).tolist(), strict=True))
 
 
-def arm_gains(plan: Plan, weights_PK: np.ndarray, drawn: Drawn, judge: Judge) -> dict[int, float]:
+def arm_gains(plan: Plan, weights_PK: np.ndarray, drawn: Drawn, judge: PolicyJudge) -> dict[int, float]:
     """Utility by prompt where each prompt is asked with its own weights."""
     prompts = np.concatenate(list(plan.utility.values()))
     asks = [ask(int(index), weights_PK[index], judge.sampling.context_format) for index in prompts]
@@ -216,7 +216,7 @@ def arm_gains(plan: Plan, weights_PK: np.ndarray, drawn: Drawn, judge: Judge) ->
 
 
 def compare(
-    gains: Mapping[Arm, Mapping[int, float]], plan: Plan, judge: Judge, *, last: str
+    gains: Mapping[Arm, Mapping[int, float]], plan: Plan, judge: PolicyJudge, *, last: str
 ) -> list[Difference]:
     """Paired differences, on the prompts that both sides answered."""
     if not plan.utility:
@@ -240,14 +240,14 @@ def compare(
     return differences
 
 
-def _utilities(drawn: Drawn, asks: Sequence[Ask], judge: Judge) -> np.ndarray:
+def _utilities(drawn: Drawn, asks: Sequence[Ask], judge: PolicyJudge) -> np.ndarray:
     """w°(x).r(x, y), (N,)."""
     assert judge.facts.true_PK is not None
     true_NK = judge.facts.true_PK[[index for index, _ in asks]]
     return np.asarray((true_NK * judge.true_rewards(drawn, asks)).sum(axis=1))
 
 
-def _mean_of(gain: Mapping[int, float], rows: np.ndarray, judge: Judge) -> Interval:
+def _mean_of(gain: Mapping[int, float], rows: np.ndarray, judge: PolicyJudge) -> Interval:
     used = np.array([index for index in rows.tolist() if index in gain])
     return judge.mean(np.array([gain[index] for index in used.tolist()]), used)
 
@@ -257,7 +257,7 @@ def _scopes(plan: Plan) -> dict[str, np.ndarray]:
     return {**plan.utility, ALL_TESTS: np.concatenate(list(plan.utility.values()))} if plan.utility else {}
 
 
-def _grid_asks(plan: Plan, prompts: np.ndarray, judge: Judge) -> list[Ask]:
+def _grid_asks(plan: Plan, prompts: np.ndarray, judge: PolicyJudge) -> list[Ask]:
     """Prompt by prompt, all points of the grid."""
     return [
         ask(int(index), weights_K, judge.sampling.context_format)
@@ -266,11 +266,11 @@ def _grid_asks(plan: Plan, prompts: np.ndarray, judge: Judge) -> list[Ask]:
     ]
 
 
-def _sweep_asks(plan: Plan, sweep: Mapping[str, np.ndarray], judge: Judge) -> list[Ask]:
+def _sweep_asks(plan: Plan, sweep: Mapping[str, np.ndarray], judge: PolicyJudge) -> list[Ask]:
     return [key for prompts in sweep.values() for key in _grid_asks(plan, prompts, judge)]
 
 
-def _arm_asks(plan: Plan, arms: Mapping[str, np.ndarray], judge: Judge) -> list[Ask]:
+def _arm_asks(plan: Plan, arms: Mapping[str, np.ndarray], judge: PolicyJudge) -> list[Ask]:
     return [
         ask(int(index), weights_PK[index], judge.sampling.context_format)
         for weights_PK in arms.values()

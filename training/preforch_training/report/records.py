@@ -87,7 +87,7 @@ class UnlikePrompts(Record):
         return self.certainty if self.confidence is None else self.confidence
 
 
-class HeldPrompts(Record):
+class HeldOutPrompts(Record):
     """Mean share of f(x) `kept` in the weights of one held-out split, share of its prompts `shrunk` at all."""
 
     split: str
@@ -97,10 +97,10 @@ class HeldPrompts(Record):
 
 
 class ConfidenceReport(Record):
-    """`held`: the splits whose prompts, all together, each kind of `unlike` is set against."""
+    """`held_out`: the splits whose prompts, all together, each kind of `unlike` is set against."""
 
     mode: Confidence
-    held: tuple[HeldPrompts, ...]
+    held_out: tuple[HeldOutPrompts, ...]
     unlike: tuple[UnlikePrompts, ...]
 
 

@@ -21,10 +21,10 @@ from preforch_training.policy.checkpoint import read_policy_info
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.report.config import Config
 from preforch_training.report.costs import stage_costs, training_curves
-from preforch_training.report.facts import Draws, Facts, Method, gather_facts
+from preforch_training.report.facts import Facts, Method, gather_facts
 from preforch_training.report.orchestrator import report_orchestrator
 from preforch_training.report.plots import draw_plots
-from preforch_training.report.policy import OFFLINE, ONLINE, Judge, make_plan, report_policies
+from preforch_training.report.policy import OFFLINE, ONLINE, PolicyJudge, make_plan, report_policies
 from preforch_training.report.records import PolicyReport, Report
 from preforch_training.report.responses import Sampling
 from preforch_training.report.reward import collect_rewards, report_rewards
@@ -37,6 +37,7 @@ from preforch_training.run import Outcome, Run
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.scores.calibration import CalibratedRewards
 from preforch_training.scores.table import read_calibration, read_scores
+from preforch_training.statistics.bootstrap import Bootstrap
 from preforch_training.study.records import read_study
 
 
@@ -98,16 +99,18 @@ def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Rep
     truth = DemoTruth(run.names) if subject.known_world else None
     fitted = read_orchestrator_info(run.orchestrator).config
     method = Method(fitted.target, fitted.tau, fitted.loss)
-    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.draws)
+    bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
     prompts, pairs = run.prompts(), run.pairs()
     scores, calibration = read_scores(run.scores), read_calibration(run.scores)
     facts = gather_facts(run.names, prompts, scores, calibration, method, truth)
     raw = collect_rewards(prompts, pairs, scores, run.names, RunRewards(run).raw)
-    rewards = report_rewards(facts, pairs, raw, calibration, truth, draws)
+    rewards = report_rewards(facts, pairs, raw, calibration, truth, bootstrap)
     f_PK = predict_weights(run.orchestrator, [prompt.text for prompt in prompts])
-    orchestrator = report_orchestrator(facts, f_PK, loss=method.loss, draws=draws)
-    confidence = report_confidence(run.orchestrator, facts, draws=draws)
-    stability = report_stability(facts, f_PK, partial(predict_weights, run.orchestrator), truth, draws=draws)
+    orchestrator = report_orchestrator(facts, f_PK, loss=method.loss, bootstrap=bootstrap)
+    confidence = report_confidence(run.orchestrator, facts, bootstrap=bootstrap)
+    stability = report_stability(
+        facts, f_PK, partial(predict_weights, run.orchestrator), truth, bootstrap=bootstrap
+    )
     policy = None
     if subject.policies:
         policy = measure_policies(run, config, contenders(subject), sampler, facts, f_PK, truth)
@@ -175,6 +178,6 @@ def measure_policies(
         utility_prompts=config.utility_prompts,
         seed=run.seed_for("report", "shuffle"),
     )
-    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.draws)
-    judge = Judge(facts, truth, CalibratedRewards(run), sampling, draws)
+    bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
+    judge = PolicyJudge(facts, truth, CalibratedRewards(run), sampling, bootstrap)
     return report_policies(policies, sampler, plan, judge)

@@ -109,9 +109,9 @@ def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
 
 def confidence_table(confidence: ConfidenceReport) -> str:
     """Each kind of unlike prompts against held-out ones, and how to read it."""
-    held = [
+    held_out = [
         [h.split, h.prompts, "", "", "", _shown(None, h.kept), _shown(None, h.shrunk)]
-        for h in confidence.held
+        for h in confidence.held_out
     ]
     unlike = [
         [
@@ -134,7 +134,7 @@ def confidence_table(confidence: ConfidenceReport) -> str:
         if confidence.mode == "shrink"
         else f"Confidence is `{confidence.mode}`: all prompts get f(x) itself."
     )
-    return table(header, [*held, *unlike]) + "\n\n" + reading
+    return table(header, [*held_out, *unlike]) + "\n\n" + reading
 
 
 def stability_table(stability: Sequence[Stability]) -> str:

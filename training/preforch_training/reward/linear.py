@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import minimize
 from torch.nn import functional
 
-HELD_GROUPS = 5
+HELD_OUT_GROUPS = 5
 
 
 def fit_linear_reward(
@@ -31,18 +31,18 @@ def fit_linear_reward(
     margin_NF = (chosen_NF - rejected_NF) * scale_F
     penalty = penalties[0]
     if len(penalties) > 1:
-        held_N = torch.from_numpy(order % HELD_GROUPS == 0)
-        penalty = best_penalty(margin_NF[~held_N], margin_NF[held_N], penalties)
+        held_out_N = torch.from_numpy(order % HELD_OUT_GROUPS == 0)
+        penalty = best_penalty(margin_NF[~held_out_N], margin_NF[held_out_N], penalties)
     weight_F = fit_margins(margin_NF, penalty, start=None) * scale_F
     return weight_F, -(both_MF @ weight_F).mean()
 
 
-def best_penalty(fit_NF: torch.Tensor, held_MF: torch.Tensor, penalties: Sequence[float]) -> float:
+def best_penalty(fit_NF: torch.Tensor, held_out_MF: torch.Tensor, penalties: Sequence[float]) -> float:
     """The penalty whose fit has the least loss on held-out margins; each fit starts where the larger one ended."""
     weight_F, losses = None, {}
     for penalty in sorted(set(penalties), reverse=True):
         weight_F = fit_margins(fit_NF, penalty, start=weight_F)
-        losses[penalty] = float(-functional.logsigmoid(held_MF @ weight_F).mean())
+        losses[penalty] = float(-functional.logsigmoid(held_out_MF @ weight_F).mean())
     return min(losses, key=lambda penalty: losses[penalty])
 
 

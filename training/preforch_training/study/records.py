@@ -6,13 +6,12 @@ from preforch_models.objectives import Record
 from pydantic import FiniteFloat
 
 from preforch_training.statistics.bootstrap import Interval
-from preforch_training.study.alignment.closed_form import CurvePoint as GapPoint
-from preforch_training.study.alignment.closed_form import GapRow, PoolCheck
+from preforch_training.study.alignment.closed_form import GapPoint, GapRow, PoolCheck
 from preforch_training.study.alignment.gold_weights import Spread
 from preforch_training.study.choices import Choice
 
 
-class CurvePoint(Record):
+class CalibrationPoint(Record):
     """Held-out pairs whose win probability was predicted alike: mean prediction, share that won."""
 
     predicted: FiniteFloat
@@ -26,7 +25,7 @@ class RewardQuality(Record):
     objective: str
     pairs: int
     accuracy: Interval
-    curve: tuple[CurvePoint, ...]
+    curve: tuple[CalibrationPoint, ...]
     error: FiniteFloat
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from preforch_training.statistics.bootstrap import Interval
+from preforch_training.statistics.bootstrap import Bootstrap, Interval
 from preforch_training.statistics.metrics import weighted_auroc
 
 _CODE = (
@@ -98,14 +98,14 @@ _LANGUAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def unlike_prompts(
-    held_texts: Sequence[str], *, words: Sequence[str], long_characters: int, seed: int, count: int = 100
+    held_out_texts: Sequence[str], *, words: Sequence[str], long_characters: int, seed: int, count: int = 100
 ) -> dict[str, list[str]]:
     """`count` texts of each kind: code, languages, noise, long. Long ones join held-out texts to `long_characters`."""
     makers: dict[str, Callable[[random.Random, int], str]] = {
         "code": _code,
         "languages": _sentences,
         "noise": lambda rng, number: _noise(rng, number, words),
-        "long": lambda rng, number: _long(rng, held_texts, long_characters),
+        "long": lambda rng, number: _long(rng, held_out_texts, long_characters),
     }
     made = {}
     for kind, make in makers.items():
@@ -141,16 +141,16 @@ def _noise(rng: random.Random, number: int, words: Sequence[str]) -> str:
     )
 
 
-def _long(rng: random.Random, held_texts: Sequence[str], characters: int) -> str:
+def _long(rng: random.Random, held_out_texts: Sequence[str], characters: int) -> str:
     """Whole held-out texts, one after the other, until there is enough."""
-    text = rng.choice(held_texts)
+    text = rng.choice(held_out_texts)
     while len(text) < characters:
-        text += "\n" + rng.choice(held_texts)
+        text += "\n" + rng.choice(held_out_texts)
     return text
 
 
 def separation(
-    inside_N: np.ndarray, outside: Mapping[str, np.ndarray], *, seed: int, draws: int = 1000
+    inside_N: np.ndarray, outside: Mapping[str, np.ndarray], *, bootstrap: Bootstrap
 ) -> dict[str, Interval]:
     """AUROC per kind: the chance that a prompt like the training data scores above one unlike it, ties counting half.
 
@@ -158,10 +158,10 @@ def separation(
     """
     found = {}
     for kind, outside_M in outside.items():
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(bootstrap.seed)
         sizes = (len(inside_N), len(outside_M))
         scores, inside = np.concatenate([inside_N, outside_M]), np.repeat([True, False], sizes)
-        drawn = [rng.multinomial(size, np.full(size, 1 / size), size=draws) for size in sizes]
+        drawn = [rng.multinomial(size, np.full(size, 1 / size), size=bootstrap.replicates) for size in sizes]
         low, high = np.quantile(weighted_auroc(scores, inside, np.concatenate(drawn, axis=1)), [0.025, 0.975])
         (value,) = weighted_auroc(scores, inside, np.ones((1, sum(sizes))))
         found[kind] = Interval(value=float(value), low=float(low), high=float(high), groups=sum(sizes))

@@ -12,7 +12,7 @@ from preforch_models.objectives import Record
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from preforch_training.statistics.bootstrap import Interval, Statistic, bootstrap
+from preforch_training.statistics.bootstrap import Bootstrap, Interval, Statistic, interval_of
 from preforch_training.study.alignment.closed_form import Pool, log_policy
 
 LEAST_SD = 0.05
@@ -45,11 +45,11 @@ class Prior:
 
 
 @dataclass(frozen=True, eq=False)
-class Stars:
+class GoldWeights:
     """w* of the `pools` whose gold labels say something, (P, K), and the prompts left out because they do not."""
 
     pools: tuple[Pool, ...]
-    stars_PK: np.ndarray
+    weights_PK: np.ndarray
     all_gold: tuple[str, ...]
     none_gold: tuple[str, ...]
 
@@ -69,34 +69,35 @@ class Spread(Record):
     """Pools not split: fewer than two gold or two other answers."""
 
 
-def fit_star(
+def gold_weights_of(
     r_YK: np.ndarray, good_Y: np.ndarray, *, beta: float, prior: Prior, reference_Y: np.ndarray | None = None
 ) -> np.ndarray:
     """w*, (K,): the largest mean log pi_w(y) over gold y + strength / (number of gold) sum_k centre_k log w_k.
 
     Raises ValueError where every or no answer is gold, since the labels then compare nothing.
     """
-    pool = Pool("fit_star", r_YK, good_Y, reference_Y)
+    pool = Pool("gold_weights_of", r_YK, good_Y, reference_Y)
     if good_Y.all() or not good_Y.any():
         raise ValueError(f"w* needs gold and other answers, got {int(good_Y.sum())} gold of {len(good_Y)}")
     return _most_likely([pool], beta=beta, prior=Prior(prior.centre_K, prior.strength / int(good_Y.sum())))
 
 
-def fit_stars(pools: Sequence[Pool], *, beta: float, prior: Prior) -> Stars:
+def fit_gold_weights(pools: Sequence[Pool], *, beta: float, prior: Prior) -> GoldWeights:
     """w* of every pool that has gold and other answers; the rest is named. Raises ValueError where none has."""
     kept = _telling(pools)
-    stars = [
-        fit_star(p.rewards_YK, p.good_Y, beta=beta, prior=prior, reference_Y=p.reference_Y) for p in kept
+    gold = [
+        gold_weights_of(p.rewards_YK, p.good_Y, beta=beta, prior=prior, reference_Y=p.reference_Y)
+        for p in kept
     ]
-    return Stars(
+    return GoldWeights(
         pools=kept,
-        stars_PK=np.array(stars),
+        weights_PK=np.array(gold),
         all_gold=tuple(pool.prompt_id for pool in pools if pool.good_Y.all()),
         none_gold=tuple(pool.prompt_id for pool in pools if not pool.good_Y.any()),
     )
 
 
-def best_constant_star(pools: Sequence[Pool], *, beta: float) -> np.ndarray:
+def gold_constant(pools: Sequence[Pool], *, beta: float) -> np.ndarray:
     """The one w, (K,), of the largest mean over prompts of mean log pi_w(gold). Pools without news are left out.
 
     A uniform prior worth one gold answer in all keeps it unique and positive, as the centre of a `Prior` must be.
@@ -114,11 +115,13 @@ def choose_beta(pools: Sequence[Pool], *, grid: Sequence[float]) -> tuple[float,
     if not grid:
         raise ValueError("choose_beta: the grid is empty")
     kept = _telling(pools)
-    found = {beta: -_loss(kept, best_constant_star(kept, beta=beta), beta)[0] for beta in grid}
+    found = {beta: -_loss(kept, gold_constant(kept, beta=beta), beta)[0] for beta in grid}
     return max(found, key=lambda beta: found[beta]), found
 
 
-def spread(fitted: Stars, *, beta: float, prior: Prior, seed: int, draws: int, splits: int = 3) -> Spread:
+def spread(
+    fitted: GoldWeights, *, beta: float, prior: Prior, bootstrap: Bootstrap, splits: int = 3
+) -> Spread:
     """Spread of w*, and the part of it that two random halves of each pool agree on.
 
     The other answers are halved like the gold ones: were they shared, their noise would look like agreement.
@@ -132,22 +135,22 @@ def spread(fitted: Stars, *, beta: float, prior: Prior, seed: int, draws: int, s
         raise ValueError(
             f"spread: {len(usable)} of {len(fitted.pools)} pools have two gold and two other answers"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(bootstrap.seed)
     shared_K = _shared_preference(usable)
 
     def surprise(half: Pool) -> np.ndarray:
         alike = [half, *(_drawn_alike(half, shared_K, rng) for _ in range(_DRAWN))]
-        stars_AK = fit_stars(alike, beta=beta, prior=prior).stars_PK
-        return np.asarray(stars_AK[0] - stars_AK[1:].mean(axis=0))
+        gold_AK = fit_gold_weights(alike, beta=beta, prior=prior).weights_PK
+        return np.asarray(gold_AK[0] - gold_AK[1:].mean(axis=0))
 
     surprise_SP2K = np.array(
         [[[surprise(half) for half in _halve(pool, rng)] for pool in usable] for _ in range(splits)]
     )
-    halves = bootstrap(_agreement(surprise_SP2K), groups=len(usable), seed=seed, draws=draws)
+    halves = interval_of(_agreement(surprise_SP2K), groups=len(usable), bootstrap=bootstrap)
     return Spread(
-        sd=tuple(fitted.stars_PK.std(axis=0).tolist()),
-        low=tuple(fitted.stars_PK.min(axis=0).tolist()),
-        high=tuple(fitted.stars_PK.max(axis=0).tolist()),
+        sd=tuple(fitted.weights_PK.std(axis=0).tolist()),
+        low=tuple(fitted.weights_PK.min(axis=0).tolist()),
+        high=tuple(fitted.weights_PK.max(axis=0).tolist()),
         halves=halves,
         share=2 * max(0.0, halves.value) / (1 + max(0.0, halves.value)),
         prompts=len(fitted.pools),
@@ -275,10 +278,10 @@ def _part(pool: Pool, chosen_Y: np.ndarray) -> Pool:
     return Pool(pool.prompt_id, pool.rewards_YK[chosen_Y], pool.good_Y[chosen_Y], reference_Y)
 
 
-def _agreement(stars_SP2K: np.ndarray) -> Statistic:
+def _agreement(gold_SP2K: np.ndarray) -> Statistic:
     """Correlation of the halves over prompts: covariance by variance, each summed over splits and objectives."""
     first_PM, second_PM = (
-        stars_SP2K[:, :, side].swapaxes(0, 1).reshape(stars_SP2K.shape[1], -1) for side in (0, 1)
+        gold_SP2K[:, :, side].swapaxes(0, 1).reshape(gold_SP2K.shape[1], -1) for side in (0, 1)
     )
 
     def statistic(counts_BP: np.ndarray) -> np.ndarray:
