@@ -3,7 +3,7 @@
 A response is K numbers, its rewards. The policy (`EchoSampler`) answers with the weights it is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
-from preforch_training.report.policy import PolicyJudge
-from preforch_training.report.responses import Sampling
+from preforch_training.report.policies.judging import PolicyJudge
+from preforch_training.report.policies.responses import Sampling
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.bootstrap import Bootstrap
 
@@ -36,11 +36,17 @@ class LinearTruth:
 
 
 class EchoSampler:
-    """Answers with the asked weights, as the policy of `gain` 1 would; a smaller gain listens less."""
+    """Answers with the asked weights, as the policy of `gain` 1 would; a smaller gain listens less.
 
-    def __init__(self, gains: dict[str, float]) -> None:
+    A policy whose gain is a text reads no weights: it always answers with that text.
+    """
+
+    def __init__(self, gains: Mapping[str, float | str]) -> None:
         self.gains = gains
         self.calls: list[tuple[str, int]] = []
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
     @property
     def peak_memory_mib(self) -> float:
@@ -57,7 +63,10 @@ class EchoSampler:
     ) -> list[list[Generation]]:
         self.calls.append((policy.name, len(requests)))
         gain = self.gains[policy.name]
-        texts = [" ".join(str(gain * request.weights[name]) for name in NAMES) for request in requests]
+        texts = [
+            gain if isinstance(gain, str) else " ".join(str(gain * request.weights[name]) for name in NAMES)
+            for request in requests
+        ]
         return [[Generation(token_ids=(1,), text=text, finished=True)] for text in texts]
 
 

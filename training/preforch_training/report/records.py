@@ -163,8 +163,13 @@ class Difference(Record):
 
 
 class PolicyReport(Record):
-    """`constant`: the best constant, chosen on validation prompts; null where the truth is unknown."""
+    """`served`: the policy that is judged in full. `fixed`: policies that read no weights, and so have no control.
 
+    `constant`: the best constant, chosen on validation prompts; null where the truth is unknown or nothing is read.
+    """
+
+    served: str
+    fixed: tuple[str, ...]
     control: tuple[Control, ...]
     sweep: tuple[SweepPoint, ...]
     utilities: tuple[Utility, ...]

@@ -24,9 +24,11 @@ from preforch_training.report.costs import stage_costs, training_curves
 from preforch_training.report.facts import Facts, Method, gather_facts
 from preforch_training.report.orchestrator import report_orchestrator
 from preforch_training.report.plots import draw_plots
-from preforch_training.report.policy import OFFLINE, ONLINE, PolicyJudge, make_plan, report_policies
+from preforch_training.report.policies.comparison import report_policies
+from preforch_training.report.policies.judging import PolicyJudge
+from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
+from preforch_training.report.policies.responses import Sampling
 from preforch_training.report.records import PolicyReport, Report
-from preforch_training.report.responses import Sampling
 from preforch_training.report.reward import collect_rewards, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
 from preforch_training.report.robustness.stability import report_stability
@@ -137,27 +139,28 @@ def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Rep
     )
 
 
-def contenders(subject: Subject) -> dict[str, Path]:
+def contenders(subject: Subject) -> list[Contender]:
     """Policies to compare, by the name that tables give them: the served one comes last and is judged in full.
 
     Its first round is `offline`, its last one, where that is another, `online`; others are the end of their training.
     """
     found = {name: rounds[-1] for name, rounds in subject.policies.items() if name != subject.served}
     first, *later = subject.policies[subject.served] if subject.served else ()
-    return found | {OFFLINE: first} | ({ONLINE: later[-1]} if later else {})
+    found |= {OFFLINE: first} | ({ONLINE: later[-1]} if later else {})
+    return [contender(name, folder) for name, folder in found.items()]
 
 
 def measure_policies(
     run: Run,
     config: Config,
-    policies: Mapping[str, Path],
+    policies: Sequence[Contender],
     sampler: Sampler,
     facts: Facts,
     f_PK: np.ndarray,
     truth: Truth | None,
 ) -> PolicyReport:
     """Every contender's answers on held-out prompts."""
-    drawn = read_policy_info(list(policies.values())[-1]).sampling
+    drawn = read_policy_info(policies[-1].folder).sampling
     sampling = Sampling(
         context_format=run.context_format,
         temperature=drawn.temperature,

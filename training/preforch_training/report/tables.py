@@ -151,46 +151,54 @@ def stability_table(stability: Sequence[Stability]) -> str:
 
 
 def policy_tables(policy: PolicyReport) -> str:
-    """Control, sweep, utilities, differences."""
+    """Control, sweep, utilities, differences, as far as there are any: a policy that reads no weights has no control."""
     parts = [
         f"{policy.responses} responses drawn in {policy.sampling_seconds:.0f} s, "
         f"{policy.unfinished} cut at the token limit.",
-        table(
-            ["policy", "split", "rewards", "objective", "Spearman, asked weight and mean reward"],
-            [[c.policy, c.split, c.measure, c.objective, c.spearman] for c in policy.control],
-        ),
     ]
-    if policy.utilities:
-        parts += [
-            f"Best constant, chosen on validation prompts: {_named(policy.constant)}.",
-            table(
-                ["policy and weights", "split", "prompts", "utility"],
-                [[u.arm, u.split, u.utility.groups, u.utility] for u in policy.utilities],
-            ),
-            table(
-                ["difference in utility", "split", "prompts", "value"],
-                [
-                    [f"{d.first} - {d.second}", d.split, d.difference.groups, d.difference]
-                    for d in policy.differences
-                ],
-            ),
-        ]
-    parts.append(
-        table(
-            ["policy", "rewards", "asked", "mean rewards", "strictly dominated"],
-            [
-                [
-                    p.policy,
-                    p.measure,
-                    " / ".join(f"{value:.2f}" for value in p.weights.values()),
-                    ", ".join(f"{name} {reward}" for name, reward in p.rewards.items()),
-                    "yes" if p.dominated else "",
-                ]
-                for p in policy.sweep
-            ],
+    if policy.fixed:
+        parts.append(
+            f"Read no weights, and are judged by what they answer anyway: {', '.join(policy.fixed)}. "
+            "There is nothing to control or to sweep in them."
         )
-    )
+    if policy.control:
+        parts.append(
+            table(
+                ["policy", "split", "rewards", "objective", "Spearman, asked weight and mean reward"],
+                [[c.policy, c.split, c.measure, c.objective, c.spearman] for c in policy.control],
+            )
+        )
+    if policy.constant:
+        parts.append(f"Best constant, chosen on validation prompts: {_named(policy.constant)}.")
+    if policy.utilities:
+        header = ["policy and weights", "split", "prompts", "utility"]
+        parts.append(table(header, [[u.arm, u.split, u.utility.groups, u.utility] for u in policy.utilities]))
+    if policy.differences:
+        rows = [
+            [f"{d.first} - {d.second}", d.split, d.difference.groups, d.difference]
+            for d in policy.differences
+        ]
+        parts.append(table(["difference in utility", "split", "prompts", "value"], rows))
+    if policy.sweep:
+        parts.append(sweep_table(policy))
     return "\n\n".join(parts)
+
+
+def sweep_table(policy: PolicyReport) -> str:
+    """Mean rewards of every point of the grid."""
+    return table(
+        ["policy", "rewards", "asked", "mean rewards", "strictly dominated"],
+        [
+            [
+                p.policy,
+                p.measure,
+                " / ".join(f"{value:.2f}" for value in p.weights.values()),
+                ", ".join(f"{name} {reward}" for name, reward in p.rewards.items()),
+                "yes" if p.dominated else "",
+            ]
+            for p in policy.sweep
+        ],
+    )
 
 
 def stage_table(stages: Sequence[StageCost]) -> str:

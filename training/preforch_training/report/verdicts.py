@@ -1,6 +1,6 @@
 """The targets that a run is held to, and what the report says by itself when one is missed."""
 
-from preforch_training.report.policy import ALL_TESTS
+from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE
 from preforch_training.report.records import (
     ConfidenceReport,
     OrchestratorReport,
@@ -69,6 +69,11 @@ def find_warnings(
                 "recommended weights do not beat the best constant beyond chance, "
                 f"difference in utility {gain.difference}"
             )
+    if policy is not None and policy.served in policy.fixed:
+        warnings.append(
+            "the served policy reads no weights: it answers alike whatever is recommended or asked for, so that there "
+            "is no control to measure and no gain of recommended weights"
+        )
     if policy is not None and policy.unfinished > CUT_SHARE * policy.responses:
         warnings.append(f"{policy.unfinished} of {policy.responses} responses were cut at the token limit")
     return [*warnings, *_confidence_warnings(confidence)]
@@ -128,9 +133,10 @@ def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
 
 
 def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
-    """The last policy on the control split, by true rewards where they are known."""
-    last = policy.control[-1].policy
-    split = policy.sweep[-1].split
+    """The served policy on the control split, by true rewards where they are known; none where it reads no weights."""
+    if policy.served in policy.fixed:
+        return []
+    last, split = policy.served, policy.sweep[-1].split
     rows = [entry for entry in policy.control if entry.policy == last and entry.split == split]
     measure = "true" if any(entry.measure == "true" for entry in rows) else "calibrated"
     return [
@@ -153,7 +159,7 @@ def _utility_verdicts(policy: PolicyReport) -> list[Verdict]:
             )
         elif ends == (SHUFFLED, CONSTANT):
             target, reached = "interval below 0", found.high < 0
-        elif ends == (RECOMMENDED, RECOMMENDED):
+        elif ends == (RECOMMENDED, RECOMMENDED) and gain.second.policy == OFFLINE:
             target, reached = "interval above 0", found.low > 0
         else:
             continue

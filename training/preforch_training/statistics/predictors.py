@@ -21,6 +21,8 @@ GOLD = "w*(x)"
 """Fitted to the gold labels of the very prompt."""
 RECOMMENDED = "recommended"
 """What a policy is asked for: f(x)."""
+NO_WEIGHTS = "no weights"
+"""What a policy answers that reads none."""
 
 
 def word_features(texts: Sequence[str], known_N: np.ndarray, *, min_df: int = 1) -> Any:
