@@ -17,7 +17,8 @@ from preforch_training.statistics.markdown import table
 
 
 def summarise(folders: Sequence[Path]) -> str:
-    """A Markdown table. Raises ValueError for fewer than two runs, or runs that differ in more than the seed."""
+    """A Markdown table. Raises ValueError for fewer than two runs, or runs that differ in more than the
+    seed."""
     reports = [read_report(folder) for folder in folders]
     check_comparable(folders, reports)
     numbers = [headlines(report) for report in reports]
@@ -46,8 +47,8 @@ def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None
         for field in ("preset", "world", "method", "objectives"):
             if getattr(report, field) != getattr(reports[0], field):
                 raise ValueError(
-                    f"{folder}: {field} is {getattr(report, field)}, but {getattr(reports[0], field)} in {folders[0]}; "
-                    "runs may differ in their seed only"
+                    f"{folder}: {field} is {getattr(report, field)}, but {getattr(reports[0], field)} in "
+                    f"{folders[0]}; runs may differ in their seed only"
                 )
     seeds = [report.seed for report in reports]
     if len(set(seeds)) < len(seeds):
@@ -55,7 +56,8 @@ def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None
 
 
 def headlines(report: Report) -> Mapping[str, float]:
-    """Every target's number, explained KL of predictors, AUROC of the confidence, utilities, seconds of the run."""
+    """Every target's number, explained KL of predictors, AUROC of the confidence, utilities, seconds of the
+    run."""
     numbers = {verdict.name: verdict.value for verdict in report.verdicts if verdict.value is not None}
     for entry in report.orchestrator.predictors:
         numbers[f"explained KL, {entry.name}, {entry.split}"] = entry.explained_kl.value

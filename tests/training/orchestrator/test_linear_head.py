@@ -98,7 +98,8 @@ def test_fits_of_the_same_rows_are_the_same() -> None:
 
 
 def constant_margins(rows: int) -> np.ndarray:
-    """Pairs chosen with the weights (0.70, 0.30) and the scale 1; small margins, where the bias is largest."""
+    """Pairs chosen with the weights (0.70, 0.30) and the scale 1; small margins, where the bias is
+    largest."""
     rng = np.random.default_rng(0)
     margins = rng.normal(size=(rows, 2)) / 2
     won = margins @ [0.7, 0.3] + rng.logistic(size=rows) > 0
@@ -126,7 +127,8 @@ def test_a_learned_scale_finds_a_true_weight_that_fixed_ones_miss_on_either_side
 
 
 def test_an_entropy_prior_pulls_towards_equal_weights() -> None:
-    largest = [fit("bt_gate", entropy_prior=prior)[0].weights(world("bt_gate", 50, seed=2)[0]).max(axis=1).mean()
+    features = world("bt_gate", 50, seed=2)[0]
+    largest = [fit("bt_gate", entropy_prior=prior)[0].weights(features).max(axis=1).mean()
                for prior in (0.0, 0.1, 10.0)]  # fmt: skip
     assert largest[0] > largest[1] > largest[2]
     assert largest[2] == pytest.approx(1 / 3, abs=0.05)

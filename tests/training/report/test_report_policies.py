@@ -1,4 +1,5 @@
-"""The part of the report about policies, with policies that give exactly what they are asked for, or never listen."""
+"""The part of the report about policies, with policies that give exactly what they are asked for, or never
+listen."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,8 +58,9 @@ def test_control_of_a_linear_policy_is_1_on_every_swept_split(report: PolicyRepo
     assert [entry.spearman.value for entry in report.control] == pytest.approx([1.0] * 21)
     swept = {(entry.policy, entry.split) for entry in report.control}
     assert swept == {
-        (OFFLINE, "test_topic"), *((ONLINE, s) for s in ("validation", "test_phrasing", "test_topic", "test_both")),
-    }  # fmt: skip
+        (OFFLINE, "test_topic"),
+        *((ONLINE, s) for s in ("validation", "test_phrasing", "test_topic", "test_both")),
+    }
     measures = {entry.measure for entry in report.control if entry.split == "test_topic"}
     assert measures == {"true", "calibrated"}
 
@@ -75,7 +77,8 @@ def test_the_sweep_of_a_linear_policy_gives_back_the_weights_and_nothing_is_domi
 
 def test_utilities_are_those_computed_by_hand(report: PolicyReport) -> None:
     found = {(entry.arm.arm, entry.split): entry for entry in report.utilities if entry.arm.policy == ONLINE}
-    # Weights 0.8, 0.1, 0.1 asked and obtained: 0.64 + 0.01 + 0.01. Any constant: a third, for families in turn.
+    # Weights 0.8, 0.1, 0.1 asked and obtained: 0.64 + 0.01 + 0.01. Any constant: a third, for families in
+    # turn.
     assert found[RECOMMENDED, ALL_TESTS].utility.value == pytest.approx(0.66)
     assert found[TRUE, ALL_TESTS].utility.value == pytest.approx(0.66)
     assert found[UNIFORM, ALL_TESTS].utility.value == pytest.approx(1 / 3, abs=0.02)

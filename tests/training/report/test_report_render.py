@@ -175,7 +175,9 @@ def make_study() -> Study:
         rewards=(
             RewardQuality(
                 objective=names[0], pairs=4, accuracy=one, error=0.1,
-                curve=tuple(CalibrationPoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))),
+                curve=tuple(
+                    CalibrationPoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))
+                ),
             ),
         ),
         sizes=(SizePoint(share=0.5, rewards=dict.fromkeys(names, one), gain=one),),

@@ -119,7 +119,8 @@ def test_f_beats_the_constant_and_reaches_the_oracle_where_preferences_vary(
     result = judge.result(choice, [trial])
     oracle = judge.gain([trial.oracle_PK], [trial])[0]
     assert result.gain.low > 0.05
-    # Mean target weights are less sharp than the true ones; the losses that do not average them get all the way.
+    # Mean target weights are less sharp than the true ones; the losses that do not average them get all the
+    # way.
     assert result.accuracy.value > oracle.value - (0.08 if choice == FORWARD else 0.02)
     assert oracle.value > 0.9
     assert find_warnings([result], choice) == []

@@ -25,7 +25,8 @@ SEEDS, FOLDS = 2, 3
 
 
 def rows() -> list[dict[str, str]]:
-    """The toy pairs with their categories. Every sixth label is wrong, since perfect rewards have no log-odds scale."""
+    """The toy pairs with their categories. Every sixth label is wrong, since perfect rewards have no log-odds
+    scale."""
     found = []
     for i, row in enumerate(pair_rows()):
         sides = {"chosen": row["rejected"], "rejected": row["chosen"]} if i % 6 == i // 6 % 6 else {}

@@ -139,7 +139,8 @@ def test_the_curve_of_true_probabilities_is_the_diagonal_and_a_boaster_lies_belo
     honest, boasting = (diagnostics.calibration_curve(expit(scale * margin_M)) for scale in (1.0, 3.0))
     assert len(honest) == diagnostics.BINS
     assert sum(point.pairs for point in honest) == 40_000
-    # Margins are read from the side of the response that was chosen, whose probability is below a half where it lost.
+    # Margins are read from the side of the response that was chosen, whose probability is below a half where
+    # it lost.
     assert all(0.5 <= point.predicted <= 1 for point in honest)
     # `margin_M` is won with sigma(|m|) by the likelier side.
     assert all(abs(point.predicted - point.observed) < 0.03 for point in honest)

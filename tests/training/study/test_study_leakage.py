@@ -1,4 +1,5 @@
-"""Nothing that is judged on a fold has read it: rewards, calibration, penalty, orchestrator, constants, oracle."""
+"""Nothing that is judged on a fold has read it: rewards, calibration, penalty, orchestrator, constants,
+oracle."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -163,7 +164,8 @@ def test_permuted_labels_give_gains_around_zero() -> None:
     world = make_world(prompts=300, folds=FOLDS)
     coin_P = np.random.default_rng(3).random(300) < 0.5
     swapped = swap_labels(world.data, coin_P)
-    # Objectives keep their pairs, so rewards mean what they meant; only what is preferred overall is by chance.
+    # Objectives keep their pairs, so rewards mean what they meant; only what is preferred overall is by
+    # chance.
     data = replace(world.data, pairs={**world.data.pairs, OVERALL: swapped.pairs[OVERALL]})
     for choice in (FORWARD, GATE):
         trial = run_trial(data, world.rewards_FUK, world.features_PD, world.fold_P, choice)

@@ -2,7 +2,8 @@
 
 Explained KL of predictions f on targets w*, for the loss D that f was trained with (Eq. 8):
 
-    1 - E D(f, w*) / min_c E D(c, w*),      D(f, w*) = KL(f || w*) (reverse) or KL(w* || f) (every other loss).
+    1 - E D(f, w*) / min_c E D(c, w*),      D(f, w*) = KL(f || w*) (reverse) or KL(w* || f) (every other
+    loss).
 
 The constant c is the best one on the very targets that are explained, so no constant gets above 0.
 """
@@ -29,7 +30,8 @@ def losses(f_NK: np.ndarray, target_NK: np.ndarray, *, loss: Loss) -> np.ndarray
 def explained_statistic(
     f_NK: np.ndarray, target_NK: np.ndarray, group_N: np.ndarray, *, loss: Loss
 ) -> Statistic:
-    """Explained KL as a function of how often each group was drawn; the best constant is found anew for each draw."""
+    """Explained KL as a function of how often each group was drawn; the best constant is found anew for each
+    draw."""
     target_NK = np.maximum(target_NK, _TINY)
     losses_G = sums_by_group(losses(f_NK, target_NK, loss=loss), group_N)
     sizes_G = sums_by_group(np.ones(len(group_N)), group_N)

@@ -1,10 +1,12 @@
-"""Confidence: how familiar a prompt is to a trained orchestrator (`preforch_models.orchestrator_model.Familiarity`).
+"""Confidence: how familiar a prompt is to a trained orchestrator
+(`preforch_models.orchestrator_model.Familiarity`).
 
-In:  a trained orchestrator, the pooled vectors of its training prompts and of held-out ones, the fallback weights.
+In:  a trained orchestrator, the pooled vectors of its training prompts and of held-out ones, the fallback
+     weights.
 Out: the orchestrator with its `Familiarity` fitted, and how familiar held-out prompts are to it.
 
-Mean and covariance come from the training prompts (Ledoit and Wolf's shrinkage); where "unfamiliar" begins comes from
-held-out prompts, because the vectors of training prompts are nearer to their own mean.
+Mean and covariance come from the training prompts (Ledoit and Wolf's shrinkage); where "unfamiliar" begins
+comes from held-out prompts, because the vectors of training prompts are nearer to their own mean.
 """
 
 import math
@@ -33,12 +35,14 @@ def add_confidence(
     fallback_K: np.ndarray,
     confidence: Confidence,
 ) -> dict[str, float]:
-    """Fit the model's familiarity, unless it is off. Each prompt's vector comes once. Returns numbers to be kept."""
+    """Fit the model's familiarity, unless it is off. Each prompt's vector comes once. Returns numbers to be
+    kept."""
     if confidence == "off":
         return {}
     if len(train_ND) < 2 or not len(held_out_MD):
         raise ValueError(
-            f"confidence {confidence!r} needs 2 training prompts and 1 for validation, got {len(train_ND)} and "
+            f"confidence {confidence!r} needs 2 training prompts and 1 for validation, got {len(train_ND)} "
+            "and "
             f'{len(held_out_MD)}; there is "off"'
         )
     familiarity = fit_familiarity(train_ND, held_out_MD, fallback_K=fallback_K)

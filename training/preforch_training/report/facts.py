@@ -1,4 +1,5 @@
-"""What the report measures on: the run's prompts, and its overall pairs with calibrated rewards and target weights.
+"""What the report measures on: the run's prompts, and its overall pairs with calibrated rewards and target
+weights.
 
 In:  records and the score table. Out: `Facts`, arrays whose rows are prompts (P) or overall pairs (N).
 """
@@ -28,7 +29,8 @@ class Method:
 
     @property
     def measured(self) -> Target:
-        """The target that f is measured on: `bt_gate` has none of its own, margins are what it is fitted to."""
+        """The target that f is measured on: `bt_gate` has none of its own, margins are what it is fitted
+        to."""
         return "margin_softmax" if self.loss == "bt_gate" else self.target
 
 

@@ -1,16 +1,18 @@
 """How good the orchestrator is, beside everything simpler and beside an oracle (METHOD, section 4).
 
 Targets of held-out prompts are computed from their overall pairs like those of training.
-Predictors: f; `uniform`; `best constant` and `tf-idf + linear` fitted on the training targets; `shuffled f`, f of
-another prompt of the split; where the truth is known `true weights`, w° itself, and `oracle`.
+Predictors: f; `uniform`; `best constant` and `tf-idf + linear` fitted on the training targets; `shuffled f`,
+f of another prompt of the split; where the truth is known `true weights`, w° itself, and `oracle`.
 
-The oracle sets the ceiling: it knows w°(x) and the family, and predicts the loss's minimiser given them, estimated on
-the training prompts by ridge regression on (family, w°): of w* for the forward loss, of log w* (then softmax) for the
-reverse one and for `regress`. Ceiling = its explained KL on held-out prompts; share = explained KL of f / ceiling.
+The oracle sets the ceiling: it knows w°(x) and the family, and predicts the loss's minimiser given them,
+estimated on the training prompts by ridge regression on (family, w°): of w* for the forward loss, of log w*
+(then softmax) for the reverse one and for `regress`. Ceiling = its explained KL on held-out prompts; share =
+explained KL of f / ceiling.
 
-What the two losses without target weights are measured on: `regress` on w* = softmax(values / tau), `bt_gate` on
-w* = softmax(margins / tau), both with the forward divergence KL(w* || f), which neither of them minimises. Their
-`best constant` is that of their own loss, softmax(mean value / tau) and the most likely one (no entropy prior).
+What the two losses without target weights are measured on: `regress` on w* = softmax(values / tau), `bt_gate`
+on w* = softmax(margins / tau), both with the forward divergence KL(w* || f), which neither of them minimises.
+Their `best constant` is that of their own loss, softmax(mean value / tau) and the most likely one (no entropy
+prior).
 """
 
 from collections.abc import Mapping
@@ -132,17 +134,21 @@ def group_weights(facts: Facts, f_PK: np.ndarray) -> list[GroupWeights]:
             ("family", str(name), tested_P & (facts.family_P == name)) for name in np.unique(facts.family_P)
         ]
     return [
-        GroupWeights.model_validate({
-            "group": name,
-            "kind": kind,
-            "prompts": int(rows_P.sum()),
-            "mean": _named(facts, f_PK[rows_P].mean(axis=0)),
-            "spread": _named(facts, f_PK[rows_P].std(axis=0)),
-            "true_mean": None if facts.true_PK is None else _named(facts, facts.true_PK[rows_P].mean(axis=0)),
-        })
+        GroupWeights.model_validate(
+            {
+                "group": name,
+                "kind": kind,
+                "prompts": int(rows_P.sum()),
+                "mean": _named(facts, f_PK[rows_P].mean(axis=0)),
+                "spread": _named(facts, f_PK[rows_P].std(axis=0)),
+                "true_mean": None
+                if facts.true_PK is None
+                else _named(facts, facts.true_PK[rows_P].mean(axis=0)),
+            }
+        )
         for kind, name, rows_P in groups
         if rows_P.any()
-    ]  # fmt: skip
+    ]
 
 
 def _predictor(

@@ -14,7 +14,8 @@ Measure = Literal["true", "calibrated"]
 
 
 class PairAccuracy(Record):
-    """Share of pairs of one objective that its reward model orders as labelled, and as is true where that is known."""
+    """Share of pairs of one objective that its reward model orders as labelled, and as is true where that is
+    known."""
 
     objective: str
     split: str
@@ -44,7 +45,8 @@ class Predictor(Record):
 
 
 class Ceiling(Record):
-    """Explained KL of f over that of an oracle that knows w° and the family; null where the oracle explains nothing."""
+    """Explained KL of f over that of an oracle that knows w° and the family; null where the oracle explains
+    nothing."""
 
     split: str
     oracle: Interval
@@ -52,7 +54,8 @@ class Ceiling(Record):
 
 
 class GroupWeights(Record):
-    """Mean and standard deviation of f(x) over the held-out prompts of one split or family; mean of w° beside it."""
+    """Mean and standard deviation of f(x) over the held-out prompts of one split or family; mean of w° beside
+    it."""
 
     group: str
     kind: Literal["split", "family"]
@@ -83,12 +86,14 @@ class UnlikePrompts(Record):
 
     @property
     def served(self) -> Interval:
-        """AUROC of the confidence that clients get; without familiarity it orders prompts as certainty does."""
+        """AUROC of the confidence that clients get; without familiarity it orders prompts as certainty
+        does."""
         return self.certainty if self.confidence is None else self.confidence
 
 
 class HeldOutPrompts(Record):
-    """Mean share of f(x) `kept` in the weights of one held-out split, share of its prompts `shrunk` at all."""
+    """Mean share of f(x) `kept` in the weights of one held-out split, share of its prompts `shrunk` at
+    all."""
 
     split: str
     prompts: int
@@ -105,8 +110,9 @@ class ConfidenceReport(Record):
 
 
 class Stability(Record):
-    """Total variation distance between the weights of a prompt and of its rewording, mean over the prompts that the
-    rewording changes; share of them whose largest weight stays; the distance of their w° where both are known."""
+    """Total variation distance between the weights of a prompt and of its rewording, mean over the prompts
+    that the rewording changes; share of them whose largest weight stays; the distance of their w° where both
+    are known."""
 
     kind: str
     distance: Interval
@@ -125,7 +131,8 @@ class Control(Record):
 
 
 class SweepPoint(Record):
-    """Mean reward of a policy under one vector of weights; `dominated`: another point is higher in every objective."""
+    """Mean reward of a policy under one vector of weights; `dominated`: another point is higher in every
+    objective."""
 
     policy: str
     split: str
@@ -163,9 +170,11 @@ class Difference(Record):
 
 
 class PolicyReport(Record):
-    """`served`: the policy that is judged in full. `fixed`: policies that read no weights, and so have no control.
+    """`served`: the policy that is judged in full. `fixed`: policies that read no weights, and so have no
+    control.
 
-    `constant`: the best constant, chosen on validation prompts; null where the truth is unknown or nothing is read.
+    `constant`: the best constant, chosen on validation prompts; null where the truth is unknown or nothing is
+    read.
     """
 
     served: str

@@ -1,7 +1,7 @@
 """How good the reward models are: held-out pair accuracy, agreement with the truth, correlation of margins.
 
-Scores of training pairs are out-of-fold: they come from the score table only, and training pairs that are not in it are
-left out.
+Scores of training pairs are out-of-fold: they come from the score table only, and training pairs that are not
+in it are left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,13 @@ CORRELATED = 0.95
 
 
 def report_rewards(
-    facts: Facts, pairs: Sequence[PreferencePair], rewards: Rewards, calibration: Calibration, truth: Truth | None,
+    facts: Facts,
+    pairs: Sequence[PreferencePair],
+    rewards: Rewards,
+    calibration: Calibration,
+    truth: Truth | None,
     bootstrap: Bootstrap,
-) -> RewardReport:  # fmt: skip
+) -> RewardReport:
     """Accuracies of every objective in every split."""
     prompts = by_id(facts.prompts)
     accuracies = []
@@ -52,9 +56,12 @@ def report_rewards(
 
 
 def collect_rewards(
-    prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], scores: Sequence[ScoredResponse],
-    names: tuple[str, ...], score: RawScorer,
-) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
+    prompts: Sequence[Prompt],
+    pairs: Sequence[PreferencePair],
+    scores: Sequence[ScoredResponse],
+    names: tuple[str, ...],
+    score: RawScorer,
+) -> dict[tuple[str, str], np.ndarray]:
     """Rewards of the score table, and those of held-out pairs' responses that are not in it."""
     rewards = {
         (entry.prompt_id, entry.response): np.array([entry.rewards[name] for name in names])
@@ -84,19 +91,31 @@ def correlation_warnings(report: RewardReport) -> list[str]:
 
 
 def _accuracy(
-    pairs: Sequence[PreferencePair], k: int, name: str, split: str, prompts: Mapping[str, Prompt], rewards: Rewards,
-    truth: Truth | None, bootstrap: Bootstrap,
-) -> PairAccuracy:  # fmt: skip
-    margin_N = np.array([rewards[pair.prompt_id, pair.chosen][k] - rewards[pair.prompt_id, pair.rejected][k]
-                         for pair in pairs])  # fmt: skip
+    pairs: Sequence[PreferencePair],
+    k: int,
+    name: str,
+    split: str,
+    prompts: Mapping[str, Prompt],
+    rewards: Rewards,
+    truth: Truth | None,
+    bootstrap: Bootstrap,
+) -> PairAccuracy:
+    margin_N = np.array(
+        [
+            rewards[pair.prompt_id, pair.chosen][k] - rewards[pair.prompt_id, pair.rejected][k]
+            for pair in pairs
+        ]
+    )
     prompt_N = np.array([pair.prompt_id for pair in pairs])
     true_order = None
     if truth is not None:
         texts = [prompts[pair.prompt_id].text for pair in pairs]
-        true_N = np.array([
-            truth.rewards(text, pair.chosen)[k] - truth.rewards(text, pair.rejected)[k]
-            for text, pair in zip(texts, pairs, strict=True)
-        ])  # fmt: skip
+        true_N = np.array(
+            [
+                truth.rewards(text, pair.chosen)[k] - truth.rewards(text, pair.rejected)[k]
+                for text, pair in zip(texts, pairs, strict=True)
+            ]
+        )
         agrees_N = pair_hits(margin_N * true_N)
         true_order = mean_interval(agrees_N, prompt_N, bootstrap=bootstrap)
     return PairAccuracy(

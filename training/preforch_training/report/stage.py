@@ -45,7 +45,8 @@ from preforch_training.study.records import read_study
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about. `policies`: the rounds of each, by name; `served` is the one that is judged in full.
+    """What a report is about. `policies`: the rounds of each, by name; `served` is the one that is judged in
+    full.
 
     `known_world`: the data are the demo world's, whose truth is known. `studied`: the run has a study.
     """
@@ -140,9 +141,11 @@ def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Rep
 
 
 def contenders(subject: Subject) -> list[Contender]:
-    """Policies to compare, by the name that tables give them: the served one comes last and is judged in full.
+    """Policies to compare, by the name that tables give them: the served one comes last and is judged in
+    full.
 
-    Its first round is `offline`, its last one, where that is another, `online`; others are the end of their training.
+    Its first round is `offline`, its last one, where that is another, `online`; others are the end of their
+    training.
     """
     found = {name: rounds[-1] for name, rounds in subject.policies.items() if name != subject.served}
     first, *later = subject.policies[subject.served] if subject.served else ()

@@ -1,4 +1,5 @@
-"""The report as Markdown. In: a `Report` and the names of its plots. Out: text; every table is one function."""
+"""The report as Markdown. In: a `Report` and the names of its plots. Out: text; every table is one
+function."""
 
 from collections.abc import Mapping, Sequence
 
@@ -80,14 +81,28 @@ def reward_tables(rewards: RewardReport) -> str:
 def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
     """Predictors, the ceiling, weights by split and family."""
     predictors = table(
-        ["split", "weights", "explained KL", "preference accuracy", "KL, true weights", "explained, true weights",
-         "largest weight named"],
         [
-            [p.split, p.name, p.explained_kl, p.preference_accuracy, _shown(p.true_kl), _shown(p.true_explained_kl),
-             _shown(p.true_top)]
+            "split",
+            "weights",
+            "explained KL",
+            "preference accuracy",
+            "KL, true weights",
+            "explained, true weights",
+            "largest weight named",
+        ],
+        [
+            [
+                p.split,
+                p.name,
+                p.explained_kl,
+                p.preference_accuracy,
+                _shown(p.true_kl),
+                _shown(p.true_explained_kl),
+                _shown(p.true_top),
+            ]
             for p in orchestrator.predictors
         ],
-    )  # fmt: skip
+    )
     ceilings = table(
         ["split", "ceiling (explained KL of the oracle)", "share of the ceiling"],
         [[c.split, c.oracle, _shown(c.share)] for c in orchestrator.ceilings],
@@ -127,10 +142,11 @@ def confidence_table(confidence: ConfidenceReport) -> str:
     ]
     header = ["prompts", "number", "AUROC of certainty", "of familiarity", "of confidence", "mean g", "g < 1"]
     reading = (
-        "AUROC: the chance that a held-out prompt scores above one of this kind; 0.5 tells nothing. Very long prompts "
-        "are held-out ones in a row, of which no more is read than `max_tokens`. "
+        "AUROC: the chance that a held-out prompt scores above one of this kind; 0.5 tells nothing. Very "
+        "long prompts are held-out ones in a row, of which no more is read than `max_tokens`. "
     ) + (
-        "Weights are g f(x) + (1 - g) fallback: g should be 1 for most held-out prompts and low for the others."
+        "Weights are g f(x) + (1 - g) fallback: g should be 1 for most held-out prompts and low for the "
+        "others."
         if confidence.mode == "shrink"
         else f"Confidence is `{confidence.mode}`: all prompts get f(x) itself."
     )
@@ -140,10 +156,11 @@ def confidence_table(confidence: ConfidenceReport) -> str:
 def stability_table(stability: Sequence[Stability]) -> str:
     """Each rewording beside unrelated prompts, and how to read it."""
     reading = (
-        "Distance: total variation between the weights of a prompt and of its rewording, for prompts that it changes. "
-        "Good is far below that of unrelated prompts; where that is small too, weights hardly vary at all. 0: the "
-        "encoder does not see the change (lower case, where it is uncased). Surface rewordings are a lower bar than "
-        "true paraphrases; another phrasing, in the demo world only, shares family and topic, not always the question."
+        "Distance: total variation between the weights of a prompt and of its rewording, for prompts that it "
+        "changes. Good is far below that of unrelated prompts; where that is small too, weights hardly vary "
+        "at all. 0: the encoder does not see the change (lower case, where it is uncased). Surface "
+        "rewordings are a lower bar than true paraphrases; another phrasing, in the demo world only, shares "
+        "family and topic, not always the question."
     )
     rows = [[s.kind, s.distance.groups, s.distance, s.same_top, _shown(s.true_distance)] for s in stability]
     header = ["rewording", "prompts", "distance", "largest weight stays", "distance, true weights"]
@@ -151,7 +168,8 @@ def stability_table(stability: Sequence[Stability]) -> str:
 
 
 def policy_tables(policy: PolicyReport) -> str:
-    """Control, sweep, utilities, differences, as far as there are any: a policy that reads no weights has no control."""
+    """Control, sweep, utilities, differences, as far as there are any: a policy that reads no weights has no
+    control."""
     parts = [
         f"{policy.responses} responses drawn in {policy.sampling_seconds:.0f} s, "
         f"{policy.unfinished} cut at the token limit.",

@@ -71,8 +71,8 @@ def find_warnings(
             )
     if policy is not None and policy.served in policy.fixed:
         warnings.append(
-            "the served policy reads no weights: it answers alike whatever is recommended or asked for, so that there "
-            "is no control to measure and no gain of recommended weights"
+            "the served policy reads no weights: it answers alike whatever is recommended or asked for, so "
+            "that there is no control to measure and no gain of recommended weights"
         )
     if policy is not None and policy.unfinished > CUT_SHARE * policy.responses:
         warnings.append(f"{policy.unfinished} of {policy.responses} responses were cut at the token limit")
@@ -83,8 +83,8 @@ def _confidence_warnings(confidence: ConfidenceReport) -> list[str]:
     """Kinds of unlike prompts that the confidence takes for held-out ones."""
     reasons = {"long": " (very long prompts look like training prompts once they are cut)"}
     blind = [
-        f"the confidence does not tell prompts of kind {entry.kind!r} from held-out ones, AUROC {entry.served}"
-        + reasons.get(entry.kind, "")
+        f"the confidence does not tell prompts of kind {entry.kind!r} from held-out ones, AUROC "
+        f"{entry.served}" + reasons.get(entry.kind, "")
         for entry in confidence.unlike
         if entry.served.high < SEPARATED
     ]
@@ -133,7 +133,8 @@ def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
 
 
 def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
-    """The served policy on the control split, by true rewards where they are known; none where it reads no weights."""
+    """The served policy on the control split, by true rewards where they are known; none where it reads no
+    weights."""
     if policy.served in policy.fixed:
         return []
     last, split = policy.served, policy.sweep[-1].split

@@ -1,10 +1,11 @@
 """A linear Bradley-Terry head on frozen vectors, fitted to the end by full-batch L-BFGS (paper, Eq. 2).
 
 In:  features of chosen and rejected responses (N, F) and a group (prompt) for each pair.
-Out: weight (F,) and bias of r = weight.features + bias. The objective is convex, so there is no seed and no step count.
+Out: weight (F,) and bias of r = weight.features + bias. The objective is convex, so there is no seed and no
+     step count.
 
-The features are standardised over all responses and the result is folded back. The L2 penalty is the one with the
-least loss on a fifth of the groups that the other fits leave out; the bias makes the mean reward zero.
+The features are standardised over all responses and the result is folded back. The L2 penalty is the one with
+the least loss on a fifth of the groups that the other fits leave out; the bias makes the mean reward zero.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ def fit_linear_reward(
 
 
 def best_penalty(fit_NF: torch.Tensor, held_out_MF: torch.Tensor, penalties: Sequence[float]) -> float:
-    """The penalty whose fit has the least loss on held-out margins; each fit starts where the larger one ended."""
+    """The penalty whose fit has the least loss on held-out margins; each fit starts where the larger one
+    ended."""
     weight_F, losses = None, {}
     for penalty in sorted(set(penalties), reverse=True):
         weight_F = fit_margins(fit_NF, penalty, start=weight_F)

@@ -24,9 +24,11 @@ def fit_calibration(
     method: Method,
     margins: Mapping[str, np.ndarray] | None = None,
 ) -> Calibration:
-    """Fit on training responses, (N, K); `log_odds` also on `margins`, (M,) raw r(y+) - r(y-) of held-out pairs each.
+    """Fit on training responses, (N, K); `log_odds` also on `margins`, (M,) raw r(y+) - r(y-) of held-out
+    pairs each.
 
-    Raises ValueError on rewards that are not finite or do not vary, and on margins that no scale can be fitted to.
+    Raises ValueError on rewards that are not finite or do not vary, and on margins that no scale can be
+    fitted to.
     """
     held = dict(margins or {})
     if method == "log_odds" and set(held) != set(names):
@@ -51,7 +53,8 @@ def fit_calibration(
 
 
 def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
-    """The s > 0 with the most likely wins, maximising mean log sigma(s * margin). Raises ValueError naming `name`."""
+    """The s > 0 with the most likely wins, maximising mean log sigma(s * margin). Raises ValueError naming
+    `name`."""
     if margin_M.size == 0 or not np.isfinite(margin_M).all():
         what = "has no held-out pairs" if margin_M.size == 0 else "has a held-out margin that is not finite"
         raise ValueError(f"objective {name!r} {what}; log_odds fits its scale on them")
@@ -63,7 +66,8 @@ def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
         )
     if margin_M.min() >= 0:
         raise ValueError(
-            f"reward of {name!r} gets all of its {margin_M.size} held-out pairs right, so its log-odds scale has no "
+            f"reward of {name!r} gets all of its {margin_M.size} held-out pairs right, so its log-odds scale "
+            "has no "
             'finite value; use calibration "zscore" or more held-out pairs'
         )
     return logistic_scale(margin_M)

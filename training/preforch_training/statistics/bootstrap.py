@@ -1,4 +1,5 @@
-"""Bootstrap intervals over prompts: pairs and samples of one prompt are drawn together, since they are not independent.
+"""Bootstrap intervals over prompts: pairs and samples of one prompt are drawn together, since they are not
+independent.
 
 In:  a statistic that reads how often each group (prompt) was drawn.
 Out: `Interval`, the statistic on the data as they are with the 2.5% and 97.5% quantiles over redraws.
@@ -19,7 +20,8 @@ _CHUNK = 100
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Size of a bootstrap, and the seed of its redraws: equal seeds redraw alike, so that intervals can be paired."""
+    """Size of a bootstrap, and the seed of its redraws: equal seeds redraw alike, so that intervals can be
+    paired."""
 
     seed: int
     replicates: int

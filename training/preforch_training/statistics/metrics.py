@@ -1,5 +1,5 @@
-"""The maths that report and study share (METHOD 1, 2 and 9). Arrays in, arrays or intervals out; objectives in the last
-axis."""
+"""The maths that report and study share (METHOD 1, 2 and 9). Arrays in, arrays or intervals out; objectives
+in the last axis."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,8 @@ _TINY = 1e-12
 
 
 def pair_hits(margin_N: np.ndarray) -> np.ndarray:
-    """Pair accuracy by pair, (N,): 1 where the chosen response has the higher reward, 0 the lower, a half at ties."""
+    """Pair accuracy by pair, (N,): 1 where the chosen response has the higher reward, 0 the lower, a half at
+    ties."""
     return np.asarray((np.sign(margin_N) + 1) / 2)
 
 
@@ -26,8 +27,8 @@ def preference_hits(weights_NK: np.ndarray, margin_NK: np.ndarray) -> np.ndarray
 def logistic_scale(margin_N: np.ndarray) -> float:
     """The s >= 0 of the largest mean log sigma(s * margin), the calibration of wins (METHOD 2).
 
-    0 where the mean margin is not positive, infinite where no margin is negative and one is positive. The likelihood is
-    concave in s, so that within limits the best s is this one, clipped.
+    0 where the mean margin is not positive, infinite where no margin is negative and one is positive. The
+    likelihood is concave in s, so that within limits the best s is this one, clipped.
     """
     if margin_N.mean() <= 0:
         return 0.0
@@ -69,7 +70,8 @@ def simplex_grid(count: int, step: float) -> np.ndarray:
 
 
 def spearman(asked_GK: np.ndarray, obtained_BGK: np.ndarray) -> np.ndarray:
-    """Rank correlation over the grid between asked weight k and obtained reward k, (B, K); 0 where nothing varies."""
+    """Rank correlation over the grid between asked weight k and obtained reward k, (B, K); 0 where nothing
+    varies."""
     asked_GK = rankdata(asked_GK, axis=0)
     obtained_BGK = rankdata(obtained_BGK, axis=1)
     asked_GK = asked_GK - asked_GK.mean(axis=0)

@@ -1,4 +1,5 @@
-"""What f is set beside: the names of all ways to weigh the objectives, and the features of the one that reads words."""
+"""What f is set beside: the names of all ways to weigh the objectives, and the features of the one that reads
+words."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +27,8 @@ NO_WEIGHTS = "no weights"
 
 
 def word_features(texts: Sequence[str], known_N: np.ndarray, *, min_df: int = 1) -> Any:
-    """TF-IDF of words and pairs of words, sparse (N, V). Vocabulary and frequencies come from the `known_N` texts alone.
+    """TF-IDF of words and pairs of words, sparse (N, V). Vocabulary and frequencies come from the `known_N`
+    texts alone.
 
     `known_N`: (N,) bool; `min_df`: texts that a word must be in.
     """

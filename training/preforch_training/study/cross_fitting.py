@@ -2,10 +2,11 @@
 
 In:  data and config. Out: `CrossFitting`, which gives the trials of a choice.
 
-Nested cross-fitting of the reward models. For every outer fold i each response gets a reward from models that have not seen its prompt:
+Nested cross-fitting of the reward models. For every outer fold i each response gets a reward from models that
+have not seen its prompt:
 * responses of fold i by the models fitted without fold i: what a deployed reward model says of new prompts;
-* responses of another fold j by the models fitted without i and j: out-of-fold scores, from which an orchestrator for
-  fold i is fitted without ever touching fold i.
+* responses of another fold j by the models fitted without i and j: out-of-fold scores, from which an
+  orchestrator for fold i is fitted without ever touching fold i.
 A model without {i, j} serves both orders, so F folds need F (F + 1) / 2 models per objective.
 """
 
@@ -41,7 +42,8 @@ FitReward = Callable[[str, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]
 def crossfit(
     data: StudyData, fit: FitReward, fold_P: np.ndarray, *, seed: int, judged: int | None = None
 ) -> np.ndarray:
-    """Raw rewards, (F, U, K); only those for one outer fold where it is `judged` alone, the others are NaN."""
+    """Raw rewards, (F, U, K); only those for one outer fold where it is `judged` alone, the others are
+    NaN."""
     folds = int(fold_P.max()) + 1
     fold_U = fold_P[data.prompt_U]
     rewards_FUK = np.full((folds, len(data.responses), len(data.names)), np.nan)
@@ -194,7 +196,8 @@ def open_cross_fitting(
 
 
 def reward_fit(run: Run, subject: Subject, data: StudyData) -> FitReward:
-    """What `crossfit` fits: the run's rewards in memory. Raises ValueError for a reward that has no such fit."""
+    """What `crossfit` fits: the run's rewards in memory. Raises ValueError for a reward that has no such
+    fit."""
     fitters = {}
     for name, reward in subject.rewards.items():
         cross_fit = KINDS[reward.kind].cross_fit

@@ -1,4 +1,5 @@
-"""What a careful reader of the paper asks: single objectives, when orchestration cannot help, who disagrees with whom.
+"""What a careful reader of the paper asks: single objectives, when orchestration cannot help, who disagrees
+with whom.
 
 In:  data, cross-fitted rewards, a way to run trials. Out: rows of `records`.
 """
@@ -28,7 +29,8 @@ STRENGTH = 4.0
 def reward_quality(
     data: StudyData, rewards: Sequence[np.ndarray], folds: Sequence[np.ndarray], bootstrap: Bootstrap
 ) -> list[RewardQuality]:
-    """Accuracy and calibration curve of each reward model on its own held-out pairs; margins pooled over seeds.
+    """Accuracy and calibration curve of each reward model on its own held-out pairs; margins pooled over
+    seeds.
 
     The curve's probabilities are sigma(s * margin) with one s for all, so it shows shape, not the fit of s.
     """
@@ -70,7 +72,8 @@ def pair_accuracy(
 
 
 def calibration_curve(probability_M: np.ndarray) -> list[CalibrationPoint]:
-    """Pairs read from their likelier side: predicted at least a half, won where the likelier response was chosen."""
+    """Pairs read from their likelier side: predicted at least a half, won where the likelier response was
+    chosen."""
     likelier_M = np.maximum(probability_M, 1 - probability_M)
     won_M = pair_hits(probability_M - 0.5)
     return [
@@ -114,7 +117,8 @@ def prefers(objective: int) -> Changed:
 def simulates(weights_PK: np.ndarray, *, mix: float, seed: int) -> Changed:
     """Preferences drawn by sigma(4 w°(x).margin) under known weights, on rewards whose objectives are mixed.
 
-    `mix` = 0 leaves the rewards alone; towards 1 every objective becomes their mean, so that margins correlate.
+    `mix` = 0 leaves the rewards alone; towards 1 every objective becomes their mean, so that margins
+    correlate.
     """
 
     def change(data: StudyData, calibrated_UK: np.ndarray) -> tuple[StudyData, np.ndarray]:
@@ -135,7 +139,8 @@ def _swap(data: StudyData, swap_N: np.ndarray) -> StudyData:
 
 
 def known_weights(data: StudyData, features_PD: np.ndarray, *, vary: bool) -> np.ndarray:
-    """Weights to simulate with, (P, K): 0.8 on one objective, that goes by category or is the first one for all.
+    """Weights to simulate with, (P, K): 0.8 on one objective, that goes by category or is the first one for
+    all.
 
     Prompts without categories are parted by the sign of the first principal component of their vectors.
     """

@@ -119,7 +119,8 @@ def run_study(
 def judge_all(
     cross_fitting: CrossFitting, judge: TrialJudge, choices: Sequence[Choice]
 ) -> tuple[list[ChoiceResult], dict[str, str]]:
-    """Table rows, and the choices that cannot be fitted on these data with the reason. The first one must be."""
+    """Table rows, and the choices that cannot be fitted on these data with the reason. The first one must
+    be."""
     table, unfitted = [judge.result(choices[0], cross_fitting.trials(choices[0]))], {}
     for choice in tqdm(choices[1:], desc="alternatives", unit="choice"):
         try:
@@ -208,8 +209,8 @@ def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[st
     )
     return [
         f"orchestration {verdict} the best constant beyond chance on these data: gain in preference accuracy "
-        f"{result.gain}. A constant is simpler; serve it as the user's weights, or collect preferences that differ by "
-        f"prompt.{other}"
+        f"{result.gain}. A constant is simpler; serve it as the user's weights, or collect preferences that "
+        f"differ by prompt.{other}"
     ]
 
 
@@ -258,7 +259,8 @@ def single_objectives(
 
 
 def what_ifs(cross_fitting: CrossFitting, judge: TrialJudge, choice: Choice) -> list[WhatIf]:
-    """Known weights by category, or the same for all; rewards as they are, or mixed until their margins correlate."""
+    """Known weights by category, or the same for all; rewards as they are, or mixed until their margins
+    correlate."""
     data = cross_fitting.data
     features_PD = cross_fitting.features[choice.features]
     varied_PK, same_PK = (diagnostics.known_weights(data, features_PD, vary=vary) for vary in (True, False))

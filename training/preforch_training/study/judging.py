@@ -49,7 +49,8 @@ class TrialJudge:
         return self.mean(hits_SN), self.mean(hits_SN - base_SN)
 
     def paired(self, trials: Sequence[Trial], others: Sequence[Trial]) -> Interval:
-        """Accuracy of the first trials' f minus that of the others', each by the margins of its own calibration."""
+        """Accuracy of the first trials' f minus that of the others', each by the margins of its own
+        calibration."""
         prompt_N = self.data.prompt_N
         first_SN, second_SN = (
             np.array([hits_of(t.f_PK[prompt_N], t) for t in group]) for group in (trials, others)
@@ -113,7 +114,8 @@ class TrialJudge:
             if name == CATEGORY_ORACLE and len(set(self.data.category_P)) < 2:
                 continue
             accuracy, gain = self.gain(weights, trials)
-            # The constants were chosen for accuracy; explained KL has its own best constant, which is its zero.
+            # The constants were chosen for accuracy; explained KL has its own best constant, which is its
+            # zero.
             explained = (
                 None if name in (CONSTANT, CATEGORY_ORACLE) else self.explained(weights, trials, choice)
             )
@@ -137,7 +139,8 @@ class TrialJudge:
         ]
 
     def separation(self, weights_PK: np.ndarray) -> dict[str, Interval] | None:
-        """AUROC of each weight between two categories: the one named after the objective, or the last, is positive."""
+        """AUROC of each weight between two categories: the one named after the objective, or the last, is
+        positive."""
         categories = sorted(set(self.data.category_P))
         if len(categories) != 2:
             return None

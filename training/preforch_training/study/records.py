@@ -1,4 +1,5 @@
-"""What `study.json` holds. Intervals are 95%, bootstrap over prompts; the seeds of a prompt are drawn together."""
+"""What `study.json` holds. Intervals are 95%, bootstrap over prompts; the seeds of a prompt are drawn
+together."""
 
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class CalibrationPoint(Record):
 
 
 class RewardQuality(Record):
-    """A reward model on pairs of prompts that it has not seen. `error`: expected calibration error of the curve."""
+    """A reward model on pairs of prompts that it has not seen. `error`: expected calibration error of the
+    curve."""
 
     objective: str
     pairs: int
@@ -30,8 +32,9 @@ class RewardQuality(Record):
 
 
 class SizePoint(Record):
-    """What less data makes of it. `rewards`: pair accuracy by objective of models fitted on a share of the training
-    prompts, first seed. `gain`: of an orchestrator fitted on the share with the rewards of all data, all seeds."""
+    """What less data makes of it. `rewards`: pair accuracy by objective of models fitted on a share of the
+    training prompts, first seed. `gain`: of an orchestrator fitted on the share with the rewards of all data,
+    all seeds."""
 
     share: FiniteFloat
     rewards: dict[str, Interval]
@@ -39,8 +42,8 @@ class SizePoint(Record):
 
 
 class Agreement(Record):
-    """How often the chosen response of an overall pair has the higher reward, and the pairs (by id) where it is
-    furthest from it, with their margins in calibrated rewards, averaged over seeds."""
+    """How often the chosen response of an overall pair has the higher reward, and the pairs (by id) where it
+    is furthest from it, with their margins in calibrated rewards, averaged over seeds."""
 
     objective: str
     share: Interval
@@ -50,9 +53,10 @@ class Agreement(Record):
 class ChoiceResult(Record):
     """One row of the table of alternatives.
 
-    `gain`: accuracy minus that of the best constant, paired. `explained_kl`: null where the choice has no targets.
-    `log_likelihood`: mean log sigma(s f(x).(r+ - r-)) with the best s (`scale`). `entropy`: mean of f(x), nats.
-    `separation`: AUROC of each objective's weight between the two categories, where there are two.
+    `gain`: accuracy minus that of the best constant, paired. `explained_kl`: null where the choice has no
+    targets. `log_likelihood`: mean log sigma(s f(x).(r+ - r-)) with the best s (`scale`). `entropy`: mean of
+    f(x), nats. `separation`: AUROC of each objective's weight between the two categories, where there are
+    two.
     """
 
     choice: Choice
@@ -98,8 +102,8 @@ class SingleObjective(Record):
 
 
 class WhatIf(Record):
-    """Preferences drawn from known weights on changed rewards: what orchestration gains over the best constant.
-    `correlation`: mean over pairs of objectives of that of their margins."""
+    """Preferences drawn from known weights on changed rewards: what orchestration gains over the best
+    constant. `correlation`: mean over pairs of objectives of that of their margins."""
 
     name: str
     value: FiniteFloat
@@ -109,7 +113,8 @@ class WhatIf(Record):
 
 
 class Transfer(Record):
-    """Fitted on this data, judged on pairs of another source: reward models, orchestrator and constant together."""
+    """Fitted on this data, judged on pairs of another source: reward models, orchestrator and constant
+    together."""
 
     source: str
     pairs: int
@@ -130,10 +135,12 @@ class GapFindings(Record):
 
 
 class GapReport(Record):
-    """`spread` by seed. `findings`: null where w* barely varies; `verdict` then says that the report stops here.
+    """`spread` by seed. `findings`: null where w* barely varies; `verdict` then says that the report stops
+    here.
 
-    `likelihoods`: mean log pi_w(gold) of training pools under their best constant, by beta. `all_gold`: prompts left
-    out because their labels compare nothing (none can be without gold: every overall pair has a chosen response).
+    `likelihoods`: mean log pi_w(gold) of training pools under their best constant, by beta. `all_gold`:
+    prompts left out because their labels compare nothing (none can be without gold: every overall pair has a
+    chosen response).
     """
 
     beta: FiniteFloat
@@ -149,8 +156,8 @@ class GapReport(Record):
 
 
 class Study(Record):
-    """`recommended`: the run's own choice; `paper`: the paper's; `unfitted`: choices that these data do not allow,
-    with the reason; `over_paper`: accuracy of the first minus the second,
+    """`recommended`: the run's own choice; `paper`: the paper's; `unfitted`: choices that these data do not
+    allow, with the reason; `over_paper`: accuracy of the first minus the second,
     paired. `limit`: AUROC between the two categories of a
     supervised classifier on the same vectors, the upper bound of `separation`."""
 

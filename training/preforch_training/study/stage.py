@@ -1,7 +1,8 @@
-"""Stage `study`: which choices of METHOD 2 to 4 hold up, measured by nested cross-fitting over all of a run's prompts.
+"""Stage `study`: which choices of METHOD 2 to 4 hold up, measured by nested cross-fitting over all of a run's
+prompts.
 
-In:  `data` only; the study trains its own reward heads and orchestrator heads, fold by fold, on frozen vectors, so that
-     no number is in-sample. Rewards must be `pair_head`.
+In:  `data` only; the study trains its own reward heads and orchestrator heads, fold by fold, on frozen
+     vectors, so that no number is in-sample. Rewards must be `pair_head`.
 Out: `study.json` (`records.Study`). Every trial is kept in the work folder, so that a killed study continues.
 """
 

@@ -11,17 +11,17 @@ from preforch_training.study.records import ChoiceResult, Study
 def render_study(study: Study) -> str:
     """All tables with what one must know to read them."""
     parts = [
-        f"{study.prompts} prompts, {study.pairs} overall pairs, {study.folds} folds by prompt, {study.seeds} seeds, "
-        "predictions pooled over folds. Rewards, calibration, targets, heads and constants of a fold come from the "
-        "other folds only. Accuracy: share of held-out pairs with f(x).(r+ - r-) > 0. Gain: accuracy minus that of the "
-        "best constant, which was chosen for accuracy on the training side, on the same pairs. Intervals are over "
-        "prompts; they do not hold how folds and training vary.",
+        f"{study.prompts} prompts, {study.pairs} overall pairs, {study.folds} folds by prompt, {study.seeds} "
+        "seeds, predictions pooled over folds. Rewards, calibration, targets, heads and constants of a fold "
+        "come from the other folds only. Accuracy: share of held-out pairs with f(x).(r+ - r-) > 0. Gain: "
+        "accuracy minus that of the best constant, which was chosen for accuracy on the training side, on "
+        "the same pairs. Intervals are over prompts; they do not hold how folds and training vary.",
         *(["\n".join(f"* {warning}" for warning in study.warnings)] if study.warnings else []),
         "### Reward models on pairs they have not seen",
         reward_table(study),
         curve_table(study),
-        "Fitted on a share of the training prompts (reward models: first seed; gain: an orchestrator on the share with "
-        "the rewards of all data):",
+        "Fitted on a share of the training prompts (reward models: first seed; gain: an orchestrator on the "
+        "share with the rewards of all data):",
         size_table(study),
         "### Ways to weigh the objectives",
         *(predictor_table(study, number) for number in range(len(study.predictors))),
@@ -41,16 +41,16 @@ def render_study(study: Study) -> str:
         "Weight on the objective that made the preferences; 0.95 is asked for. One seed.",
         single_table(study),
         "### When not to use it",
-        "Preferences drawn by sigma(4 w°(x).(r+ - r-)) from known weights (0.8 on one objective, which goes by "
-        "category, or by the side of the first principal component of the prompt vectors where there are none). `mix` "
-        "moves every reward towards the mean of all, until margins correlate. Last column: what the known weights "
-        "themselves gain.",
+        "Preferences drawn by sigma(4 w°(x).(r+ - r-)) from known weights (0.8 on one objective, which goes "
+        "by category, or by the side of the first principal component of the prompt vectors where there are "
+        "none). `mix` moves every reward towards the mean of all, until margins correlate. Last column: what "
+        "the known weights themselves gain.",
         what_if_table(study),
         *(["### Alignment gap", render_gap(study.gap)] if study.gap else []),
         *(["### Judged on other data", transfer_table(study)] if study.transfers else []),
         "### Who disagrees",
-        "How often the chosen response of an overall pair has the higher reward; ids of the twenty pairs that disagree "
-        "most, with the margin in calibrated rewards.",
+        "How often the chosen response of an overall pair has the higher reward; ids of the twenty pairs "
+        "that disagree most, with the margin in calibrated rewards.",
         agreement_table(study),
     ]
     return "\n\n".join(parts)
@@ -108,12 +108,17 @@ def alternatives_table(results: Sequence[ChoiceResult]) -> str:
         ["choice", "accuracy", "gain", "log-likelihood (s)", "explained KL", "entropy", "AUROC of weights"],
         [
             [
-                r.choice, r.accuracy, r.gain, f"{r.log_likelihood:.4f} ({r.scale:.2g})", _shown(r.explained_kl),
-                f"{r.entropy:.3f}", _separation(r.separation),
+                r.choice,
+                r.accuracy,
+                r.gain,
+                f"{r.log_likelihood:.4f} ({r.scale:.2g})",
+                _shown(r.explained_kl),
+                f"{r.entropy:.3f}",
+                _separation(r.separation),
             ]
             for r in ordered
         ],
-    )  # fmt: skip
+    )
 
 
 def unfitted_lines(study: Study) -> list[str]:

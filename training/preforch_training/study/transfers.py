@@ -1,7 +1,7 @@
 """Everything fitted on a run's data, judged on another source of overall pairs.
 
-The other source's prompts are a fold of their own that nothing trains on: reward models, calibration, orchestrator
-and best constant come from the run's data, out-of-fold among themselves.
+The other source's prompts are a fold of their own that nothing trains on: reward models, calibration,
+orchestrator and best constant come from the run's data, out-of-fold among themselves.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,12 +1,15 @@
 """How well policies listen to weights, and whether weights that depend on the prompt pay (METHOD 9).
 
-1. Control and Pareto sweep: all weights of a grid on the same prompts; Spearman between asked weight and mean reward.
-2. Prompt-aware utility E[w°(x).r(x, y)] with true weights and true rewards, where the policy is asked for: the
-   recommended f(x), the best constant, uniform, f of another prompt, and w° itself. The best constant is the grid point
-   with the highest mean utility on validation prompts, drawn from the very policy that is judged.
+1. Control and Pareto sweep: all weights of a grid on the same prompts; Spearman between asked weight and mean
+   reward.
+2. Prompt-aware utility E[w°(x).r(x, y)] with true weights and true rewards, where the policy is asked for:
+   the recommended f(x), the best constant, uniform, f of another prompt, and w° itself. The best constant is
+   the grid point with the highest mean utility on validation prompts, drawn from the very policy that is
+   judged.
 
-The last policy is judged in full: `online` (the last online round of the served one), or `offline` (its round 0). The
-others are judged under recommended weights, and those that read no weights by what they answer anyway.
+The last policy is judged in full: `online` (the last online round of the served one), or `offline` (its round
+0). The others are judged under recommended weights, and those that read no weights by what they answer
+anyway.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,8 +77,8 @@ def report_policies(
 def compare(
     gains: Mapping[Arm, Mapping[int, float]], plan: Plan, judge: PolicyJudge, policies: Sequence[Contender]
 ) -> list[Difference]:
-    """Paired differences, on the prompts that both sides answered: between the arms of the last policy, and between it
-    and every other one."""
+    """Paired differences, on the prompts that both sides answered: between the arms of the last policy, and
+    between it and every other one."""
     *others, served = policies
     sides = []
     if served.reads_weights:

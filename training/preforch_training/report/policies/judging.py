@@ -50,7 +50,8 @@ class PolicyJudge:
 def judge_sweep(
     name: str, split: str, prompts: np.ndarray, plan: Plan, drawn: Drawn, judge: PolicyJudge
 ) -> tuple[list[Control], list[SweepPoint]]:
-    """Control and sweep points of one policy on one split, by true rewards where known and by calibrated ones.
+    """Control and sweep points of one policy on one split, by true rewards where known and by calibrated
+    ones.
 
     Calibrated rewards are computed on the control split only, since scoring takes as long as drawing.
     """

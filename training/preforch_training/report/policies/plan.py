@@ -1,4 +1,5 @@
-"""Which policies are compared, and what each is asked for: prompts, and the weights that go with them (METHOD 9).
+"""Which policies are compared, and what each is asked for: prompts, and the weights that go with them (METHOD
+9).
 
 In:  facts, f(x) of all prompts, policies. Out: `Plan`; for every policy its share of it, a `Program`.
 """
@@ -43,7 +44,8 @@ def contender(name: str, folder: Path) -> Contender:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that may be asked. `grid_GK`: the grid's weights; `arms`: the weights of all prompts, (P, K), by arm."""
+    """All that may be asked. `grid_GK`: the grid's weights; `arms`: the weights of all prompts, (P, K), by
+    arm."""
 
     grid_GK: np.ndarray
     sweep: Mapping[str, np.ndarray]
@@ -83,7 +85,8 @@ def make_plan(
     utility_prompts: int,
     seed: int,
 ) -> Plan:
-    """The first prompts of each split, whose order is random, that leave room for a response (`fits_P`, (P,) bool).
+    """The first prompts of each split, whose order is random, that leave room for a response (`fits_P`, (P,)
+    bool).
 
     Without truth only the control split is swept.
     """
@@ -108,7 +111,8 @@ def make_plan(
 
 
 def program_of(plan: Plan, policy: Contender, *, in_full: bool) -> Program:
-    """Everything for the policy that is judged in full; for others the sweep of one split and the recommended weights.
+    """Everything for the policy that is judged in full; for others the sweep of one split and the recommended
+    weights.
 
     A policy that reads no weights has neither sweep nor arms, only its answers: one for each prompt.
     """

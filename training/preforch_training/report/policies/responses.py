@@ -1,4 +1,5 @@
-"""Responses that the report asked a policy for: which (prompt, weights) are needed, drawn in one call of the sampler.
+"""Responses that the report asked a policy for: which (prompt, weights) are needed, drawn in one call of the
+sampler.
 
 Every prompt has one seed, so that all weights and all policies are compared on the same random numbers.
 """

@@ -1,7 +1,8 @@
-"""Other wordings of a prompt that ask the same, made by rule; its weights should hardly notice (METHOD, section 4).
+"""Other wordings of a prompt that ask the same, made by rule; its weights should hardly notice (METHOD,
+section 4).
 
-In:  a prompt and a way to reword. Out: the text that the orchestrator would read, only the newest user turn changed;
-     always the same for one seed and prompt.
+In:  a prompt and a way to reword. Out: the text that the orchestrator would read, only the newest user turn
+     changed; always the same for one seed and prompt.
 """
 
 import random

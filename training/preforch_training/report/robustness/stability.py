@@ -1,7 +1,8 @@
 """How much the served weights of a prompt move when it is worded another way (METHOD, section 4).
 
 In:  held-out prompts, their weights, and a function that gives the weights of texts.
-Out: `Stability` of every rewording that changes a prompt at all, and, to compare, of pairs of different prompts.
+Out: `Stability` of every rewording that changes a prompt at all, and, to compare, of pairs of different
+     prompts.
 """
 
 from collections.abc import Callable, Sequence

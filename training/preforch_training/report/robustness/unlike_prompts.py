@@ -1,8 +1,9 @@
-"""Prompts unlike training data: does the confidence of an orchestrator tell them from prompts like its training data?
+"""Prompts unlike training data: does the confidence of an orchestrator tell them from prompts like its
+training data?
 
 In:  a seed, held-out prompts (joined to very long ones), words of a tokenizer's vocabulary.
-Out: texts of four kinds, made here from parts written for this purpose, always the same for one seed; and the AUROC
-     with which a signal separates held-out prompts (high) from each kind (low).
+Out: texts of four kinds, made here from parts written for this purpose, always the same for one seed; and the
+     AUROC with which a signal separates held-out prompts (high) from each kind (low).
 """
 
 import random
@@ -16,20 +17,23 @@ from preforch_training.statistics.metrics import weighted_auroc
 
 _CODE = (
     "def {f}({a}, {b}):\n    {c} = {a} {op} {n}\n    for i in range({b}):\n        {c} += i\n    return {c}",
-    "import {a}\n\nclass {b}:\n    def __init__(self, {c}={n}):\n        self._{c} = {c}\n\n    def {f}(self):\n"
-    "        return self._{c} {op} {n}",
-    "function {f}({a}, {b}) {{\n  const {c} = {a}.map((x) => x {op} {n});\n  return {c}.filter((x) => x !== {b});\n}}",
-    "static int {f}(const int *{a}, size_t {b}) {{\n    int {c} = {n};\n    for (size_t i = 0; i < {b}; i++)\n"
-    "        {c} = {c} {op} {a}[i];\n    return {c};\n}}",
+    "import {a}\n\nclass {b}:\n    def __init__(self, {c}={n}):\n        self._{c} = {c}\n\n    def "
+    "{f}(self):\n        return self._{c} {op} {n}",
+    "function {f}({a}, {b}) "
+    "{{\n  const {c} = {a}.map((x) => x {op} {n});\n  return {c}.filter((x) => x !== {b});\n}}",
+    "static int {f}(const int *{a}, size_t {b}) "
+    "{{\n    int {c} = {n};\n    for (size_t i = 0; i < {b}; i++)\n        {c} = {c} {op} {a}[i];\n"
+    "    return {c};\n}}",
     "public final class {b} {{\n    private int {c} = {n};\n\n    public int {f}(int {a}) {{\n"
     "        return this.{c} {op} {a};\n    }}\n}}",
-    "func {f}({a} []int, {b} int) (int, error) {{\n\t{c} := {n}\n\tfor _, v := range {a} {{\n\t\t{c} = v {op} {b}\n"
-    "\t}}\n\treturn {c}, nil\n}}",
+    "func {f}({a} []int, {b} int) (int, error) "
+    "{{\n\t{c} := {n}\n\tfor _, v := range {a} {{\n\t\t{c} = v {op} {b}\n\t}}\n\treturn {c}, nil\n}}",
     "fn {f}({a}: &[u64], {b}: u64) -> Option<u64> {{\n    let {c} = {a}.iter().map(|x| x {op} {n}).max()?;\n"
     "    if {c} > {b} {{ Some({c}) }} else {{ None }}\n}}",
     "SELECT {a}.id, COUNT({b}.{c}) AS {f}\nFROM {a}\nLEFT JOIN {b} ON {b}.{a}_id = {a}.id\n"
     "WHERE {b}.{c} {op} {n} > 0\nGROUP BY {a}.id;",
-    '{f}() {{\n  local {a}="$1"\n  for {b} in "${a}"/*.{c}; do\n    echo "$(( {n} {op} 2 )) ${b}"\n  done\n}}',
+    '{f}() {{\n  local {a}="$1"\n  for {b} in "${a}"/*.{c}; do\n    echo "$(( {n} {op} 2 )) ${b}"\n'
+    "  done\n}}",
 )
 _NAMES = (
     "total",
@@ -100,7 +104,8 @@ _LANGUAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def unlike_prompts(
     held_out_texts: Sequence[str], *, words: Sequence[str], long_characters: int, seed: int, count: int = 100
 ) -> dict[str, list[str]]:
-    """`count` texts of each kind: code, languages, noise, long. Long ones join held-out texts to `long_characters`."""
+    """`count` texts of each kind: code, languages, noise, long. Long ones join held-out texts to
+    `long_characters`."""
     makers: dict[str, Callable[[random.Random, int], str]] = {
         "code": _code,
         "languages": _sentences,
@@ -152,7 +157,8 @@ def _long(rng: random.Random, held_out_texts: Sequence[str], characters: int) ->
 def separation(
     inside_N: np.ndarray, outside: Mapping[str, np.ndarray], *, bootstrap: Bootstrap
 ) -> dict[str, Interval]:
-    """AUROC per kind: the chance that a prompt like the training data scores above one unlike it, ties counting half.
+    """AUROC per kind: the chance that a prompt like the training data scores above one unlike it, ties
+    counting half.
 
     Prompts of both sides are drawn anew for the 95% interval, whose `groups` counts them all.
     """

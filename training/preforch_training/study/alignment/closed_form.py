@@ -1,20 +1,23 @@
 """The alignment gap in closed form (METHOD 9), on finite pools of responses with gold labels.
 
-In:  pools (calibrated rewards r(x, y) of one prompt's Y responses; which of them are gold), weights of predictors,
-     w*(x), fitted by `gold_weights`.
+In:  pools (calibrated rewards r(x, y) of one prompt's Y responses; which of them are gold), weights of
+     predictors, w*(x), fitted by `gold_weights`.
 Out: the mean gap of each predictor with intervals, the identity and the bounds checked.
 
-With pi_w(y) ~ pi_ref(y) exp(w.r/beta), normalised, and A(w) = beta log E_ref exp(w.r/beta), of gradient E_pi_w[r]:
+With pi_w(y) ~ pi_ref(y) exp(w.r/beta), normalised, and A(w) = beta log E_ref exp(w.r/beta), of gradient
+E_pi_w[r]:
 
     Gap(w) = A(w*) - A(w) - grad A(w).(w* - w) = beta KL(pi_w || pi_w*)
 
-KL takes the policy in use first, as in METHOD (the other order is A(w) - A(w*) - grad A(w*).(w - w*), the gap with the
-roles exchanged). It is what pi_w loses against pi_w* in E[w*.r] - beta KL(pi || pi_ref). Along the path
-w + t(w* - w), with u = (w* - w).r, Gap = integral of (1 - t) Var_t(u) / beta; both bounds follow from it.
+KL takes the policy in use first, as in METHOD (the other order is A(w) - A(w*) - grad A(w*).(w - w*), the gap
+with the roles exchanged). It is what pi_w loses against pi_w* in E[w*.r] - beta KL(pi || pi_ref). Along the
+path w + t(w* - w), with u = (w* - w).r, Gap = integral of (1 - t) Var_t(u) / beta; both bounds follow from
+it.
 
 Departures from METHOD:
-1. The least variance along the path is bounded from its values on a grid: |d log Var_t / dt| <= range(u) / beta, so
-   that the least value times exp(-range(u) step / (2 beta)) is below the true minimum: a bound indeed.
+1. The least variance along the path is bounded from its values on a grid: |d log Var_t / dt| <= range(u) /
+   beta, so that the least value times exp(-range(u) step / (2 beta)) is below the true minimum: a bound
+   indeed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +34,8 @@ _PATH = np.linspace(0, 1, 257)
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The responses of one prompt: calibrated rewards, which are gold, and pi_ref (positive; None: uniform)."""
+    """The responses of one prompt: calibrated rewards, which are gold, and pi_ref (positive; None:
+    uniform)."""
 
     prompt_id: str
     rewards_YK: np.ndarray
@@ -163,7 +167,8 @@ def check_pool(
 
 
 def gaps(pools: Sequence[Pool], weights_PK: np.ndarray, gold_PK: np.ndarray, *, beta: float) -> np.ndarray:
-    """Gap of every pool, (P,). Raises ValueError unless both arrays hold one point on the simplex per pool."""
+    """Gap of every pool, (P,). Raises ValueError unless both arrays hold one point on the simplex per
+    pool."""
     for name, values_PK in (("weights", weights_PK), ("w*", gold_PK)):
         _check_simplex(values_PK, pools, name)
     rows = zip(pools, weights_PK, gold_PK, strict=True)

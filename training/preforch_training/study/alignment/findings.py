@@ -1,19 +1,22 @@
-"""The closed-form alignment gap as a part of the study (METHOD 9), on the responses of each prompt's overall pairs.
+"""The closed-form alignment gap as a part of the study (METHOD 9), on the responses of each prompt's overall
+pairs.
 
-In:  data, nested rewards (F, U, K) and folds, each by seed; the trials of the recommended choice on any share of
-     the training prompts.
+In:  data, nested rewards (F, U, K) and folds, each by seed; the trials of the recommended choice on any share
+     of the training prompts.
 Out: `GapReport`; as Markdown.
 
-Gold is a response that stands as chosen in an overall pair; one that stands as rejected only is not. w*(x) is fitted to
-these labels, never to targets of f. The seeds of a prompt are drawn together in every interval.
+Gold is a response that stands as chosen in an overall pair; one that stands as rejected only is not. w*(x) is
+fitted to these labels, never to targets of f. The seeds of a prompt are drawn together in every interval.
 
 Decisions of ours:
-1. Pools of fold i carry the rewards of the models without fold i, under the constants of fold i. So do the training
-   pools of fold i, whose rewards leave out their own fold as well: nothing of fold i is in its best constant.
-2. One beta for all, as a gap is in units of reward and depends on it: the likeliest over every fold's training pools.
-   It is part of the measure and no predictor has it for itself, except that it suits the best constant.
-3. One prior per seed, its centre the mean of the folds' best constants: w* of pools of different folds would else
-   differ by their centres, and halves of pools would agree about that.
+1. Pools of fold i carry the rewards of the models without fold i, under the constants of fold i. So do the
+   training pools of fold i, whose rewards leave out their own fold as well: nothing of fold i is in its best
+   constant.
+2. One beta for all, as a gap is in units of reward and depends on it: the likeliest over every fold's
+   training pools. It is part of the measure and no predictor has it for itself, except that it suits the best
+   constant.
+3. One prior per seed, its centre the mean of the folds' best constants: w* of pools of different folds would
+   else differ by their centres, and halves of pools would agree about that.
 """
 
 from collections.abc import Callable, Sequence
@@ -111,7 +114,8 @@ def measure_gap(
 def fold_pools(
     data: StudyData, rewards_FUK: np.ndarray, fold_P: np.ndarray, calibration: CalibrationMethod
 ) -> list[dict[int, Pool]]:
-    """For every fold the pools of all prompts, by prompt's row, as the models and constants of that fold see them."""
+    """For every fold the pools of all prompts, by prompt's row, as the models and constants of that fold see
+    them."""
     chosen = set(data.overall_N2[:, 0].tolist())
     rows = np.unique(data.overall_N2)
     prompt_of = data.prompt_U[rows]
@@ -129,7 +133,8 @@ def fold_pools(
 def beta_likelihoods(
     views: Sequence[Sequence[dict[int, Pool]]], folds: Sequence[np.ndarray], betas: Sequence[float]
 ) -> dict[float, float]:
-    """Mean log pi_w(gold) over the training pools of every fold and seed, each fold under its own best constant."""
+    """Mean log pi_w(gold) over the training pools of every fold and seed, each fold under its own best
+    constant."""
     found = [
         choose_beta(_training(pools, fold_P, fold), grid=betas)[1]
         for by_fold, fold_P in zip(views, folds, strict=True)
@@ -143,9 +148,9 @@ def _training(pools: dict[int, Pool], fold_P: np.ndarray, fold: int) -> list[Poo
 
 
 def _fit_part(by_fold: Sequence[dict[int, Pool]], fold_P: np.ndarray, *, beta: float) -> _Part:
-    constant_FK = np.array([
-        gold_constant(_training(pools, fold_P, fold), beta=beta) for fold, pools in enumerate(by_fold)
-    ])  # fmt: skip
+    constant_FK = np.array(
+        [gold_constant(_training(pools, fold_P, fold), beta=beta) for fold, pools in enumerate(by_fold)]
+    )
     prior = Prior(constant_FK.mean(axis=0))
     held_out = {p: by_fold[fold_P[p]][p] for p in by_fold[0]}
     gold = fit_gold_weights(list(held_out.values()), beta=beta, prior=prior)
@@ -160,9 +165,9 @@ def _verdict(goes_on: bool) -> str:
             "w* varies by prompt beyond sampling noise under the rewards of every seed, so gaps are compared."
         )
     return (
-        "w* barely varies by prompt: sampling noise explains what it does, or what is left is too little to matter. "
-        "No weights that depend on the prompt can be told from the best constant on these pools; this part of the "
-        "report stops here."
+        "w* barely varies by prompt: sampling noise explains what it does, or what is left is too little to "
+        "matter. No weights that depend on the prompt can be told from the best constant on these pools; "
+        "this part of the report stops here."
     )
 
 
@@ -220,14 +225,14 @@ def render_gap(report: GapReport) -> str:
     constant = ", ".join(f"{name} {value:.2f}" for name, value in report.constant.items())
     edge = report.beta in (min(betas := [float(beta) for beta in report.likelihoods]), max(betas))
     parts = [
-        f"{report.pools} pools with {report.responses} responses, {report.gold} of them gold (chosen in an overall "
-        f"pair); {report.all_gold} prompts left out because all of theirs are gold. beta {report.beta:g}, one for all, "
-        "is the likeliest under the folds' best constants"
+        f"{report.pools} pools with {report.responses} responses, {report.gold} of them gold (chosen in an "
+        f"overall pair); {report.all_gold} prompts left out because all of theirs are gold. beta "
+        f"{report.beta:g}, one for all, is the likeliest under the folds' best constants"
         f"{', at the edge of those tried' if edge else ''}; these are on average {constant}.",
         spread_table(report),
-        "w* of a pool is fitted to its gold labels with a prior worth one gold response at the constant. Halves: "
-        "correlation of the w* of two random halves of each pool, each less the mean w* that one preference for all "
-        "prompts gives it; 0 is noise alone. Share: of the variance "
+        "w* of a pool is fitted to its gold labels with a prior worth one gold response at the constant. "
+        "Halves: correlation of the w* of two random halves of each pool, each less the mean w* that one "
+        "preference for all prompts gives it; 0 is noise alone. Share: of the variance "
         "of w*, what noise does not explain.",
         report.verdict,
     ]
@@ -235,12 +240,13 @@ def render_gap(report: GapReport) -> str:
         found = report.findings
         parts += [
             gap_rows(found),
-            f"Gap: beta KL(pi_w || pi_w*), in units of calibrated reward, lower is better; the difference is paired, "
-            f"below 0 beats the best constant. w* is fitted on the same pool that the gap is measured on, so it has no "
-            f"gap by construction and follows the pool's noise as well: every other gap holds that noise, a floor for "
-            f"whoever has not seen the pool's labels, and differences are what to read. `{CONSTANT}` maximises the "
-            f"likelihood of the training folds' gold labels, the very measure that w* is fitted by; `{F}` and "
-            f"`{FITTED_CONSTANT}` never see it: they are fitted to targets made of training pairs and rewards.",
+            "Gap: beta KL(pi_w || pi_w*), in units of calibrated reward, lower is better; the difference is "
+            "paired, below 0 beats the best constant. w* is fitted on the same pool that the gap is "
+            "measured on, so it has no gap by construction and follows the pool's noise as well: every "
+            "other gap holds that noise, a floor for whoever has not seen the pool's labels, and "
+            f"differences are what to read. `{CONSTANT}` maximises the likelihood of the training folds' "
+            f"gold labels, the very measure that w* is fitted by; `{F}` and `{FITTED_CONSTANT}` never see "
+            "it: they are fitted to targets made of training pairs and rewards.",
             f"Checked on {found.checked} pairs of a pool and weights; largest violation of the identity "
             f"{found.check.identity:.1e}, of the lower bound {found.check.lower:.1e}, of the upper bound "
             f"{found.check.upper:.1e}.",

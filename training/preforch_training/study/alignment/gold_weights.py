@@ -1,7 +1,9 @@
-"""w*(x), the weights under which a prompt's gold responses are likeliest (METHOD 9), and whether they vary by prompt.
+"""w*(x), the weights under which a prompt's gold responses are likeliest (METHOD 9), and whether they vary by
+prompt.
 
 In:  pools (`alignment.Pool`): calibrated rewards of one prompt's responses, which of them are gold.
-Out: w*(x) by pool likelihood, the best constant, the best beta; the spread of w*, with the part that is noise.
+Out: w*(x) by pool likelihood, the best constant, the best beta; the spread of w*, with the part that is
+     noise.
 """
 
 from collections.abc import Sequence
@@ -20,17 +22,19 @@ LEAST_SD = 0.05
 _SLOPE = 1e-5
 """Largest slope of the loss at which a search counts as done that rounding stopped."""
 _DRAWN = 4
-"""Draws that the mean w* of a half under one shared preference is taken from. Their noise lowers the correlation of
-halves, by at most a fifth, and cannot raise it."""
+"""Draws that the mean w* of a half under one shared preference is taken from. Their noise lowers the
+correlation of halves, by at most a fifth, and cannot raise it."""
 _CLEAREST = 20.0
 """Log-odds per standard deviation of a margin that are as good as certainty."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """Dirichlet prior of w*: worth `strength` gold answers at `centre_K`, which is what a pool without news returns.
+    """Dirichlet prior of w*: worth `strength` gold answers at `centre_K`, which is what a pool without news
+    returns.
 
-    One gold answer is little beside a pool with five and decides where the rewards do not tell gold from the rest.
+    One gold answer is little beside a pool with five and decides where the rewards do not tell gold from the
+    rest.
     """
 
     centre_K: np.ndarray
@@ -46,7 +50,8 @@ class Prior:
 
 @dataclass(frozen=True, eq=False)
 class GoldWeights:
-    """w* of the `pools` whose gold labels say something, (P, K), and the prompts left out because they do not."""
+    """w* of the `pools` whose gold labels say something, (P, K), and the prompts left out because they do
+    not."""
 
     pools: tuple[Pool, ...]
     weights_PK: np.ndarray
@@ -55,15 +60,16 @@ class GoldWeights:
 
 
 class Spread(Record):
-    """How much w* varies over prompts. `halves`: correlation of the w* of two random halves of each pool, less what one
-    preference shared by all prompts would make of them."""
+    """How much w* varies over prompts. `halves`: correlation of the w* of two random halves of each pool,
+    less what one preference shared by all prompts would make of them."""
 
     sd: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     halves: Interval
     share: float
-    """Of the variance of w*, what sampling noise does not explain: halves extended to the whole pool, 2r / (1 + r)."""
+    """Of the variance of w*, what sampling noise does not explain: halves extended to the whole pool, 2r / (1
+    + r)."""
     prompts: int
     too_small: int
     """Pools not split: fewer than two gold or two other answers."""
@@ -72,7 +78,8 @@ class Spread(Record):
 def gold_weights_of(
     r_YK: np.ndarray, good_Y: np.ndarray, *, beta: float, prior: Prior, reference_Y: np.ndarray | None = None
 ) -> np.ndarray:
-    """w*, (K,): the largest mean log pi_w(y) over gold y + strength / (number of gold) sum_k centre_k log w_k.
+    """w*, (K,): the largest mean log pi_w(y) over gold y + strength / (number of gold) sum_k centre_k log
+    w_k.
 
     Raises ValueError where every or no answer is gold, since the labels then compare nothing.
     """
@@ -83,7 +90,8 @@ def gold_weights_of(
 
 
 def fit_gold_weights(pools: Sequence[Pool], *, beta: float, prior: Prior) -> GoldWeights:
-    """w* of every pool that has gold and other answers; the rest is named. Raises ValueError where none has."""
+    """w* of every pool that has gold and other answers; the rest is named. Raises ValueError where none
+    has."""
     kept = _telling(pools)
     gold = [
         gold_weights_of(p.rewards_YK, p.good_Y, beta=beta, prior=prior, reference_Y=p.reference_Y)
@@ -98,9 +106,11 @@ def fit_gold_weights(pools: Sequence[Pool], *, beta: float, prior: Prior) -> Gol
 
 
 def gold_constant(pools: Sequence[Pool], *, beta: float) -> np.ndarray:
-    """The one w, (K,), of the largest mean over prompts of mean log pi_w(gold). Pools without news are left out.
+    """The one w, (K,), of the largest mean over prompts of mean log pi_w(gold). Pools without news are left
+    out.
 
-    A uniform prior worth one gold answer in all keeps it unique and positive, as the centre of a `Prior` must be.
+    A uniform prior worth one gold answer in all keeps it unique and positive, as the centre of a `Prior` must
+    be.
     """
     kept = _telling(pools)
     objectives = kept[0].rewards_YK.shape[1]
@@ -108,7 +118,8 @@ def gold_constant(pools: Sequence[Pool], *, beta: float) -> np.ndarray:
 
 
 def choose_beta(pools: Sequence[Pool], *, grid: Sequence[float]) -> tuple[float, dict[float, float]]:
-    """The beta of the largest likelihood of training pools under their best constant, and that likelihood by beta.
+    """The beta of the largest likelihood of training pools under their best constant, and that likelihood by
+    beta.
 
     The constant, and not each pool's own w*, because the latter fits noise and would favour a small beta.
     """
@@ -125,10 +136,10 @@ def spread(
     """Spread of w*, and the part of it that two random halves of each pool agree on.
 
     The other answers are halved like the gold ones: were they shared, their noise would look like agreement.
-    Before halves are compared, each loses the mean w* that its rewards and its number of gold answers give when gold
-    is drawn by one preference for all prompts: the prior and the simplex pull pools that tell little more than others,
-    and both halves of a pool alike, which looks like agreement wherever the shared w* is not in the middle.
-    Raises ValueError with fewer than two pools that can be halved.
+    Before halves are compared, each loses the mean w* that its rewards and its number of gold answers give
+    when gold is drawn by one preference for all prompts: the prior and the simplex pull pools that tell
+    little more than others, and both halves of a pool alike, which looks like agreement wherever the shared
+    w* is not in the middle. Raises ValueError with fewer than two pools that can be halved.
     """
     usable = [p for p in fitted.pools if min(p.good_Y.sum(), (~p.good_Y).sum()) >= 2]
     if len(usable) < 2:
@@ -190,8 +201,9 @@ def _loss(pools: Sequence[Pool], w_K: np.ndarray, beta: float) -> tuple[float, n
 def _most_likely(pools: Sequence[Pool], *, beta: float, prior: Prior) -> np.ndarray:
     """The w of the least loss - strength sum_k centre_k log w_k on the simplex.
 
-    Sought over z with w = softmax(z), where nothing is bounded. On the simplex itself SLSQP ends up to 0.8 away where
-    beta or the prior is small, and trust-constr takes twenty times as long. Ends at the rounding of the loss.
+    Sought over z with w = softmax(z), where nothing is bounded. On the simplex itself SLSQP ends up to 0.8
+    away where beta or the prior is small, and trust-constr takes twenty times as long. Ends at the rounding
+    of the loss.
     """
     pull_K = prior.strength * prior.centre_K
 
@@ -222,7 +234,8 @@ def _halve(pool: Pool, rng: np.random.Generator) -> tuple[Pool, Pool]:
 def _shared_preference(pools: Sequence[Pool]) -> np.ndarray:
     """b, (K,), of the likeliest log-odds b.(r - r') that y and not y' is gold, over such pairs of all pools.
 
-    Neither on the simplex nor bound to beta, so that gold drawn with it is as clear as the gold that there is.
+    Neither on the simplex nor bound to beta, so that gold drawn with it is as clear as the gold that there
+    is.
     """
     margin_MK = np.concatenate([_gold_margins(pool.rewards_YK, pool.good_Y) for pool in pools])
     offset_M = np.concatenate([_gold_margins(_log_reference(pool), pool.good_Y) for pool in pools])
@@ -265,7 +278,8 @@ def _part(pool: Pool, chosen_Y: np.ndarray) -> Pool:
 
 
 def _agreement(gold_SP2K: np.ndarray) -> Statistic:
-    """Correlation of the halves over prompts: covariance by variance, each summed over splits and objectives."""
+    """Correlation of the halves over prompts: covariance by variance, each summed over splits and
+    objectives."""
     first_PM, second_PM = (
         gold_SP2K[:, :, side].swapaxes(0, 1).reshape(gold_SP2K.shape[1], -1) for side in (0, 1)
     )
