@@ -37,8 +37,8 @@ class World:
 def make_world(
     *, vary: bool = True, prompts: int = 300, folds: int = 4, seed: int = 0, noise: float = 0.05
 ) -> World:
-    """Three responses a prompt and all their pairs; without `vary` every prompt is about the first
-    objective."""
+    """Three responses a prompt and all their pairs;
+    without `vary` every prompt is about the first objective."""
     rng = np.random.default_rng(seed)
     about_P = np.arange(prompts) % 2
     true_PK = np.where((about_P if vary else np.zeros(prompts))[:, None] == [0, 1], SHARE, 1 - SHARE)
@@ -89,8 +89,8 @@ def fit_direction(
 
 
 class Memory:
-    """Fits nothing: a scorer answers with the number of its fit, under which stand the prompts that it has
-    seen."""
+    """Fits nothing: a scorer answers with the number of its fit,
+    under which stand the prompts that it has seen."""
 
     def __init__(self, data: StudyData) -> None:
         self._data = data

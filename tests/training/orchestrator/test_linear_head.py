@@ -98,8 +98,8 @@ def test_fits_of_the_same_rows_are_the_same() -> None:
 
 
 def constant_margins(rows: int) -> np.ndarray:
-    """Pairs chosen with the weights (0.70, 0.30) and the scale 1; small margins, where the bias is
-    largest."""
+    """Pairs chosen with the weights (0.70, 0.30) and the scale 1;
+    small margins, where the bias is largest."""
     rng = np.random.default_rng(0)
     margins = rng.normal(size=(rows, 2)) / 2
     won = margins @ [0.7, 0.3] + rng.logistic(size=rows) > 0

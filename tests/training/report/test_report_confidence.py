@@ -1,5 +1,5 @@
-"""The part of the report about confidence: foreign prompts are told apart, and the report says where they are
-not."""
+"""The part of the report about confidence: foreign prompts are told apart,
+and the report says where they are not."""
 
 import shutil
 from dataclasses import replace

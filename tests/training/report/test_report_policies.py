@@ -1,5 +1,5 @@
-"""The part of the report about policies, with policies that give exactly what they are asked for, or never
-listen."""
+"""The part of the report about policies, with policies that give exactly what they are asked for,
+or never listen."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -76,8 +76,8 @@ def by_kind(
 
 
 def weights_by_family(texts: Sequence[str]) -> np.ndarray:
-    """All on the objective of the first word, which typos spoil and a frame moves; equal where it is not
-    known."""
+    """All on the objective of the first word, which typos spoil and a frame moves;
+    equal where it is not known."""
     places = {"how-to": 0, "risky": 1, "wish": 2}
     return np.stack(
         [np.eye(3)[places[w]] if (w := t.split()[0]) in places else np.full(3, 1 / 3) for t in texts]

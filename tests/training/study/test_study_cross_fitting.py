@@ -25,8 +25,8 @@ SEEDS, FOLDS = 2, 3
 
 
 def rows() -> list[dict[str, str]]:
-    """The toy pairs with their categories. Every sixth label is wrong, since perfect rewards have no log-odds
-    scale."""
+    """The toy pairs with their categories. Every sixth label is wrong,
+    since perfect rewards have no log-odds scale."""
     found = []
     for i, row in enumerate(pair_rows()):
         sides = {"chosen": row["rejected"], "rejected": row["chosen"]} if i % 6 == i // 6 % 6 else {}
@@ -190,11 +190,11 @@ def test_a_study_that_was_stopped_continues_from_the_trials_that_it_kept(
     lost = sorted(path for path in kept if not path.name.startswith("rewards"))[::3]
     for path in lost:
         path.unlink()
-    lost[0].with_suffix(".partial").write_bytes(b"half")
+    lost[0].with_name(f".{lost[0].stem}.partial.npz").write_bytes(b"half")
     continued = run_study(run, settings, study_subject(config), *records(run), tmp_path)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items() if path not in lost)
     assert all(path.exists() for path in lost)
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.partial*"))
     # The study of the fixture was never stopped.
     assert continued == read_study(run.study)
 

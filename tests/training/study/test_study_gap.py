@@ -13,8 +13,8 @@ from preforch_training.study.alignment.findings import (
     beta_likelihoods,
     fold_pools,
     measure_gap,
-    render_gap,
 )
+from preforch_training.study.alignment.tables import render_gap
 from preforch_training.study.choices import Trial
 from preforch_training.study.data import StudyData, gather, prompt_folds
 from preforch_training.study.records import GapReport

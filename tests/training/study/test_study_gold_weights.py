@@ -1,5 +1,5 @@
-"""Fitting w* against brute force and pools whose gold was drawn with a known w*, and the rule whether it
-varies."""
+"""Fitting w* against brute force and pools whose gold was drawn with a known w*,
+and the rule whether it varies."""
 
 import numpy as np
 import pytest
@@ -128,8 +128,8 @@ def unlike_pools(gold_K: np.ndarray, *, count: int, seed: int) -> list[Pool]:
 
 
 def test_pools_that_tell_unlike_amounts_do_not_pass_for_weights_that_vary() -> None:
-    """Without the correction the halves of these pools correlate, since those that tell little stay near the
-    prior."""
+    """Without the correction the halves of these pools correlate,
+    since those that tell little stay near the prior."""
     pools = unlike_pools(np.array([0.9, 0.1]), count=120, seed=13)
     prior = Prior(gold_constant(pools, beta=1.0))
     found = spread(

@@ -1,5 +1,5 @@
-"""Nothing that is judged on a fold has read it: rewards, calibration, penalty, orchestrator, constants,
-oracle."""
+"""Nothing that is judged on a fold has read it:
+rewards, calibration, penalty, orchestrator, constants, oracle."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace

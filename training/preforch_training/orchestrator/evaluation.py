@@ -30,8 +30,8 @@ def losses(f_NK: np.ndarray, target_NK: np.ndarray, *, loss: Loss) -> np.ndarray
 def explained_statistic(
     f_NK: np.ndarray, target_NK: np.ndarray, group_N: np.ndarray, *, loss: Loss
 ) -> Statistic:
-    """Explained KL as a function of how often each group was drawn; the best constant is found anew for each
-    draw."""
+    """Explained KL as a function of how often each group was drawn;
+    the best constant is found anew for each draw."""
     target_NK = np.maximum(target_NK, _TINY)
     losses_G = sums_by_group(losses(f_NK, target_NK, loss=loss), group_N)
     sizes_G = sums_by_group(np.ones(len(group_N)), group_N)

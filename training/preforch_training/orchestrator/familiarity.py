@@ -35,8 +35,8 @@ def add_confidence(
     fallback_K: np.ndarray,
     confidence: Confidence,
 ) -> dict[str, float]:
-    """Fit the model's familiarity, unless it is off. Each prompt's vector comes once. Returns numbers to be
-    kept."""
+    """Fit the model's familiarity, unless it is off. Each prompt's vector comes once.
+    Returns numbers to be kept."""
     if confidence == "off":
         return {}
     if len(train_ND) < 2 or not len(held_out_MD):

@@ -1,4 +1,4 @@
-"""A linear head on frozen vectors, fitted to the end by full-batch L-BFGS (METHOD, section 4). [ours]
+"""A linear head on frozen vectors, trained to convergence by full-batch L-BFGS (METHOD 4; Eq. 8). [ours]
 
 In:  vectors of prompts (P, D), labels of training and of held-out rows, a loss (`targets`). A prompt with
      many pairs has many rows and one vector, which is read once.
@@ -47,8 +47,8 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Head:
-    """`log_scale` is 0 except for `bt_gate`. `grid` holds the penalties that were tried, the largest
-    first."""
+    """`log_scale` is 0 except for `bt_gate`.
+    `grid` holds the penalties that were tried, the largest first."""
 
     weight_KD: np.ndarray
     bias_K: np.ndarray
@@ -139,8 +139,8 @@ class _Rows:
     labels_NK: torch.Tensor
 
     def loss(self, variables: torch.Tensor, *, loss: Loss, entropy_prior: float = 0.0) -> torch.Tensor:
-        """Mean loss of the head that `variables` are: weights, biases, log scale. tau is folded in
-        afterwards."""
+        """Mean loss of the head that `variables` are: weights, biases, log scale.
+        tau is folded in afterwards."""
         count, size = self.labels_NK.shape[1], self.features_QD.shape[1]
         weight_KD = variables[: count * size].reshape(count, size)
         # Reading the features is what costs, so they are in single precision; everything else is double.

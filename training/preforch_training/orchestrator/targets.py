@@ -90,8 +90,8 @@ def head_loss(
     log_scale: torch.Tensor | None = None,
     entropy_prior: float = 0.0,
 ) -> torch.Tensor:
-    """Mean loss over rows. `log_scale`, log s or None for s = 1, and `entropy_prior` concern `bt_gate`
-    only."""
+    """Mean loss over rows. `log_scale`, log s or None for s = 1,
+    and `entropy_prior` concern `bt_gate` only."""
     if loss == "regress":
         errors_BK = tau * logits_BK - labels_BK
         return (errors_BK - errors_BK.mean(dim=-1, keepdim=True)).pow(2).mean()

@@ -1,4 +1,4 @@
-"""How good the orchestrator is, beside everything simpler and beside an oracle (METHOD, section 4).
+"""How good the orchestrator is, beside everything simpler and beside an oracle (METHOD 4).
 
 Targets of held-out prompts are computed from their overall pairs like those of training.
 Predictors: f; `uniform`; `best constant` and `tf-idf + linear` fitted on the training targets; `shuffled f`,
@@ -49,7 +49,7 @@ PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 def report_orchestrator(
     facts: Facts, f_PK: np.ndarray, *, loss: Loss, bootstrap: Bootstrap
 ) -> OrchestratorReport:
-    """Everything about f(x); `f_PK` are its weights for all prompts."""
+    """f(x) beside every other predictor; `f_PK` are its weights for all prompts."""
     predictions = predict_all(facts, f_PK, loss=loss, seed=bootstrap.seed)
     splits = [split for split in facts.held_out if facts.pairs_of(split).size]
     return OrchestratorReport(

@@ -40,7 +40,7 @@ def draw_plots(report: Report, curves: Mapping[str, Mapping[str, Curve]], folder
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A row of panels."""
+    """A figure of `count` panels side by side, 4.5 x 3.8 inches each."""
     figure = Figure(figsize=(4.5 * count, 3.8), layout="constrained")
     return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
 
@@ -85,8 +85,8 @@ def weights_plot(report: Report) -> Figure:
 
 
 def pareto_plot(policy: PolicyReport, objectives: tuple[str, ...]) -> Figure:
-    """Mean rewards of every point of the grid, a panel for each pair of objectives; hollow where
-    dominated."""
+    """Mean rewards of every point of the grid, a panel for each pair of objectives;
+    hollow where dominated."""
     pairs = list(combinations(objectives, 2))
     figure, axes = panels(len(pairs))
     for axis, (first, second) in zip(axes, pairs, strict=True):

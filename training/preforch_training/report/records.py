@@ -1,21 +1,25 @@
 """What `report.json` holds. Every number is finite; what does not apply is null."""
 
+from pathlib import Path
 from typing import Literal
 
 from preforch_models.calibration import Calibration
+from preforch_models.manifest import read_manifest
 from preforch_models.objectives import Record
 from preforch_models.orchestrator_options import Confidence
 from pydantic import FiniteFloat
 
+from preforch_training.records import read_record
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.study.records import Study
 
+REPORT_FILE = "report.json"
 Measure = Literal["true", "calibrated"]
 
 
 class PairAccuracy(Record):
-    """Share of pairs of one objective that its reward model orders as labelled, and as is true where that is
-    known."""
+    """Share of pairs of one objective that its reward model orders as labelled,
+    and as is true where that is known."""
 
     objective: str
     split: str
@@ -45,8 +49,8 @@ class Predictor(Record):
 
 
 class Ceiling(Record):
-    """Explained KL of f over that of an oracle that knows w° and the family; null where the oracle explains
-    nothing."""
+    """Explained KL of f over that of an oracle that knows w° and the family;
+    null where the oracle explains nothing."""
 
     split: str
     oracle: Interval
@@ -54,8 +58,8 @@ class Ceiling(Record):
 
 
 class GroupWeights(Record):
-    """Mean and standard deviation of f(x) over the held-out prompts of one split or family; mean of w° beside
-    it."""
+    """Mean and standard deviation of f(x) over the held-out prompts of one split or family;
+    mean of w° beside it."""
 
     group: str
     kind: Literal["split", "family"]
@@ -66,6 +70,8 @@ class GroupWeights(Record):
 
 
 class OrchestratorReport(Record):
+    """f(x) beside other predictors, by split. `ceilings`: none where the truth is unknown."""
+
     predictors: tuple[Predictor, ...]
     ceilings: tuple[Ceiling, ...]
     weights: tuple[GroupWeights, ...]
@@ -86,14 +92,14 @@ class UnlikePrompts(Record):
 
     @property
     def served(self) -> Interval:
-        """AUROC of the confidence that clients get; without familiarity it orders prompts as certainty
-        does."""
+        """AUROC of the confidence that clients get;
+        without familiarity it orders prompts as certainty does."""
         return self.certainty if self.confidence is None else self.confidence
 
 
 class HeldOutPrompts(Record):
-    """Mean share of f(x) `kept` in the weights of one held-out split, share of its prompts `shrunk` at
-    all."""
+    """Mean share of f(x) `kept` in the weights of one held-out split,
+    share of its prompts `shrunk` at all."""
 
     split: str
     prompts: int
@@ -111,8 +117,8 @@ class ConfidenceReport(Record):
 
 class Stability(Record):
     """Total variation distance between the weights of a prompt and of its rewording, mean over the prompts
-    that the rewording changes; share of them whose largest weight stays; the distance of their w° where both
-    are known."""
+    that the rewording changes; share of them whose largest weight stays;
+    the distance of their w° where both are known."""
 
     kind: str
     distance: Interval
@@ -131,8 +137,8 @@ class Control(Record):
 
 
 class SweepPoint(Record):
-    """Mean reward of a policy under one vector of weights; `dominated`: another point is higher in every
-    objective."""
+    """Mean reward of a policy under one vector of weights; `dominated`:
+    another point is higher in every objective."""
 
     policy: str
     split: str
@@ -190,6 +196,8 @@ class PolicyReport(Record):
 
 
 class StageCost(Record):
+    """Of one artifact, from its manifest; a continued stage counts its last attempt only."""
+
     stage: str
     seconds: FiniteFloat
     peak_memory_mib: FiniteFloat
@@ -222,3 +230,9 @@ class Report(Record):
     stages: tuple[StageCost, ...]
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]
+
+
+def read_report(folder: Path) -> Report:
+    """The report of a run, from its artifact folder. Raises ArtifactError where it is not finished."""
+    read_manifest(folder, kind="report")
+    return read_record(folder / REPORT_FILE, Report)

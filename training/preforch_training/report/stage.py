@@ -1,7 +1,7 @@
 """Stage `report`: every part of a run measured, beside what is simpler, and judged.
 
-In:  everything that the run has made, and responses that real vLLM draws from its policies.
-Out: `report.json` (`report_records.Report`), `report.md`, plots. Without policies the parts about them are
+In:  everything that the run has made, and responses that vLLM draws from its policies.
+Out: `report.json` (`records.Report`), `report.md`, plots. Without policies the parts about them are
      left out, on data other than the demo world those that need the truth.
 """
 
@@ -19,6 +19,7 @@ from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.checkpoint import read_policy_info
 from preforch_training.policy.tokenizer import PolicyTokenizer
+from preforch_training.records import write_record
 from preforch_training.report.config import Config
 from preforch_training.report.costs import stage_costs, training_curves
 from preforch_training.report.facts import Facts, Method, gather_facts
@@ -28,7 +29,7 @@ from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
 from preforch_training.report.policies.responses import Sampling
-from preforch_training.report.records import PolicyReport, Report
+from preforch_training.report.records import REPORT_FILE, PolicyReport, Report
 from preforch_training.report.reward import collect_rewards, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
 from preforch_training.report.robustness.stability import report_stability
@@ -58,13 +59,13 @@ class Subject:
 
 
 def build(run: Run, config: Config, subject: Subject, *, sampler: Sampler) -> None:
-    """Make `report/`."""
+    """Make `report/` (METHOD 9) of everything the run has."""
     artifacts = artifacts_of(run, subject)
 
     def make(folder: Path, work: Path) -> Outcome:
         del work
         report = measure(run, config, subject, sampler)
-        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_record(folder / REPORT_FILE, report)
         images = draw_plots(report, training_curves(artifacts), folder)
         (folder / "report.md").write_text(render(report, images), encoding="utf-8")
         reached = sum(verdict.reached for verdict in report.verdicts)
@@ -98,7 +99,7 @@ def artifacts_of(run: Run, subject: Subject) -> dict[str, Path]:
 
 
 def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Report:
-    """The whole report."""
+    """What `report.json` holds; answers are sampled where the run has policies."""
     truth = DemoTruth(run.names) if subject.known_world else None
     fitted = read_orchestrator_info(run.orchestrator).config
     method = Method(fitted.target, fitted.tau, fitted.loss)

@@ -1,5 +1,5 @@
-"""The report as Markdown. In: a `Report` and the names of its plots. Out: text; every table is one
-function."""
+"""The report as Markdown. In: a `Report` and the names of its plots. Out: text;
+every table is one function."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,13 +13,12 @@ from preforch_training.report.records import (
     StageCost,
     Verdict,
 )
-from preforch_training.statistics.bootstrap import Interval
-from preforch_training.statistics.markdown import table
+from preforch_training.statistics.markdown import correlation_table, table
 from preforch_training.study.tables import render_study
 
 
 def render(report: Report, images: Mapping[str, str]) -> str:
-    """`images`: file names by title."""
+    """The whole text; `images`: file names by title, linked at the end."""
     parts = [
         "# Report",
         f"Preset `{report.preset}`, seed {report.seed}, objectives {', '.join(report.objectives)}. "
@@ -55,7 +54,10 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     """Each target, what was measured, and whether it is reached."""
     return table(
         ["target", "measured", "wanted", "reached"],
-        [[v.name, _shown(v.interval, v.value), v.target, "yes" if v.reached else "**no**"] for v in verdicts],
+        [
+            [v.name, v.interval or _number(v.value), v.target, "yes" if v.reached else "**no**"]
+            for v in verdicts
+        ],
     )
 
 
@@ -63,19 +65,14 @@ def reward_tables(rewards: RewardReport) -> str:
     """Accuracies, correlations of margins, calibration."""
     accuracies = table(
         ["objective", "split", "pairs", "accuracy", "agrees with the true order"],
-        [[a.objective, a.split, a.pairs, a.accuracy, _shown(a.true_order)] for a in rewards.accuracies],
-    )
-    names = list(rewards.correlations)
-    correlations = table(
-        ["margins correlate", *names],
-        [[name, *(f"{rewards.correlations[name][other]:.2f}" for other in names)] for name in names],
+        [[a.objective, a.split, a.pairs, a.accuracy, a.true_order] for a in rewards.accuracies],
     )
     constants = rewards.calibration.constants
     calibration = table(
         [f"calibration `{rewards.calibration.method}`", "offset", "scale"],
         [[name, f"{c.offset:.4f}", f"{c.scale:.4f}"] for name, c in constants.items()],
     )
-    return "\n\n".join([accuracies, correlations, calibration])
+    return "\n\n".join([accuracies, correlation_table(rewards.correlations), calibration])
 
 
 def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
@@ -96,16 +93,16 @@ def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
                 p.name,
                 p.explained_kl,
                 p.preference_accuracy,
-                _shown(p.true_kl),
-                _shown(p.true_explained_kl),
-                _shown(p.true_top),
+                p.true_kl,
+                p.true_explained_kl,
+                p.true_top,
             ]
             for p in orchestrator.predictors
         ],
     )
     ceilings = table(
         ["split", "ceiling (explained KL of the oracle)", "share of the ceiling"],
-        [[c.split, c.oracle, _shown(c.share)] for c in orchestrator.ceilings],
+        [[c.split, c.oracle, c.share] for c in orchestrator.ceilings],
     )
     weights = table(
         ["prompts", "number", "mean weights (spread)", "mean true weights"],
@@ -125,17 +122,16 @@ def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
 def confidence_table(confidence: ConfidenceReport) -> str:
     """Each kind of unlike prompts against held-out ones, and how to read it."""
     held_out = [
-        [h.split, h.prompts, "", "", "", _shown(None, h.kept), _shown(None, h.shrunk)]
-        for h in confidence.held_out
+        [h.split, h.prompts, "", "", "", _number(h.kept), _number(h.shrunk)] for h in confidence.held_out
     ]
     unlike = [
         [
             u.kind,
             u.prompts,
             u.certainty,
-            _shown(u.familiarity),
-            _shown(u.confidence),
-            _shown(None, u.kept),
+            u.familiarity,
+            u.confidence,
+            _number(u.kept),
             "",
         ]
         for u in confidence.unlike
@@ -162,14 +158,14 @@ def stability_table(stability: Sequence[Stability]) -> str:
         "rewordings are a lower bar than true paraphrases; another phrasing, in the demo world only, shares "
         "family and topic, not always the question."
     )
-    rows = [[s.kind, s.distance.groups, s.distance, s.same_top, _shown(s.true_distance)] for s in stability]
+    rows = [[s.kind, s.distance.groups, s.distance, s.same_top, s.true_distance] for s in stability]
     header = ["rewording", "prompts", "distance", "largest weight stays", "distance, true weights"]
     return table(header, rows) + "\n\n" + reading
 
 
 def policy_tables(policy: PolicyReport) -> str:
-    """Control, sweep, utilities, differences, as far as there are any: a policy that reads no weights has no
-    control."""
+    """Control, sweep, utilities, differences, as far as there are any:
+    a policy that reads no weights has no control."""
     parts = [
         f"{policy.responses} responses drawn in {policy.sampling_seconds:.0f} s, "
         f"{policy.unfinished} cut at the token limit.",
@@ -228,10 +224,8 @@ def stage_table(stages: Sequence[StageCost]) -> str:
     )
 
 
-def _shown(interval: Interval | None, value: float | None = None) -> str:
-    if interval is not None:
-        return str(interval)
-    return "" if value is None else f"{value:.3g}"
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3g}"
 
 
 def _named(values: Mapping[str, float] | None) -> str:

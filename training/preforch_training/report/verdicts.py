@@ -31,7 +31,7 @@ def judge_run(
     policy: PolicyReport | None,
     onnx_difference: float,
 ) -> list[Verdict]:
-    """Every target that this run can be held to."""
+    """Targets of all parts that this run has; those about the truth only where it is known."""
     verdicts = [*_reward_verdicts(rewards), *_orchestrator_verdicts(orchestrator)]
     verdicts.append(
         Verdict(
@@ -50,7 +50,7 @@ def find_warnings(
     policy: PolicyReport | None,
     confidence: ConfidenceReport,
 ) -> list[str]:
-    """What a reader must not overlook."""
+    """What the report says by itself, one sentence each, in the order of its parts."""
     warnings = correlation_warnings(rewards)
     for entry in orchestrator.predictors:
         if entry.name == F and entry.explained_kl.low <= 0:
@@ -133,8 +133,8 @@ def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
 
 
 def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
-    """The served policy on the control split, by true rewards where they are known; none where it reads no
-    weights."""
+    """The served policy on the control split, by true rewards where they are known;
+    none where it reads no weights."""
     if policy.served in policy.fixed:
         return []
     last, split = policy.served, policy.sweep[-1].split

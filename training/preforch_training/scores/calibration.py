@@ -53,8 +53,8 @@ def fit_calibration(
 
 
 def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
-    """The s > 0 with the most likely wins, maximising mean log sigma(s * margin). Raises ValueError naming
-    `name`."""
+    """The s > 0 with the most likely wins, maximising mean log sigma(s * margin).
+    Raises ValueError naming `name`."""
     if margin_M.size == 0 or not np.isfinite(margin_M).all():
         what = "has no held-out pairs" if margin_M.size == 0 else "has a held-out margin that is not finite"
         raise ValueError(f"objective {name!r} {what}; log_odds fits its scale on them")

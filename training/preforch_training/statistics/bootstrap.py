@@ -20,8 +20,8 @@ _CHUNK = 100
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Size of a bootstrap, and the seed of its redraws: equal seeds redraw alike, so that intervals can be
-    paired."""
+    """Size of a bootstrap, and the seed of its redraws:
+    equal seeds redraw alike, so that intervals can be paired."""
 
     seed: int
     replicates: int

@@ -14,8 +14,8 @@ _TINY = 1e-12
 
 
 def pair_hits(margin_N: np.ndarray) -> np.ndarray:
-    """Pair accuracy by pair, (N,): 1 where the chosen response has the higher reward, 0 the lower, a half at
-    ties."""
+    """Pair accuracy by pair, (N,): 1 where the chosen response has the higher reward, 0 the lower,
+    a half at ties."""
     return np.asarray((np.sign(margin_N) + 1) / 2)
 
 
@@ -70,8 +70,8 @@ def simplex_grid(count: int, step: float) -> np.ndarray:
 
 
 def spearman(asked_GK: np.ndarray, obtained_BGK: np.ndarray) -> np.ndarray:
-    """Rank correlation over the grid between asked weight k and obtained reward k, (B, K); 0 where nothing
-    varies."""
+    """Rank correlation over the grid between asked weight k and obtained reward k, (B, K);
+    0 where nothing varies."""
     asked_GK = rankdata(asked_GK, axis=0)
     obtained_BGK = rankdata(obtained_BGK, axis=1)
     asked_GK = asked_GK - asked_GK.mean(axis=0)

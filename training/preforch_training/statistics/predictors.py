@@ -1,5 +1,5 @@
-"""What f is set beside: the names of all ways to weigh the objectives, and the features of the one that reads
-words."""
+"""What f is set beside: the names of all ways to weigh the objectives,
+and the features of the one that reads words."""
 
 from collections.abc import Sequence
 from typing import Any

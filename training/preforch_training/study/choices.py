@@ -33,8 +33,8 @@ Changed = Callable[[StudyData, np.ndarray], tuple[StudyData, np.ndarray]]
 
 
 class Choice(Record):
-    """What METHOD leaves open. `entropy_prior` concerns `bt_gate` only, which in turn has no target and no
-    tau."""
+    """What METHOD leaves open. `entropy_prior` concerns `bt_gate` only,
+    which in turn has no target and no tau."""
 
     calibration: CalibrationMethod
     target: Target
@@ -127,8 +127,8 @@ def run_trial(
 def calibrate(
     data: StudyData, rewards_UK: np.ndarray, train_P: np.ndarray, method: CalibrationMethod
 ) -> Calibration:
-    """Constants from the responses of the training prompts' overall pairs; `log_odds` also from all their
-    pairs."""
+    """Constants from the responses of the training prompts' overall pairs;
+    `log_odds` also from all their pairs."""
     rows = np.unique(data.overall_N2)
     rows = rows[train_P[data.prompt_U[rows]]]
     margins: Mapping[str, np.ndarray] | None = None
@@ -163,8 +163,8 @@ def overall_rewards(data: StudyData, calibrated_UK: np.ndarray) -> PairRewards:
 
 
 def most_accurate(margin_NK: np.ndarray) -> np.ndarray:
-    """The constant weights on a grid that order most pairs as labelled, (K,); of those that tie, the most
-    central."""
+    """The constant weights on a grid that order most pairs as labelled, (K,);
+    of those that tie, the most central."""
     grid_GK = simplex_grid(margin_NK.shape[1], GRID_STEP.get(margin_NK.shape[1], 0.2))
     hits_G = np.array([preference_hits(weights_K[None], margin_NK).mean() for weights_K in grid_GK])
     tied_TK = grid_GK[hits_G >= hits_G.max() - 1e-12]

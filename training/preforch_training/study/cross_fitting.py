@@ -1,6 +1,6 @@
-"""The cross_fitting of a study: folds, cross-fitted rewards and vectors; every trial is run once and kept.
+"""Cross-fitting: folds, rewards and vectors of a study; every trial is run once and kept.
 
-In:  data and config. Out: `CrossFitting`, which gives the trials of a choice.
+In:  study data and config. Out: `CrossFitting`, which gives the trials of a choice.
 
 Nested cross-fitting of the reward models. For every outer fold i each response gets a reward from models that
 have not seen its prompt:
@@ -42,8 +42,8 @@ FitReward = Callable[[str, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]
 def crossfit(
     data: StudyData, fit: FitReward, fold_P: np.ndarray, *, seed: int, judged: int | None = None
 ) -> np.ndarray:
-    """Raw rewards, (F, U, K); only those for one outer fold where it is `judged` alone, the others are
-    NaN."""
+    """Raw rewards, (F, U, K); only those for one outer fold where it is `judged` alone,
+    the others are NaN."""
     folds = int(fold_P.max()) + 1
     fold_U = fold_P[data.prompt_U]
     rewards_FUK = np.full((folds, len(data.responses), len(data.names)), np.nan)
@@ -101,6 +101,7 @@ class CrossFitting:
 
     @property
     def seeds(self) -> range:
+        """Numbers of the repetitions, from 0."""
         return range(len(self.folds))
 
     def trials(
@@ -196,8 +197,8 @@ def open_cross_fitting(
 
 
 def reward_fit(run: Run, subject: Subject, data: StudyData) -> FitReward:
-    """What `crossfit` fits: the run's rewards in memory. Raises ValueError for a reward that has no such
-    fit."""
+    """What `crossfit` fits: the run's rewards in memory.
+    Raises ValueError for a reward that has no such fit."""
     fitters = {}
     for name, reward in subject.rewards.items():
         cross_fit = KINDS[reward.kind].cross_fit

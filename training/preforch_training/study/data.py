@@ -75,8 +75,8 @@ def gather(prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], names: tu
 
 
 def draw_folds(groups: Sequence[str], folds: int, *, seed: int) -> np.ndarray:
-    """Fold of each group label, from a seeded hash: equal labels share a fold, in whatever order they
-    come."""
+    """Fold of each group label, from a seeded hash:
+    equal labels share a fold, in whatever order they come."""
     fold_of = {}
     for group in set(groups):
         key = hashlib.sha256(f"{seed}\n{group}".encode()).digest()
@@ -96,6 +96,6 @@ def prompt_folds(data: StudyData, folds: int, *, seed: int) -> np.ndarray:
 
 
 def category_folds(data: StudyData, folds: int, *, seed: int) -> np.ndarray:
-    """Whole categories per fold, (P,): the training side has seen no prompt of a held-out prompt's
-    category."""
+    """Whole categories per fold, (P,): the training side has seen no prompt
+    of a held-out prompt's category."""
     return draw_folds(data.category_P.tolist(), folds, seed=seed)

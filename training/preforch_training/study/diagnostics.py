@@ -1,7 +1,7 @@
 """What a careful reader of the paper asks: single objectives, when orchestration cannot help, who disagrees
 with whom.
 
-In:  data, cross-fitted rewards, a way to run trials. Out: rows of `records`.
+In:  study data, cross-fitted rewards, a way to run trials. Out: rows of `records`.
 """
 
 from collections.abc import Sequence
@@ -72,8 +72,8 @@ def pair_accuracy(
 
 
 def calibration_curve(probability_M: np.ndarray) -> list[CalibrationPoint]:
-    """Pairs read from their likelier side: predicted at least a half, won where the likelier response was
-    chosen."""
+    """Pairs read from their likelier side: predicted at least a half,
+    won where the likelier response was chosen."""
     likelier_M = np.maximum(probability_M, 1 - probability_M)
     won_M = pair_hits(probability_M - 0.5)
     return [

@@ -1,4 +1,4 @@
-"""What a study finds: the table of alternatives, the checks, and what they say together.
+"""What a study finds: the table of alternatives, the diagnostics, and what they say together.
 
 In:  records and config. Out: `records.Study`.
 """
@@ -74,7 +74,7 @@ def run_study(
     pairs: Sequence[PreferencePair],
     work: Path,
 ) -> Study:
-    """All of it."""
+    """Every table of the study; trials that `work` holds already are not fitted again."""
     data = gather(prompts, pairs, run.names)
     cross_fitting = open_cross_fitting(run, config, subject, data, work)
     judge = TrialJudge(data, Bootstrap(seed=run.seed_for("study", "bootstrap"), replicates=config.replicates))
@@ -119,8 +119,8 @@ def run_study(
 def judge_all(
     cross_fitting: CrossFitting, judge: TrialJudge, choices: Sequence[Choice]
 ) -> tuple[list[ChoiceResult], dict[str, str]]:
-    """Table rows, and the choices that cannot be fitted on these data with the reason. The first one must
-    be."""
+    """Table rows, and the choices that cannot be fitted on these data with the reason.
+    The first one must be."""
     table, unfitted = [judge.result(choices[0], cross_fitting.trials(choices[0]))], {}
     for choice in tqdm(choices[1:], desc="alternatives", unit="choice"):
         try:
@@ -196,7 +196,7 @@ def transfers(
 
 
 def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[str]:
-    """What a reader must not overlook."""
+    """One sentence where the recommended choice does not beat the best constant beyond chance."""
     result = next(result for result in table if result.choice == recommended)
     if result.gain.low > 0:
         return []
@@ -259,8 +259,8 @@ def single_objectives(
 
 
 def what_ifs(cross_fitting: CrossFitting, judge: TrialJudge, choice: Choice) -> list[WhatIf]:
-    """Known weights by category, or the same for all; rewards as they are, or mixed until their margins
-    correlate."""
+    """Known weights by category, or the same for all;
+    rewards as they are, or mixed until their margins correlate."""
     data = cross_fitting.data
     features_PD = cross_fitting.features[choice.features]
     varied_PK, same_PK = (diagnostics.known_weights(data, features_PD, vary=vary) for vary in (True, False))

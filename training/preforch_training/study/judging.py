@@ -34,7 +34,7 @@ SCALES = (1e-3, 1e3)
 
 @dataclass(frozen=True)
 class TrialJudge:
-    """What every judgement shares."""
+    """The data and the bootstrap that all rows of a study are judged by."""
 
     data: StudyData
     bootstrap: Bootstrap
@@ -49,8 +49,8 @@ class TrialJudge:
         return self.mean(hits_SN), self.mean(hits_SN - base_SN)
 
     def paired(self, trials: Sequence[Trial], others: Sequence[Trial]) -> Interval:
-        """Accuracy of the first trials' f minus that of the others', each by the margins of its own
-        calibration."""
+        """Accuracy of the first trials' f minus that of the others',
+        each by the margins of its own calibration."""
         prompt_N = self.data.prompt_N
         first_SN, second_SN = (
             np.array([hits_of(t.f_PK[prompt_N], t) for t in group]) for group in (trials, others)
@@ -139,8 +139,8 @@ class TrialJudge:
         ]
 
     def separation(self, weights_PK: np.ndarray) -> dict[str, Interval] | None:
-        """AUROC of each weight between two categories: the one named after the objective, or the last, is
-        positive."""
+        """AUROC of each weight between two categories:
+        the one named after the objective, or the last, is positive."""
         categories = sorted(set(self.data.category_P))
         if len(categories) != 2:
             return None

@@ -1,15 +1,19 @@
-"""What `study.json` holds. Intervals are 95%, bootstrap over prompts; the seeds of a prompt are drawn
-together."""
+"""What `study.json` holds. Intervals are 95%, bootstrap over prompts;
+the seeds of a prompt are drawn together."""
 
 from pathlib import Path
 
+from preforch_models.manifest import read_manifest
 from preforch_models.objectives import Record
 from pydantic import FiniteFloat
 
+from preforch_training.records import read_record
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.study.alignment.closed_form import GapPoint, GapRow, PoolCheck
 from preforch_training.study.alignment.gold_weights import Spread
 from preforch_training.study.choices import Choice
+
+STUDY_FILE = "study.json"
 
 
 class CalibrationPoint(Record):
@@ -21,8 +25,8 @@ class CalibrationPoint(Record):
 
 
 class RewardQuality(Record):
-    """A reward model on pairs of prompts that it has not seen. `error`: expected calibration error of the
-    curve."""
+    """A reward model on pairs of prompts that it has not seen. `error`:
+    expected calibration error of the curve."""
 
     objective: str
     pairs: int
@@ -33,8 +37,8 @@ class RewardQuality(Record):
 
 class SizePoint(Record):
     """What less data makes of it. `rewards`: pair accuracy by objective of models fitted on a share of the
-    training prompts, first seed. `gain`: of an orchestrator fitted on the share with the rewards of all data,
-    all seeds."""
+    training prompts, first seed. `gain`: of an orchestrator fitted on the share with the rewards
+    of all data, all seeds."""
 
     share: FiniteFloat
     rewards: dict[str, Interval]
@@ -79,6 +83,8 @@ class PredictorResult(Record):
 
 
 class Predictors(Record):
+    """Ways to weigh the objectives beside each other, under the calibration and the targets of `choice`."""
+
     choice: Choice
     rows: tuple[PredictorResult, ...]
 
@@ -113,8 +119,8 @@ class WhatIf(Record):
 
 
 class Transfer(Record):
-    """Fitted on this data, judged on pairs of another source: reward models, orchestrator and constant
-    together."""
+    """Fitted on this data, judged on pairs of another source:
+    reward models, orchestrator and constant together."""
 
     source: str
     pairs: int
@@ -186,5 +192,6 @@ class Study(Record):
 
 
 def read_study(folder: Path) -> Study:
-    """The study of a run."""
-    return Study.model_validate_json((folder / "study.json").read_bytes())
+    """The study of a run, from its artifact folder. Raises ArtifactError where it is not finished."""
+    read_manifest(folder, kind="study")
+    return read_record(folder / STUDY_FILE, Study)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from preforch_training.statistics.bootstrap import Interval
-from preforch_training.statistics.markdown import table
-from preforch_training.study.alignment.findings import render_gap
+from preforch_training.statistics.markdown import correlation_table, table
+from preforch_training.study.alignment.tables import render_gap
 from preforch_training.study.records import ChoiceResult, Study
 
 
@@ -62,12 +62,7 @@ def reward_table(study: Study) -> str:
         ["objective", "pairs", "accuracy", "calibration error"],
         [[r.objective, r.pairs, r.accuracy, f"{r.error:.3f}"] for r in study.rewards],
     )
-    names = list(study.correlations)
-    margins = table(
-        ["margins correlate", *names],
-        [[name, *(f"{study.correlations[name][other]:.2f}" for other in names)] for name in names],
-    )
-    return f"{quality}\n\n{margins}"
+    return f"{quality}\n\n{correlation_table(study.correlations)}"
 
 
 def curve_table(study: Study) -> str:
@@ -91,11 +86,11 @@ def size_table(study: Study) -> str:
 
 
 def predictor_table(study: Study, number: int) -> str:
-    """The orchestrator beside everything simpler."""
+    """The orchestrator beside everything simpler, for the choice of one preset (0: recommended)."""
     entry = study.predictors[number]
     rows = table(
         ["weights", "accuracy", "gain", "explained KL"],
-        [[row.name, row.accuracy, row.gain, _shown(row.explained_kl)] for row in entry.rows],
+        [[row.name, row.accuracy, row.gain, row.explained_kl] for row in entry.rows],
     )
     label = "recommended" if entry.choice == study.recommended else "paper"
     return f"`{label}`: {entry.choice}\n\n{rows}"
@@ -112,7 +107,7 @@ def alternatives_table(results: Sequence[ChoiceResult]) -> str:
                 r.accuracy,
                 r.gain,
                 f"{r.log_likelihood:.4f} ({r.scale:.2g})",
-                _shown(r.explained_kl),
+                r.explained_kl,
                 f"{r.entropy:.3f}",
                 _separation(r.separation),
             ]
@@ -165,7 +160,7 @@ def single_table(study: Study) -> str:
 
 
 def what_if_table(study: Study) -> str:
-    """Gains under known weights."""
+    """What f and the known weights gain over the best constant, by how preferences were made."""
     return table(
         [
             "known weights",
@@ -179,7 +174,7 @@ def what_if_table(study: Study) -> str:
 
 
 def transfer_table(study: Study) -> str:
-    """Judged on other sources."""
+    """What was fitted on this run, judged on other sources of pairs."""
     return table(
         ["source", "pairs", "mean weights", "accuracy", "gain", "gain, shrunk where unfamiliar"],
         [
@@ -197,7 +192,7 @@ def transfer_table(study: Study) -> str:
 
 
 def agreement_table(study: Study) -> str:
-    """Shares and the worst pairs."""
+    """How often each reward agrees with the labels, and where it does least."""
     return table(
         ["objective", "chosen has the higher reward", "worst pairs"],
         [
@@ -209,10 +204,6 @@ def agreement_table(study: Study) -> str:
 
 def _separation(found: Mapping[str, Interval] | None) -> str:
     return "" if found is None else ", ".join(f"{name} {interval}" for name, interval in found.items())
-
-
-def _shown(interval: Interval | None) -> str:
-    return "" if interval is None else str(interval)
 
 
 def _if(interval: Interval | None, text: str) -> list[str]:

@@ -20,7 +20,7 @@ CalibratedScorer = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class PolicyJudge:
-    """What responses are worth."""
+    """The rewards that answers are judged by, the same for all policies."""
 
     facts: Facts
     truth: Truth | None
@@ -29,7 +29,7 @@ class PolicyJudge:
     bootstrap: Bootstrap
 
     def true_rewards(self, drawn: Drawn, asked: Sequence[WeightedPrompt]) -> np.ndarray:
-        """True rewards, (N, K)."""
+        """(N, K), of the demo world's truth, which must be known."""
         assert self.truth is not None
         texts = [self.facts.prompts[index].text for index, _ in asked]
         return np.stack(
@@ -37,7 +37,7 @@ class PolicyJudge:
         )
 
     def calibrated_rewards(self, drawn: Drawn, asked: Sequence[WeightedPrompt]) -> np.ndarray:
-        """Calibrated rewards, (N, K)."""
+        """(N, K), of the run's own full reward models."""
         return self.calibrated(
             [self.facts.prompts[index] for index, _ in asked], [drawn.responses[a] for a in asked]
         )

@@ -1,5 +1,4 @@
-"""Which policies are compared, and what each is asked for: prompts, and the weights that go with them (METHOD
-9).
+"""Which policies are compared, and what each is asked for: prompts with weights (METHOD 9).
 
 In:  facts, f(x) of all prompts, policies. Out: `Plan`; for every policy its share of it, a `Program`.
 """
@@ -44,8 +43,8 @@ def contender(name: str, folder: Path) -> Contender:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that may be asked. `grid_GK`: the grid's weights; `arms`: the weights of all prompts, (P, K), by
-    arm."""
+    """All that may be asked. `grid_GK`: the grid's weights; `arms`:
+    the weights of all prompts, (P, K), by arm."""
 
     grid_GK: np.ndarray
     sweep: Mapping[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""How well the confidence tells prompts unlike the training data from held-out ones (METHOD, section 4).
+"""How well the confidence tells prompts unlike the training data from held-out ones (METHOD 4).
 
 In:  a trained orchestrator, held-out prompts. Out: `ConfidenceReport`: AUROC of every signal for every kind
      of `unlike_prompts`, and how much of f(x) shrinkage keeps.
@@ -32,8 +32,8 @@ DRAWN_TOKENS = 5000
 
 
 def report_confidence(folder: Path, facts: Facts, *, bootstrap: Bootstrap) -> ConfidenceReport:
-    """Held-out test prompts, or validation prompts where there are none, beside prompts unlike the training
-    data."""
+    """Held-out test prompts, or validation prompts where there are none,
+    beside prompts unlike the training data."""
     model = OrchestratorModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     splits = facts.tests or facts.held_out

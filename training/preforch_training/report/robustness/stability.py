@@ -1,4 +1,4 @@
-"""How much the served weights of a prompt move when it is worded another way (METHOD, section 4).
+"""How much the served weights of a prompt move when it is worded another way (METHOD 4).
 
 In:  held-out prompts, their weights, and a function that gives the weights of texts.
 Out: `Stability` of every rewording that changes a prompt at all, and, to compare, of pairs of different

@@ -104,8 +104,8 @@ _LANGUAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def unlike_prompts(
     held_out_texts: Sequence[str], *, words: Sequence[str], long_characters: int, seed: int, count: int = 100
 ) -> dict[str, list[str]]:
-    """`count` texts of each kind: code, languages, noise, long. Long ones join held-out texts to
-    `long_characters`."""
+    """`count` texts of each kind: code, languages, noise, long.
+    Long ones join held-out texts to `long_characters`."""
     makers: dict[str, Callable[[random.Random, int], str]] = {
         "code": _code,
         "languages": _sentences,

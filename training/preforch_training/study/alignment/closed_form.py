@@ -34,8 +34,8 @@ _PATH = np.linspace(0, 1, 257)
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The responses of one prompt: calibrated rewards, which are gold, and pi_ref (positive; None:
-    uniform)."""
+    """The responses of one prompt: calibrated rewards, which are gold,
+    and pi_ref (positive; None: uniform)."""
 
     prompt_id: str
     rewards_YK: np.ndarray

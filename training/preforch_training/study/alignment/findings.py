@@ -1,9 +1,8 @@
-"""The closed-form alignment gap as a part of the study (METHOD 9), on the responses of each prompt's overall
-pairs.
+"""The closed-form alignment gap in a study (METHOD 9), on the responses of each prompt's overall pairs.
 
-In:  data, nested rewards (F, U, K) and folds, each by seed; the trials of the recommended choice on any share
-     of the training prompts.
-Out: `GapReport`; as Markdown.
+In:  study data, nested rewards (F, U, K) and folds, each by seed; the trials of the recommended choice on any
+     share of the training prompts.
+Out: `GapReport`.
 
 Gold is a response that stands as chosen in an overall pair; one that stands as rejected only is not. w*(x) is
 fitted to these labels, never to targets of f. The seeds of a prompt are drawn together in every interval.
@@ -27,7 +26,6 @@ import numpy as np
 from preforch_models.calibration import Method as CalibrationMethod
 
 from preforch_training.statistics.bootstrap import Bootstrap
-from preforch_training.statistics.markdown import table
 from preforch_training.statistics.metrics import shuffle_within
 from preforch_training.statistics.predictors import CONSTANT, FITTED_CONSTANT, GOLD, SHUFFLED, UNIFORM, F
 from preforch_training.study.alignment.closed_form import (
@@ -78,7 +76,10 @@ def measure_gap(
     betas: Sequence[float] = BETAS,
     shares: Sequence[float] = SHARES,
 ) -> GapReport:
-    """The whole of it. `rewards` (F, U, K), `folds` (P,) by seed; `calibration` as the trials have it."""
+    """Spread of w* first; gaps only where it varies.
+
+    `rewards` (F, U, K), `folds` (P,) by seed; `calibration` as the trials have it.
+    """
     views = [
         fold_pools(data, rewards_FUK, fold_P, calibration)
         for rewards_FUK, fold_P in zip(rewards, folds, strict=True)
@@ -114,8 +115,8 @@ def measure_gap(
 def fold_pools(
     data: StudyData, rewards_FUK: np.ndarray, fold_P: np.ndarray, calibration: CalibrationMethod
 ) -> list[dict[int, Pool]]:
-    """For every fold the pools of all prompts, by prompt's row, as the models and constants of that fold see
-    them."""
+    """For every fold the pools of all prompts, by prompt's row,
+    as the models and constants of that fold see them."""
     chosen = set(data.overall_N2[:, 0].tolist())
     rows = np.unique(data.overall_N2)
     prompt_of = data.prompt_U[rows]
@@ -133,8 +134,8 @@ def fold_pools(
 def beta_likelihoods(
     views: Sequence[Sequence[dict[int, Pool]]], folds: Sequence[np.ndarray], betas: Sequence[float]
 ) -> dict[float, float]:
-    """Mean log pi_w(gold) over the training pools of every fold and seed, each fold under its own best
-    constant."""
+    """Mean log pi_w(gold) over the training pools of every fold and seed,
+    each fold under its own best constant."""
     found = [
         choose_beta(_training(pools, fold_P, fold), grid=betas)[1]
         for by_fold, fold_P in zip(views, folds, strict=True)
@@ -218,85 +219,3 @@ def _find(
 
 def _stacked(weights: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([weights_PK[rows_P] for weights_PK, rows_P in zip(weights, rows, strict=True)])
-
-
-def render_gap(report: GapReport) -> str:
-    """Markdown: the spread first, and nothing more where w* barely varies."""
-    constant = ", ".join(f"{name} {value:.2f}" for name, value in report.constant.items())
-    edge = report.beta in (min(betas := [float(beta) for beta in report.likelihoods]), max(betas))
-    parts = [
-        f"{report.pools} pools with {report.responses} responses, {report.gold} of them gold (chosen in an "
-        f"overall pair); {report.all_gold} prompts left out because all of theirs are gold. beta "
-        f"{report.beta:g}, one for all, is the likeliest under the folds' best constants"
-        f"{', at the edge of those tried' if edge else ''}; these are on average {constant}.",
-        spread_table(report),
-        "w* of a pool is fitted to its gold labels with a prior worth one gold response at the constant. "
-        "Halves: correlation of the w* of two random halves of each pool, each less the mean w* that one "
-        "preference for all prompts gives it; 0 is noise alone. Share: of the variance "
-        "of w*, what noise does not explain.",
-        report.verdict,
-    ]
-    if report.findings is not None:
-        found = report.findings
-        parts += [
-            gap_rows(found),
-            "Gap: beta KL(pi_w || pi_w*), in units of calibrated reward, lower is better; the difference is "
-            "paired, below 0 beats the best constant. w* is fitted on the same pool that the gap is "
-            "measured on, so it has no gap by construction and follows the pool's noise as well: every "
-            "other gap holds that noise, a floor for whoever has not seen the pool's labels, and "
-            f"differences are what to read. `{CONSTANT}` maximises the likelihood of the training folds' "
-            f"gold labels, the very measure that w* is fitted by; `{F}` and `{FITTED_CONSTANT}` never see "
-            "it: they are fitted to targets made of training pairs and rewards.",
-            f"Checked on {found.checked} pairs of a pool and weights; largest violation of the identity "
-            f"{found.check.identity:.1e}, of the lower bound {found.check.lower:.1e}, of the upper bound "
-            f"{found.check.upper:.1e}.",
-            curve_table(found),
-            "Only the orchestrator's head is fitted on fewer prompts; rewards and calibration keep theirs. "
-            "The last row is the table's.",
-        ]
-    return "\n\n".join(parts)
-
-
-def spread_table(report: GapReport) -> str:
-    """How much w* varies, by seed."""
-    names = list(report.constant)
-    return table(
-        [
-            "seed",
-            *(f"w* of {name}: sd (range)" for name in names),
-            "halves",
-            "share",
-            "prompts",
-            "too small to halve",
-        ],
-        [
-            [
-                seed,
-                *(
-                    f"{sd:.3f} ({low:.2f} to {high:.2f})"
-                    for sd, low, high in zip(s.sd, s.low, s.high, strict=True)
-                ),
-                s.halves,
-                f"{s.share:.2f}",
-                s.prompts,
-                s.too_small,
-            ]
-            for seed, s in enumerate(report.spread)
-        ],
-    )
-
-
-def gap_rows(found: GapFindings) -> str:
-    """Gaps of all predictors."""
-    return table(
-        ["weights", "gap", "minus best constant"],
-        [
-            [row.name, row.gap, "" if row.minus_constant is None else row.minus_constant]
-            for row in found.table
-        ],
-    )
-
-
-def curve_table(found: GapFindings) -> str:
-    """The learning curve."""
-    return table(["training prompts", "gap of the orchestrator"], [[p.prompts, p.gap] for p in found.curve])

@@ -50,8 +50,8 @@ class Prior:
 
 @dataclass(frozen=True, eq=False)
 class GoldWeights:
-    """w* of the `pools` whose gold labels say something, (P, K), and the prompts left out because they do
-    not."""
+    """w* of the `pools` whose gold labels say something, (P, K),
+    and the prompts left out because they do not."""
 
     pools: tuple[Pool, ...]
     weights_PK: np.ndarray
@@ -68,8 +68,8 @@ class Spread(Record):
     high: tuple[float, ...]
     halves: Interval
     share: float
-    """Of the variance of w*, what sampling noise does not explain: halves extended to the whole pool, 2r / (1
-    + r)."""
+    """Of the variance of w*, what sampling noise does not explain:
+    halves extended to the whole pool, 2r / (1 + r)."""
     prompts: int
     too_small: int
     """Pools not split: fewer than two gold or two other answers."""
@@ -90,8 +90,8 @@ def gold_weights_of(
 
 
 def fit_gold_weights(pools: Sequence[Pool], *, beta: float, prior: Prior) -> GoldWeights:
-    """w* of every pool that has gold and other answers; the rest is named. Raises ValueError where none
-    has."""
+    """w* of every pool that has gold and other answers; the rest is named.
+    Raises ValueError where none has."""
     kept = _telling(pools)
     gold = [
         gold_weights_of(p.rewards_YK, p.good_Y, beta=beta, prior=prior, reference_Y=p.reference_Y)
@@ -278,8 +278,8 @@ def _part(pool: Pool, chosen_Y: np.ndarray) -> Pool:
 
 
 def _agreement(gold_SP2K: np.ndarray) -> Statistic:
-    """Correlation of the halves over prompts: covariance by variance, each summed over splits and
-    objectives."""
+    """Correlation of the halves over prompts:
+    covariance by variance, each summed over splits and objectives."""
     first_PM, second_PM = (
         gold_SP2K[:, :, side].swapaxes(0, 1).reshape(gold_SP2K.shape[1], -1) for side in (0, 1)
     )
