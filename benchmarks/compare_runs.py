@@ -20,7 +20,7 @@ from preforch_training.reward.scoring import pair_margins
 from preforch_training.run import Run
 from preforch_training.scores.pairs import pair_rewards
 from preforch_training.scores.table import read_calibration, read_scores
-from preforch_training.statistics.bootstrap import mean_interval
+from preforch_training.statistics.bootstrap import Bootstrap, mean_interval
 from preforch_training.statistics.markdown import table
 from preforch_training.statistics.metrics import preference_hits
 
@@ -35,19 +35,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(
             f"{options.first} and {options.second} have different data; compare runs on the same"
         )
-    print("\n".join(compare(configs, runs, seed=options.seed, draws=options.draws)))
+    print("\n".join(compare(configs, runs, bootstrap=Bootstrap(options.seed, options.replicates))))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Two runs on the same data, judged on the same test pairs.")
     parser.add_argument("first", type=Path, help="folder of a run")
     parser.add_argument("second", type=Path, help="folder of a run with the same data")
-    parser.add_argument("--draws", type=int, default=1000, help="redraws of the bootstrap over prompts")
+    parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap over prompts")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     return parser.parse_args(argv)
 
 
-def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, seed: int, draws: int) -> list[str]:
+def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, bootstrap: Bootstrap) -> list[str]:
     """One row per objective, and one for the weights where both runs have an orchestrator."""
     prompts = by_id(read_records(runs[0].data / "prompts.jsonl", Prompt))
     pairs = [p for p in read_records(runs[0].data / "pairs.jsonl", PreferencePair) if p.split == "test"]
@@ -64,7 +64,7 @@ def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, seed: int, dra
     for what, ids, (ours, theirs) in measured:
         group_N = np.unique(ids, return_inverse=True)[1]
         shown = [
-            mean_interval(hits, group_N, seed=seed, draws=draws) for hits in (ours, theirs, theirs - ours)
+            mean_interval(hits, group_N, bootstrap=bootstrap) for hits in (ours, theirs, theirs - ours)
         ]
         rows.append([what, len(ids), *shown])
     return table(["on test pairs", "pairs", "first", "second", "second minus first"], rows).splitlines()

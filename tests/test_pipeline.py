@@ -28,7 +28,7 @@ POLICY = [
     "report.sweep_prompts=2",
     "report.utility_prompts=2",
     "report.grid_step=0.5",
-    "report.draws=100",
+    "report.replicates=100",
 ]
 
 
@@ -88,7 +88,7 @@ def test_the_demo_shows_answers_from_the_real_service_and_ends(run: Path) -> Non
 
 
 def test_a_killed_run_ends_with_the_same_result(tmp_path: Path) -> None:
-    settings = [*DATA, *REWARDS, "policy=off", "report.draws=100"]
+    settings = [*DATA, *REWARDS, "policy=off", "report.replicates=100"]
     subprocess.run(train_command(CONFIG, tmp_path / "whole", settings), check=True)
     kill_and_continue(CONFIG, tmp_path / "killed", settings, kills=2, seconds=20, seed=3)
     assert differences(tmp_path / "whole", tmp_path / "killed") == []

@@ -3,20 +3,21 @@
 A response is K numbers, its rewards. The policy (`EchoSampler`) answers with the weights it is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_training.records import Prompt
-from preforch_training.report.facts import Draws, Facts
-from preforch_training.report.policy import Judge
-from preforch_training.report.responses import Sampling
+from preforch_training.report.facts import Facts
+from preforch_training.report.policies.judging import PolicyJudge
+from preforch_training.report.policies.responses import Sampling
 from preforch_training.sampling.vllm import Generation, SampleRequest
+from preforch_training.statistics.bootstrap import Bootstrap
 
 NAMES = ("helpful", "harmless", "humor")
-DRAWS = Draws(seed=1, draws=200)
+BOOTSTRAP = Bootstrap(seed=1, replicates=200)
 SPLITS = {"train": 120, "validation": 60, "test_phrasing": 60, "test_topic": 60, "test_both": 60}
 FAMILIES = {"how-to": (0.8, 0.1, 0.1), "risky": (0.1, 0.8, 0.1), "wish": (0.1, 0.1, 0.8)}
 
@@ -35,11 +36,17 @@ class LinearTruth:
 
 
 class EchoSampler:
-    """Answers with the asked weights, as the policy of `gain` 1 would; a smaller gain listens less."""
+    """Answers with the asked weights, as the policy of `gain` 1 would; a smaller gain listens less.
 
-    def __init__(self, gains: dict[str, float]) -> None:
+    A policy whose gain is a text reads no weights: it always answers with that text.
+    """
+
+    def __init__(self, gains: Mapping[str, float | str]) -> None:
         self.gains = gains
         self.calls: list[tuple[str, int]] = []
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
     @property
     def peak_memory_mib(self) -> float:
@@ -56,7 +63,10 @@ class EchoSampler:
     ) -> list[list[Generation]]:
         self.calls.append((policy.name, len(requests)))
         gain = self.gains[policy.name]
-        texts = [" ".join(str(gain * request.weights[name]) for name in NAMES) for request in requests]
+        texts = [
+            gain if isinstance(gain, str) else " ".join(str(gain * request.weights[name]) for name in NAMES)
+            for request in requests
+        ]
         return [[Generation(token_ids=(1,), text=text, finished=True)] for text in texts]
 
 
@@ -97,8 +107,10 @@ def make_facts(*, noise: float = 0.05, families: Sequence[str] = tuple(FAMILIES)
     )
 
 
-def make_judge(facts: Facts) -> Judge:
+def make_judge(facts: Facts) -> PolicyJudge:
     """A judge that knows the truth where the facts do."""
     context_format = ContextFormat(objectives=NAMES, encoding="levels")
     sampling = Sampling(context_format=context_format, temperature=0.7, top_p=0.9, max_tokens=8, seed_of=len)
-    return Judge(facts, LinearTruth() if facts.true_PK is not None else None, calibrated, sampling, DRAWS)
+    return PolicyJudge(
+        facts, LinearTruth() if facts.true_PK is not None else None, calibrated, sampling, BOOTSTRAP
+    )

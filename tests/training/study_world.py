@@ -1,6 +1,8 @@
-"""A synthetic world for the tests of the study: prompts whose vector says which of two objectives they are about.
+"""A synthetic world for the tests of the study: prompts whose vector says which of two objectives they are
+about.
 
-Rewards are known numbers, in no need of a reward model. Responses are numbers too, so that a test can look theirs up.
+Rewards are known numbers, in no need of a reward model. Responses are numbers too, so that a test can look
+theirs up.
 """
 
 from collections.abc import Callable
@@ -9,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from preforch_models.conversation import Message
 from preforch_training.records import OVERALL, PreferencePair, Prompt
-from preforch_training.report.facts import Draws
+from preforch_training.statistics.bootstrap import Bootstrap
 from preforch_training.study.choices import Choice
-from preforch_training.study.data import Material, gather, prompt_folds
+from preforch_training.study.data import StudyData, gather, prompt_folds
 
 NAMES = ("first", "second")
-DRAWS = Draws(seed=1, draws=200)
+BOOTSTRAP = Bootstrap(seed=1, replicates=200)
 FORWARD = Choice(calibration="zscore", target="margin_softmax", loss="forward", tau=0.5)
 GATE = Choice(calibration="zscore", target="margin_softmax", loss="bt_gate", tau=0.5)
 SHARE = 0.9
@@ -25,7 +27,7 @@ SHARE = 0.9
 class World:
     """`rewards_FUK`: every outer fold sees the true rewards with an error of its own."""
 
-    material: Material
+    data: StudyData
     true_PK: np.ndarray
     rewards_FUK: np.ndarray
     features_PD: np.ndarray
@@ -35,7 +37,8 @@ class World:
 def make_world(
     *, vary: bool = True, prompts: int = 300, folds: int = 4, seed: int = 0, noise: float = 0.05
 ) -> World:
-    """Three responses a prompt and all their pairs; without `vary` every prompt is about the first objective."""
+    """Three responses a prompt and all their pairs;
+    without `vary` every prompt is about the first objective."""
     rng = np.random.default_rng(seed)
     about_P = np.arange(prompts) % 2
     true_PK = np.where((about_P if vary else np.zeros(prompts))[:, None] == [0, 1], SHARE, 1 - SHARE)
@@ -55,22 +58,22 @@ def make_world(
                 chosen, rejected = (left, right) if gain + 0.3 * rng.normal() > 0 else (right, left)
                 ids = {"id": f"{name}-{p}-{a}{b}", "prompt_id": f"p{p}", "objective": name, "split": "train"}
                 pairs.append(PreferencePair(**ids, chosen=str(chosen), rejected=str(rejected)))
-    material = gather(asked, pairs, NAMES)
-    rewards_FUK = rewards_U2[[int(response) for response in material.responses]] * [1.0, 3.0]
+    data = gather(asked, pairs, NAMES)
+    rewards_FUK = rewards_U2[[int(response) for response in data.responses]] * [1.0, 3.0]
     rewards_FUK = rewards_FUK + noise * rng.normal(size=(folds, *rewards_FUK.shape))
     features_PD = np.column_stack([2.0 * about_P - 1, np.zeros((prompts, 3))]) + 0.3 * rng.normal(
         size=(prompts, 4)
     )
-    return World(material, true_PK, rewards_FUK, features_PD, prompt_folds(material, folds, seed=seed))
+    return World(data, true_PK, rewards_FUK, features_PD, prompt_folds(data, folds, seed=seed))
 
 
-def swap_labels(material: Material, swapped_P: np.ndarray) -> Material:
+def swap_labels(data: StudyData, swapped_P: np.ndarray) -> StudyData:
     """Chosen and rejected of every pair exchanged, overall and by objective, for some prompts."""
     pairs = {
-        name: np.where(swapped_P[material.prompt_U[pairs_M2[:, 0]]][:, None], pairs_M2[:, ::-1], pairs_M2)
-        for name, pairs_M2 in material.pairs.items()
+        name: np.where(swapped_P[data.prompt_U[pairs_M2[:, 0]]][:, None], pairs_M2[:, ::-1], pairs_M2)
+        for name, pairs_M2 in data.pairs.items()
     }
-    return replace(material, pairs=pairs)
+    return replace(data, pairs=pairs)
 
 
 def fit_direction(
@@ -86,13 +89,14 @@ def fit_direction(
 
 
 class Memory:
-    """Fits nothing: a scorer answers with the number of its fit, under which stand the prompts that it has seen."""
+    """Fits nothing: a scorer answers with the number of its fit,
+    under which stand the prompts that it has seen."""
 
-    def __init__(self, material: Material) -> None:
-        self._material = material
+    def __init__(self, data: StudyData) -> None:
+        self._data = data
         self.fits: list[tuple[str, set[int]]] = []
 
     def __call__(self, name: str, pairs_M2: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
         number = len(self.fits)
-        self.fits.append((name, set(self._material.prompt_U[pairs_M2].ravel().tolist())))
+        self.fits.append((name, set(self._data.prompt_U[pairs_M2].ravel().tolist())))
         return lambda rows_R: np.full(len(rows_R), float(number))

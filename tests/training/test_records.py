@@ -1,9 +1,19 @@
-"""Records on disk: read back equal, whole or not there, and a bad line named."""
+"""Records on disk: read back equal, whole or not there, and a bad line or file named."""
 
 from pathlib import Path
 
 import pytest
-from preforch_training.records import Prompt, RecordError, read_records, unique_responses, write_records
+from preforch_models.manifest import ArtifactError
+from preforch_training.records import (
+    Prompt,
+    RecordError,
+    read_record,
+    read_records,
+    unique_responses,
+    write_record,
+    write_records,
+)
+from preforch_training.statistics.bootstrap import Interval
 from small_world import make_pairs, make_prompt
 
 
@@ -35,3 +45,22 @@ def test_a_response_of_a_prompt_comes_once_in_order_of_first_appearance() -> Non
     found = list(unique_responses([pairs[0], pairs[1], pairs[0]]))
     expected = [(pair.prompt_id, text) for pair in pairs[:2] for text in (pair.chosen, pair.rejected)]
     assert found == expected
+
+
+FOUND = Interval(value=0.5, low=0.25, high=0.75, groups=7)
+
+
+def test_a_record_reads_back_and_leaves_no_other_file(tmp_path: Path) -> None:
+    write_record(tmp_path / "interval.json", FOUND)
+    assert read_record(tmp_path / "interval.json", Interval) == FOUND
+    assert [path.name for path in tmp_path.iterdir()] == ["interval.json"]
+    assert (tmp_path / "interval.json").read_text(encoding="utf-8").endswith("}\n")
+
+
+def test_a_file_that_is_not_the_record_is_named_with_the_field(tmp_path: Path) -> None:
+    path = tmp_path / "interval.json"
+    path.write_text('{"value": 1, "low": 0, "high": "much", "groups": 3}', encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"interval\.json: .*high"):
+        read_record(path, Interval)
+    with pytest.raises(ArtifactError, match=r"none\.json: cannot be read"):
+        read_record(tmp_path / "none.json", Interval)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from preforch_models.conversation import Message, conversation_text
-from preforch_models.files import writing_file
+from preforch_models.files import write_text, writing_file
+from preforch_models.manifest import ArtifactError
 from preforch_models.objectives import Record, explain
 from pydantic import AfterValidator, Field, FiniteFloat, ValidationError
 
@@ -108,6 +109,21 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     with writing_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n")
+
+
+def write_record(path: Path, record: Record) -> None:
+    """One record as a JSON file of its own, readable, whole or not at all."""
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def read_record(path: Path, model: type[R]) -> R:
+    """The record of a JSON file. Raises ArtifactError naming file and field."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {explain(error)}") from error
 
 
 def by_id(prompts: Iterable[Prompt]) -> dict[str, Prompt]:

@@ -7,18 +7,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from preforch_models.manifest import ArtifactError, read_manifest
-from preforch_models.objectives import explain
-from pydantic import ValidationError
 from scipy.stats import t as student
 
-from preforch_training.report.records import Report
+from preforch_training.report.records import Report, read_report
 from preforch_training.statistics.markdown import table
 
 
 def summarise(folders: Sequence[Path]) -> str:
-    """A Markdown table. Raises ValueError for fewer than two runs, or runs that differ in more than the seed."""
-    reports = [read_report(folder) for folder in folders]
+    """The table. Raises ValueError for fewer than two runs, or runs that differ in more than the seed,
+    ArtifactError where a run has no report."""
+    reports = [read_report(folder / "report") for folder in folders]
     check_comparable(folders, reports)
     numbers = [headlines(report) for report in reports]
     seeds = ", ".join(str(report.seed) for report in reports)
@@ -26,16 +24,6 @@ def summarise(folders: Sequence[Path]) -> str:
     return f"{len(reports)} runs, seeds {seeds}; 95% t-intervals over the runs.\n\n" + table(
         ["number", "mean", "95% interval", "runs", "each run"], rows
     )
-
-
-def read_report(folder: Path) -> Report:
-    """The report of a run folder. Raises ArtifactError."""
-    report = folder / "report"
-    read_manifest(report, kind="report")
-    try:
-        return Report.model_validate_json((report / "report.json").read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise ArtifactError(f"{report / 'report.json'}: {explain(error)}") from error
 
 
 def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None:
@@ -46,8 +34,8 @@ def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None
         for field in ("preset", "world", "method", "objectives"):
             if getattr(report, field) != getattr(reports[0], field):
                 raise ValueError(
-                    f"{folder}: {field} is {getattr(report, field)}, but {getattr(reports[0], field)} in {folders[0]}; "
-                    "runs may differ in their seed only"
+                    f"{folder}: {field} is {getattr(report, field)}, but {getattr(reports[0], field)} in "
+                    f"{folders[0]}; runs may differ in their seed only"
                 )
     seeds = [report.seed for report in reports]
     if len(set(seeds)) < len(seeds):
@@ -55,7 +43,8 @@ def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None
 
 
 def headlines(report: Report) -> Mapping[str, float]:
-    """Every target's number, explained KL of predictors, AUROC of the confidence, utilities, seconds of the run."""
+    """Every target's number, explained KL of predictors, AUROC of the confidence, utilities,
+    seconds of the run."""
     numbers = {verdict.name: verdict.value for verdict in report.verdicts if verdict.value is not None}
     for entry in report.orchestrator.predictors:
         numbers[f"explained KL, {entry.name}, {entry.split}"] = entry.explained_kl.value

@@ -66,7 +66,7 @@ def test_a_head_beats_the_best_constant_on_held_out_rows(loss: Loss) -> None:
     head, train, (features, labels) = fit(loss)
     constant = np.broadcast_to(best_constant(train[1], loss=loss, tau=1.0), labels.shape)
     found = mean_loss(head.weights(features), labels, loss, head.log_scale)
-    assert found == pytest.approx(head.held_loss)
+    assert found == pytest.approx(head.held_out_loss)
     assert found < mean_loss(constant, labels, loss, head.log_scale) - 0.02
 
 
@@ -98,7 +98,8 @@ def test_fits_of_the_same_rows_are_the_same() -> None:
 
 
 def constant_margins(rows: int) -> np.ndarray:
-    """Pairs chosen with the weights (0.70, 0.30) and the scale 1; small margins, where the bias is largest."""
+    """Pairs chosen with the weights (0.70, 0.30) and the scale 1;
+    small margins, where the bias is largest."""
     rng = np.random.default_rng(0)
     margins = rng.normal(size=(rows, 2)) / 2
     won = margins @ [0.7, 0.3] + rng.logistic(size=rows) > 0
@@ -126,7 +127,8 @@ def test_a_learned_scale_finds_a_true_weight_that_fixed_ones_miss_on_either_side
 
 
 def test_an_entropy_prior_pulls_towards_equal_weights() -> None:
-    largest = [fit("bt_gate", entropy_prior=prior)[0].weights(world("bt_gate", 50, seed=2)[0]).max(axis=1).mean()
+    features = world("bt_gate", 50, seed=2)[0]
+    largest = [fit("bt_gate", entropy_prior=prior)[0].weights(features).max(axis=1).mean()
                for prior in (0.0, 0.1, 10.0)]  # fmt: skip
     assert largest[0] > largest[1] > largest[2]
     assert largest[2] == pytest.approx(1 / 3, abs=0.05)
@@ -139,7 +141,7 @@ def test_the_tau_of_regress_changes_without_another_fit() -> None:
     features = world("regress", 20, seed=2)[0]
     sharp, soft = fit("regress", tau=0.5)[0], fit("regress", tau=2.0)[0]
     np.testing.assert_allclose(sharp.times(0.25).weights(features), soft.weights(features), atol=1e-9)
-    assert sharp.held_loss == pytest.approx(soft.held_loss)
+    assert sharp.held_out_loss == pytest.approx(soft.held_out_loss)
     assert sharp.weights(features).max(axis=1).mean() > soft.weights(features).max(axis=1).mean() + 0.1
 
 
@@ -153,7 +155,7 @@ def test_the_penalty_is_the_best_on_held_out_rows() -> None:
     head = fit_rows(noise, labels, held, loss="forward", tau=1.0, penalties=(0.001, 10.0))
     assert [point.penalty for point in head.grid] == [10.0, 0.001]
     assert head.penalty == 10.0
-    assert head.held_loss == head.grid[0].held_loss < head.grid[1].held_loss
+    assert head.held_out_loss == head.grid[0].held_out_loss < head.grid[1].held_out_loss
     assert head.grid[0].train_loss > head.grid[1].train_loss
     signal, _, _ = fit("forward", penalties=(0.001, 10.0))
     assert signal.penalty == 0.001

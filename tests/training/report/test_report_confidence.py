@@ -1,4 +1,5 @@
-"""The part of the report about confidence: foreign prompts are told apart, and the report says where they are not."""
+"""The part of the report about confidence: foreign prompts are told apart,
+and the report says where they are not."""
 
 import shutil
 from dataclasses import replace
@@ -12,9 +13,9 @@ from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.config import RunConfig
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.records import Prompt, read_records
-from preforch_training.report.facts import Draws, Facts
+from preforch_training.report.facts import Facts
 from preforch_training.report.orchestrator import report_orchestrator
-from preforch_training.report.records import ConfidenceReport, HeldPrompts, RewardReport, UnlikePrompts
+from preforch_training.report.records import ConfidenceReport, HeldOutPrompts, RewardReport, UnlikePrompts
 from preforch_training.report.robustness.confidence import (
     TEST_PROMPTS,
     UNLIKE_PROMPTS,
@@ -24,8 +25,8 @@ from preforch_training.report.robustness.confidence import (
 from preforch_training.report.tables import confidence_table
 from preforch_training.report.verdicts import find_warnings
 from preforch_training.run import Run
-from preforch_training.statistics.bootstrap import Interval
-from report_world import DRAWS, NAMES, make_facts
+from preforch_training.statistics.bootstrap import Bootstrap, Interval
+from report_world import BOOTSTRAP, NAMES, make_facts
 from small_world import PLACES, make_prompt
 from transformers import AutoTokenizer
 
@@ -41,18 +42,18 @@ def facts_of(run: Run) -> Facts:
 @pytest.fixture(scope="module")
 def shrunk(toy_run: tuple[Run, RunConfig]) -> ConfidenceReport:
     """The toy run's."""
-    return report_confidence(toy_run[0].orchestrator, facts_of(toy_run[0]), draws=DRAWS)
+    return report_confidence(toy_run[0].orchestrator, facts_of(toy_run[0]), bootstrap=BOOTSTRAP)
 
 
 def test_foreign_prompts_are_told_from_test_prompts_and_keep_less(
     shrunk: ConfidenceReport, toy_run: tuple[Run, RunConfig]
 ) -> None:
     facts = facts_of(toy_run[0])
-    assert (shrunk.mode, [held.split for held in shrunk.held]) == ("shrink", ["test"])
-    assert shrunk.held[0].prompts == (facts.split_P == "test").sum()
+    assert (shrunk.mode, [held.split for held in shrunk.held_out]) == ("shrink", ["test"])
+    assert shrunk.held_out[0].prompts == (facts.split_P == "test").sum()
     assert [entry.kind for entry in shrunk.unlike] == KINDS
-    assert shrunk.held[0].kept is not None
-    assert shrunk.held[0].kept > 0.9
+    assert shrunk.held_out[0].kept is not None
+    assert shrunk.held_out[0].kept > 0.9
     for entry in shrunk.unlike[:3]:
         assert entry.prompts == UNLIKE_PROMPTS
         assert entry.familiarity is not None
@@ -75,7 +76,7 @@ def test_what_is_kept_is_what_the_served_weights_show(
     assert model.familiarity is not None
     fallback = model.familiarity.fallback_K
     share = ((served - fallback)[:, 0] / (plain - fallback)[:, 0]).numpy()
-    held = shrunk.held[0]
+    held = shrunk.held_out[0]
     assert held.kept == pytest.approx(share.mean(), abs=1e-4)
     assert held.shrunk == pytest.approx((share < 1 - 1e-5).mean(), abs=0.05)
 
@@ -90,9 +91,9 @@ def test_without_shrinkage_nothing_is_said_to_be_kept(
     model.config.confidence = mode
     model.familiarity = None if mode == "off" else model.familiarity
     model.save_pretrained(folder)
-    report = report_confidence(folder, facts_of(toy_run[0]), draws=DRAWS)
+    report = report_confidence(folder, facts_of(toy_run[0]), bootstrap=BOOTSTRAP)
     assert report.mode == mode
-    assert (report.held[0].kept, report.held[0].shrunk) == (None, None)
+    assert (report.held_out[0].kept, report.held_out[0].shrunk) == (None, None)
     for entry in report.unlike:
         assert entry.kept is None
         assert (entry.familiarity is None, entry.confidence is None) == (mode == "off", mode == "off")
@@ -105,10 +106,10 @@ def test_validation_prompts_stand_in_for_test_prompts_and_many_are_drawn_from(
 ) -> None:
     facts = facts_of(toy_run[0])
     many = [make_prompt(f"joke about {place} {n}", split="validation") for place in PLACES for n in range(30)]
-    small = Draws(seed=1, draws=100)
-    report = report_confidence(toy_run[0].orchestrator, replace(facts, prompts=many), draws=small)
-    assert [(held.split, held.prompts) for held in report.held] == [("validation", TEST_PROMPTS)]
-    assert report == report_confidence(toy_run[0].orchestrator, replace(facts, prompts=many), draws=small)
+    small = Bootstrap(seed=1, replicates=100)
+    report = report_confidence(toy_run[0].orchestrator, replace(facts, prompts=many), bootstrap=small)
+    assert [(held.split, held.prompts) for held in report.held_out] == [("validation", TEST_PROMPTS)]
+    assert report == report_confidence(toy_run[0].orchestrator, replace(facts, prompts=many), bootstrap=small)
 
 
 def test_words_are_words_of_the_vocabulary(toy_run: tuple[Run, RunConfig]) -> None:
@@ -124,7 +125,7 @@ def report_of(*, high: float, shrunk_share: float) -> ConfidenceReport:
     last = Interval(value=0.5, low=0.4, high=high, groups=90)
     return ConfidenceReport(
         mode="shrink",
-        held=(HeldPrompts(split="test_topic", prompts=30, kept=0.8, shrunk=shrunk_share),),
+        held_out=(HeldOutPrompts(split="test_topic", prompts=30, kept=0.8, shrunk=shrunk_share),),
         unlike=tuple(
             UnlikePrompts(
                 kind=kind, prompts=60, certainty=last, familiarity=found, confidence=found, kept=0.25
@@ -139,7 +140,7 @@ def warnings_of(confidence: ConfidenceReport) -> list[str]:
     assert facts.true_PK is not None
     calibration = Calibration(method="none", constants={name: Constants() for name in NAMES})
     rewards = RewardReport(accuracies=(), correlations={}, calibration=calibration)
-    orchestrator = report_orchestrator(facts, facts.true_PK, loss="forward", draws=DRAWS)
+    orchestrator = report_orchestrator(facts, facts.true_PK, loss="forward", bootstrap=BOOTSTRAP)
     return find_warnings(rewards, orchestrator, None, confidence)
 
 

@@ -10,20 +10,14 @@ from preforch_training.orchestrator.targets import (
     softmax,
 )
 from preforch_training.report.orchestrator import (
-    CONSTANT,
-    LINEAR,
-    ORACLE,
-    SHUFFLED,
-    TRUE,
-    UNIFORM,
-    F,
     constant_weights,
     group_weights,
     report_orchestrator,
 )
 from preforch_training.report.records import OrchestratorReport, Predictor
 from preforch_training.statistics.metrics import shuffle_within
-from report_world import DRAWS, FAMILIES, make_facts
+from preforch_training.statistics.predictors import CONSTANT, LINEAR, ORACLE, SHUFFLED, TRUE, UNIFORM, F
+from report_world import BOOTSTRAP, FAMILIES, make_facts
 
 
 def by_name(report: OrchestratorReport, split: str) -> dict[str, Predictor]:
@@ -34,7 +28,7 @@ def by_name(report: OrchestratorReport, split: str) -> dict[str, Predictor]:
 def test_a_perfect_orchestrator_reaches_the_ceiling_and_beats_everything_that_cannot_read(loss: Loss) -> None:
     facts = make_facts()
     assert facts.true_PK is not None
-    report = report_orchestrator(facts, facts.true_PK, loss=loss, draws=DRAWS)
+    report = report_orchestrator(facts, facts.true_PK, loss=loss, bootstrap=BOOTSTRAP)
     for ceiling in report.ceilings:
         assert ceiling.share is not None
         assert ceiling.share.value == pytest.approx(1.0, abs=0.05)
@@ -54,7 +48,9 @@ def test_a_perfect_orchestrator_reaches_the_ceiling_and_beats_everything_that_ca
 def test_a_shuffled_orchestrator_explains_less_than_a_constant() -> None:
     facts = make_facts()
     assert facts.true_PK is not None
-    found = by_name(report_orchestrator(facts, facts.true_PK, loss="reverse", draws=DRAWS), "test_both")
+    found = by_name(
+        report_orchestrator(facts, facts.true_PK, loss="reverse", bootstrap=BOOTSTRAP), "test_both"
+    )
     assert found[SHUFFLED].explained_kl.high < 0
     shuffled_top = found[SHUFFLED].true_top
     assert shuffled_top is not None
@@ -88,7 +84,7 @@ def test_real_data_has_no_oracle_and_no_ceiling() -> None:
     facts = make_facts()
     uniform = np.full((len(facts.prompts), 3), 1 / 3)
     report = report_orchestrator(
-        replace(facts, true_PK=None, family_P=None), uniform, loss="forward", draws=DRAWS
+        replace(facts, true_PK=None, family_P=None), uniform, loss="forward", bootstrap=BOOTSTRAP
     )
     assert report.ceilings == ()
     assert {entry.name for entry in report.predictors} == {F, UNIFORM, CONSTANT, SHUFFLED, LINEAR}

@@ -1,7 +1,7 @@
 """Verdicts, warnings, tables, plots, costs, and the summary over seeds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from preforch_models.manifest import ArtifactError, Manifest, write_manifest
 from preforch_training.report.costs import stage_costs, training_curves
 from preforch_training.report.facts import Facts
 from preforch_training.report.orchestrator import report_orchestrator
-from preforch_training.report.plots import draw_plots
-from preforch_training.report.policy import OFFLINE, ONLINE, make_plan, report_policies
+from preforch_training.report.plots import draw_plots, pareto_plot
+from preforch_training.report.policies.comparison import report_policies
+from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, make_plan
 from preforch_training.report.records import ConfidenceReport, Report, Stability, StageCost
 from preforch_training.report.reward import report_rewards
 from preforch_training.report.tables import render
@@ -23,8 +24,8 @@ from preforch_training.statistics.metrics import shuffle_within
 from preforch_training.study.choices import Choice
 from preforch_training.study.records import (
     Agreement,
+    CalibrationPoint,
     ChoiceResult,
-    CurvePoint,
     PredictorResult,
     Predictors,
     RewardQuality,
@@ -33,7 +34,7 @@ from preforch_training.study.records import (
     Study,
     WhatIf,
 )
-from report_world import DRAWS, NAMES, EchoSampler, LinearTruth, make_facts, make_judge
+from report_world import BOOTSTRAP, NAMES, EchoSampler, LinearTruth, make_facts, make_judge
 
 CURVES = {"orchestrator": {"loss": [(10.0, 0.5), (20.0, 0.4)], "eval_loss": [(20.0, 0.45)]}}
 
@@ -44,20 +45,24 @@ def make_stability() -> Stability:
     return Stability(kind="typos", distance=moved, same_top=stays, true_distance=None)
 
 
-def make_report(f_of: Callable[[Facts], np.ndarray], *, policy: bool = True, seed: int = 0) -> Report:
+POLICIES = (Contender(OFFLINE, Path("round-0")), Contender(ONLINE, Path("round-1")))
+
+
+def make_report(
+    f_of: Callable[[Facts], np.ndarray], *, policies: Sequence[Contender] = POLICIES, seed: int = 0
+) -> Report:
     """The report of a run whose orchestrator recommends `f_of(facts)`."""
     facts = make_facts()
     f = f_of(facts)
     calibration = Calibration(method="none", constants={name: Constants() for name in NAMES})
-    rewards = report_rewards(facts, [], {}, calibration, LinearTruth(), DRAWS)
-    orchestrator = report_orchestrator(facts, f, loss="forward", draws=DRAWS)
+    rewards = report_rewards(facts, [], {}, calibration, LinearTruth(), BOOTSTRAP)
+    orchestrator = report_orchestrator(facts, f, loss="forward", bootstrap=BOOTSTRAP)
     plan = make_plan(
         facts, f, np.ones(len(f), dtype=bool), step=0.2, sweep_prompts=12, utility_prompts=18, seed=4
     )
-    policies = {OFFLINE: Path("round-0"), ONLINE: Path("round-1")}
-    sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0})
-    policy_part = report_policies(policies, sampler, plan, make_judge(facts)) if policy else None
-    confidence = ConfidenceReport(mode="off", held=(), unlike=())
+    sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0, "sft": "0.5 0.5 0.5"})
+    policy_part = report_policies(policies, sampler, plan, make_judge(facts)) if policies else None
+    confidence = ConfidenceReport(mode="off", held_out=(), unlike=())
     return Report(
         preset="recommended",
         seed=seed,
@@ -138,7 +143,7 @@ def test_markdown_has_every_part_and_leaves_the_policy_out_where_there_is_none(g
     assert "| typos | 9 | 0.020 [0.010, 0.030] | 0.900 [0.890, 0.910] |  |" in text
     for part in ("control.png", *(f"## {title}" for title in parts)):
         assert part in text
-    without = make_report(true_weights, policy=False)
+    without = make_report(true_weights, policies=())
     assert "## Policy" not in render(without, {})
     assert not any("utility" in verdict.name or "control" in verdict.name for verdict in without.verdicts)
 
@@ -170,7 +175,9 @@ def make_study() -> Study:
         rewards=(
             RewardQuality(
                 objective=names[0], pairs=4, accuracy=one, error=0.1,
-                curve=tuple(CurvePoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))),
+                curve=tuple(
+                    CalibrationPoint(predicted=p, observed=o, pairs=2) for p, o in ((0.55, 0.5), (0.9, 1.0))
+                ),
             ),
         ),
         sizes=(SizePoint(share=0.5, rewards=dict.fromkeys(names, one), gain=one),),
@@ -222,6 +229,40 @@ def test_plots_are_written_and_named(good: Report, tmp_path: Path) -> None:
     assert set(images.values()) == {"weights.png", "stages.png", "training.png", "pareto.png", "control.png"}
     for name in images.values():
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("served", ["wic", "sft"])
+def test_a_run_with_a_policy_that_reads_no_weights_is_reported_whole(served: str, tmp_path: Path) -> None:
+    sft = Contender("sft", Path("sft"), reads_weights=False)
+    policies = (
+        (sft, *POLICIES) if served == "wic" else (Contender(OFFLINE, Path("sft"), reads_weights=False),)
+    )
+    report = make_report(true_weights, policies=policies)
+    names = [verdict.name for verdict in report.verdicts]
+    images = draw_plots(report, CURVES, tmp_path)
+    text = render(report, images)
+    said = [warning for warning in report.warnings if "reads no weights" in warning]
+    assert "Read no weights, and are judged by what they answer anyway" in text
+    if served == "wic":
+        assert "control of humor, online, test_topic" in names
+        # Two targets of the served policy against itself, one against its first round; none against others.
+        assert len([name for name in names if name.startswith("utility, ")]) == 3
+        assert said == []
+        assert "sft no weights" in text
+        assert "pareto.png" in images.values()
+    else:
+        assert not [name for name in names if name.startswith(("control", "utility"))]
+        assert len(said) == 1
+        assert set(images.values()) == {"weights.png", "stages.png", "training.png"}
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_every_swept_policy_is_drawn(good: Report) -> None:
+    assert good.policy is not None
+    third = [point.model_copy(update={"policy": "third"}) for point in good.policy.sweep[:5]]
+    policy = good.policy.model_copy(update={"sweep": (*good.policy.sweep, *third)})
+    (axis, *_) = pareto_plot(policy, good.objectives).axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [OFFLINE, ONLINE, "third"]
 
 
 def test_costs_come_from_manifests_and_curves_from_metrics(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from preforch_training.report.facts import Method, gather_facts
 from preforch_training.report.reward import (
     collect_rewards,
     correlation_warnings,
-    margin_correlations,
     report_rewards,
 )
 from preforch_training.scores.pairs import pair_rewards
-from report_world import DRAWS, NAMES, LinearTruth, calibrated, make_facts, read_response
+from report_world import BOOTSTRAP, NAMES, LinearTruth, calibrated, make_facts, read_response
 
 CALIBRATION = Calibration(method="none", constants={name: Constants() for name in NAMES})
 GOOD, BAD, WORSE = "3 1 0", "0 0 1", "0 -1 0"
@@ -43,7 +42,7 @@ def test_a_right_reward_model_agrees_with_the_labels_and_a_reversed_one_never() 
     facts = make_facts()
     pairs = [pair(p, name, GOOD, BAD) for p in facts.prompts for name in ("helpful", "humor")]
     rewards = collect_rewards(facts.prompts, pairs, [], NAMES, calibrated)
-    report = report_rewards(facts, pairs, rewards, CALIBRATION, LinearTruth(), DRAWS)
+    report = report_rewards(facts, pairs, rewards, CALIBRATION, LinearTruth(), BOOTSTRAP)
     found = {(entry.objective, entry.split): entry for entry in report.accuracies}
     assert found["helpful", "test_topic"].accuracy.value == 1.0
     # The humor labels are wrong: the model disagrees with them and agrees with the truth.
@@ -63,7 +62,7 @@ def test_training_pairs_are_judged_by_the_out_of_fold_scores_only() -> None:
         raise AssertionError("no full model may score a training pair")
 
     rewards = collect_rewards(facts.prompts, pairs, scores, NAMES, refuse)
-    (entry,) = report_rewards(facts, pairs, rewards, CALIBRATION, None, DRAWS).accuracies
+    (entry,) = report_rewards(facts, pairs, rewards, CALIBRATION, None, BOOTSTRAP).accuracies
     assert (entry.split, entry.pairs, entry.true_order) == ("train", 1, None)
 
 
@@ -72,9 +71,8 @@ def test_objectives_whose_margins_go_together_are_warned_about() -> None:
     doubled = facts.margin_NK.copy()
     doubled[:, 2] = 2 * doubled[:, 0]
     facts = replace(facts, margin_NK=doubled)
-    correlations = margin_correlations(facts)
-    assert correlations["helpful"]["humor"] == pytest.approx(1.0)
-    report = report_rewards(facts, [], {}, CALIBRATION, None, DRAWS)
+    report = report_rewards(facts, [], {}, CALIBRATION, None, BOOTSTRAP)
+    assert report.correlations["helpful"]["humor"] == pytest.approx(1.0)
     (warning,) = correlation_warnings(report)
     assert "helpful and humor" in warning
 

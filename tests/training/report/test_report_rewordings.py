@@ -28,7 +28,7 @@ from preforch_training.report.robustness.stability import (
     Weigh,
     report_stability,
 )
-from report_world import DRAWS, NAMES, make_facts
+from report_world import BOOTSTRAP, NAMES, make_facts
 
 RNG = random.Random(0)
 
@@ -72,11 +72,12 @@ def test_typos_swap_neighbours_inside_a_few_words_and_are_the_same_for_one_seed(
 def by_kind(
     facts: Facts, f_PK: np.ndarray, weigh: Weigh, truth: DemoTruth | None = None
 ) -> dict[str, Stability]:
-    return {entry.kind: entry for entry in report_stability(facts, f_PK, weigh, truth, draws=DRAWS)}
+    return {entry.kind: entry for entry in report_stability(facts, f_PK, weigh, truth, bootstrap=BOOTSTRAP)}
 
 
 def weights_by_family(texts: Sequence[str]) -> np.ndarray:
-    """All on the objective of the first word, which typos spoil and a frame moves; equal where it is not known."""
+    """All on the objective of the first word, which typos spoil and a frame moves;
+    equal where it is not known."""
     places = {"how-to": 0, "risky": 1, "wish": 2}
     return np.stack(
         [np.eye(3)[places[w]] if (w := t.split()[0]) in places else np.full(3, 1 / 3) for t in texts]
@@ -135,7 +136,7 @@ def test_the_demo_world_adds_another_phrasing_with_the_distance_of_their_true_we
             [np.ones(3) / 3 if no else truth.weights(t) for no, t in zip(known, texts, strict=True)]
         )
 
-    rephrased = {reword(prompt, truth.rephrase, seed=DRAWS.seed) for prompt in prompts}
+    rephrased = {reword(prompt, truth.rephrase, seed=BOOTSTRAP.seed) for prompt in prompts}
     true_PK, none = np.stack([truth.weights(text) for text in texts]), np.zeros(0)
     facts = Facts(
         NAMES, prompts, prompt_N=none, margin_NK=none, target_NK=none, true_PK=true_PK, family_P=None

@@ -6,6 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 from preforch_training.report.robustness.unlike_prompts import separation, unlike_prompts
+from preforch_training.statistics.bootstrap import Bootstrap
 from sklearn.metrics import roc_auc_score
 
 HELD = ("How do I bake bread?", "Name a tree that likes shade.")
@@ -54,7 +55,7 @@ def test_the_auroc_is_that_of_scikit_learn_and_lies_within_its_interval() -> Non
     rng = np.random.default_rng(0)
     inside, near, ties = rng.normal(size=60), rng.normal(-1, size=40), np.repeat([0.0, 1.0], 20)
     inside[:5] = 1.0
-    found = separation(inside, {"near": near, "ties": ties}, seed=0)
+    found = separation(inside, {"near": near, "ties": ties}, bootstrap=Bootstrap(0, 1000))
     for kind, outside in {"near": near, "ties": ties}.items():
         expected = roc_auc_score([1] * 60 + [0] * 40, np.concatenate([inside, outside]))
         assert found[kind].value == pytest.approx(expected)
@@ -65,5 +66,7 @@ def test_the_auroc_is_that_of_scikit_learn_and_lies_within_its_interval() -> Non
 
 
 def test_what_lies_fully_apart_has_an_auroc_of_one() -> None:
-    found = separation(np.array([0.8, 0.9]), {"far": np.array([0.1, 0.2, 0.3])}, seed=0, draws=50)["far"]
+    found = separation(np.array([0.8, 0.9]), {"far": np.array([0.1, 0.2, 0.3])}, bootstrap=Bootstrap(0, 50))[
+        "far"
+    ]
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)

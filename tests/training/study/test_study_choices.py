@@ -7,6 +7,7 @@ import pytest
 from preforch_models.conversation import Message
 from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.statistics.metrics import preference_hits, weighted_auroc
+from preforch_training.statistics.predictors import CATEGORY_ORACLE, CONSTANT, LINEAR, SHUFFLED, UNIFORM, F
 from preforch_training.study.choices import (
     Choice,
     Trial,
@@ -15,21 +16,12 @@ from preforch_training.study.choices import (
     overall_rewards,
     run_trial,
 )
+from preforch_training.study.config import Config, Features
 from preforch_training.study.data import category_folds, draw_folds, gather, prompt_folds
 from preforch_training.study.findings import alternatives, find_warnings
-from preforch_training.study.judging import (
-    CONSTANT,
-    LINEAR,
-    ORACLE,
-    SHUFFLED,
-    UNIFORM,
-    F,
-    Judge,
-    best_likelihood,
-)
-from preforch_training.study.stage import Config, Features
+from preforch_training.study.judging import TrialJudge, best_likelihood
 from sklearn.metrics import roc_auc_score
-from study_world import DRAWS, FORWARD, GATE, NAMES, World, make_world
+from study_world import BOOTSTRAP, FORWARD, GATE, NAMES, World, make_world
 
 REGRESS = FORWARD.model_copy(update={"loss": "regress"})
 REVERSE = FORWARD.model_copy(update={"loss": "reverse"})
@@ -46,10 +38,10 @@ def constant() -> World:
 
 
 def trial_of(world: World, choice: Choice = FORWARD) -> Trial:
-    return run_trial(world.material, world.rewards_FUK, world.features_PD, world.fold_P, choice)
+    return run_trial(world.data, world.rewards_FUK, world.features_PD, world.fold_P, choice)
 
 
-# Material and folds.
+# StudyData and folds.
 
 
 def make_records(*texts: str) -> tuple[list[Prompt], list[PreferencePair]]:
@@ -70,13 +62,13 @@ def make_records(*texts: str) -> tuple[list[Prompt], list[PreferencePair]]:
 
 def test_responses_are_numbered_once_a_prompt_and_prompts_without_pairs_are_left_out() -> None:
     prompts, pairs = make_records("x", "y", "z")
-    material = gather(prompts, [pair for pair in pairs if pair.prompt_id != "y"], NAMES)
-    assert [prompt.id for prompt in material.prompts] == ["x", "z"]
-    assert material.responses == ("a", "b", "a", "b")
-    assert material.prompt_U.tolist() == [0, 0, 1, 1]
-    assert all(rows.tolist() == [[0, 1], [2, 3]] for rows in material.pairs.values())
-    assert material.overall_ids == ("overall x", "overall z")
-    assert material.prompt_N.tolist() == [0, 1]
+    data = gather(prompts, [pair for pair in pairs if pair.prompt_id != "y"], NAMES)
+    assert [prompt.id for prompt in data.prompts] == ["x", "z"]
+    assert data.responses == ("a", "b", "a", "b")
+    assert data.prompt_U.tolist() == [0, 0, 1, 1]
+    assert all(rows.tolist() == [[0, 1], [2, 3]] for rows in data.pairs.values())
+    assert data.overall_ids == ("overall x", "overall z")
+    assert data.prompt_N.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("missing", [*NAMES, OVERALL])
@@ -88,8 +80,8 @@ def test_an_objective_without_pairs_is_named(missing: str) -> None:
 
 def test_prompts_that_begin_alike_share_a_fold_whatever_the_seed() -> None:
     prompts, pairs = make_records(*(f"{text} {i}" for i in range(40) for text in ("Tell me", "tell  ME")))
-    material = gather(prompts, pairs, NAMES)
-    drawn = [prompt_folds(material, 3, seed=seed) for seed in range(5)]
+    data = gather(prompts, pairs, NAMES)
+    drawn = [prompt_folds(data, 3, seed=seed) for seed in range(5)]
     for fold_P in drawn:
         np.testing.assert_array_equal(fold_P[::2], fold_P[1::2])
         assert np.bincount(fold_P, minlength=3).min() > 10
@@ -99,22 +91,20 @@ def test_prompts_that_begin_alike_share_a_fold_whatever_the_seed() -> None:
 
 
 def test_category_folds_keep_categories_whole() -> None:
-    material = gather(
-        *make_records(*(f"{letter} {i}" for letter in "abcdefghijklmnop" for i in range(5))), NAMES
-    )
-    fold_P = category_folds(material, 3, seed=0)
-    for category in set(material.category_P):
-        assert len(set(fold_P[material.category_P == category])) == 1
+    data = gather(*make_records(*(f"{letter} {i}" for letter in "abcdefghijklmnop" for i in range(5))), NAMES)
+    fold_P = category_folds(data, 3, seed=0)
+    for category in set(data.category_P):
+        assert len(set(fold_P[data.category_P == category])) == 1
     assert set(fold_P) == {0, 1, 2}
 
 
 def test_an_empty_fold_is_an_error_that_says_how_many_groups_there_are() -> None:
     with pytest.raises(ValueError, match=r"2 groups of prompts leave fold \d of 3 empty"):
         draw_folds(["x", "y", "x", "y"], 3, seed=0)
-    material = make_world(prompts=12, folds=2).material
-    prompts = tuple(prompt.model_copy(update={"category": ""}) for prompt in material.prompts)
+    data = make_world(prompts=12, folds=2).data
+    prompts = tuple(prompt.model_copy(update={"category": ""}) for prompt in data.prompts)
     with pytest.raises(ValueError, match="1 groups of prompts leave fold"):
-        category_folds(replace(material, prompts=prompts), 3, seed=0)
+        category_folds(replace(data, prompts=prompts), 3, seed=0)
 
 
 # What a trial finds.
@@ -125,11 +115,12 @@ def test_f_beats_the_constant_and_reaches_the_oracle_where_preferences_vary(
     varied: World, choice: Choice
 ) -> None:
     trial = trial_of(varied, choice)
-    judge = Judge(varied.material, DRAWS)
+    judge = TrialJudge(varied.data, BOOTSTRAP)
     result = judge.result(choice, [trial])
     oracle = judge.gain([trial.oracle_PK], [trial])[0]
     assert result.gain.low > 0.05
-    # Mean target weights are less sharp than the true ones; the losses that do not average them get all the way.
+    # Mean target weights are less sharp than the true ones; the losses that do not average them get all the
+    # way.
     assert result.accuracy.value > oracle.value - (0.08 if choice == FORWARD else 0.02)
     assert oracle.value > 0.9
     assert find_warnings([result], choice) == []
@@ -141,7 +132,7 @@ def test_where_preferences_do_not_vary_f_is_no_better_than_the_constant_and_the_
     constant: World,
 ) -> None:
     trial = trial_of(constant, GATE)
-    judge = Judge(constant.material, DRAWS)
+    judge = TrialJudge(constant.data, BOOTSTRAP)
     result = judge.result(GATE, [trial])
     assert result.gain.low <= 0
     assert result.gain.value < 0.01
@@ -155,25 +146,27 @@ def test_where_preferences_do_not_vary_f_is_no_better_than_the_constant_and_the_
 def test_seeds_are_averaged_by_prompt(varied: World) -> None:
     trial = trial_of(varied)
     opposite = replace(trial, f_PK=trial.f_PK[:, ::-1])
-    judge = Judge(varied.material, DRAWS)
+    judge = TrialJudge(varied.data, BOOTSTRAP)
     one, both = (judge.result(FORWARD, trials).accuracy for trials in ([trial], [trial, opposite]))
     other = judge.result(FORWARD, [opposite]).accuracy
     assert both.value == pytest.approx((one.value + other.value) / 2)
-    assert both.groups == one.groups == len(varied.material.prompts)
+    assert both.groups == one.groups == len(varied.data.prompts)
     assert judge.result(FORWARD, [trial, trial]).accuracy == one
 
 
 def test_predictors_stand_side_by_side(varied: World) -> None:
     trial = trial_of(varied)
     blind = run_trial(
-        varied.material,
+        varied.data,
         varied.rewards_FUK,
         np.random.default_rng(0).normal(size=(300, 4)),
         varied.fold_P,
         FORWARD,
     )
-    rows = {row.name: row for row in Judge(varied.material, DRAWS).predictors(FORWARD, [trial], [blind]).rows}
-    assert list(rows) == [F, UNIFORM, CONSTANT, SHUFFLED, LINEAR, ORACLE]
+    rows = {
+        row.name: row for row in TrialJudge(varied.data, BOOTSTRAP).predictors(FORWARD, [trial], [blind]).rows
+    }
+    assert list(rows) == [F, UNIFORM, CONSTANT, SHUFFLED, LINEAR, CATEGORY_ORACLE]
     assert rows[CONSTANT].gain.value == rows[CONSTANT].gain.high == 0
     assert (
         rows[F].accuracy.value
@@ -188,7 +181,7 @@ def test_predictors_stand_side_by_side(varied: World) -> None:
 
 
 def test_weights_separate_the_categories_that_objectives_are_named_after(varied: World) -> None:
-    judge = Judge(varied.material, DRAWS)
+    judge = TrialJudge(varied.data, BOOTSTRAP)
     result = judge.result(FORWARD, [trial_of(varied)])
     assert result.separation is not None
     # Each objective's weight is high on its own set.
@@ -199,13 +192,13 @@ def test_weights_separate_the_categories_that_objectives_are_named_after(varied:
 
 
 def test_data_without_categories_has_no_oracle_no_separation_and_no_table_of_them(varied: World) -> None:
-    prompts = tuple(prompt.model_copy(update={"category": ""}) for prompt in varied.material.prompts)
-    material = replace(varied.material, prompts=prompts)
-    trial = run_trial(material, varied.rewards_FUK, varied.features_PD, varied.fold_P, FORWARD)
-    judge = Judge(material, DRAWS)
+    prompts = tuple(prompt.model_copy(update={"category": ""}) for prompt in varied.data.prompts)
+    data = replace(varied.data, prompts=prompts)
+    trial = run_trial(data, varied.rewards_FUK, varied.features_PD, varied.fold_P, FORWARD)
+    judge = TrialJudge(data, BOOTSTRAP)
     assert judge.categories([trial]) == []
     assert judge.result(FORWARD, [trial]).separation is None
-    assert ORACLE not in {row.name for row in judge.predictors(FORWARD, [trial], [trial]).rows}
+    assert CATEGORY_ORACLE not in {row.name for row in judge.predictors(FORWARD, [trial], [trial]).rows}
 
 
 # Parts.
@@ -214,19 +207,19 @@ def test_data_without_categories_has_no_oracle_no_separation_and_no_table_of_the
 def test_log_odds_scales_come_from_the_pairs_of_the_training_prompts(varied: World) -> None:
     train_P = varied.fold_P != 0
     rewards_UK = varied.rewards_FUK[0]
-    found = calibrate(varied.material, rewards_UK, train_P, "log_odds").constants
+    found = calibrate(varied.data, rewards_UK, train_P, "log_odds").constants
     # The second reward is three times the first, and so are its units.
     assert found["first"].scale / found["second"].scale == pytest.approx(3, rel=0.3)
-    half = calibrate(varied.material, rewards_UK * [0.5, 1.0], train_P, "log_odds").constants
+    half = calibrate(varied.data, rewards_UK * [0.5, 1.0], train_P, "log_odds").constants
     assert half["first"].scale == pytest.approx(2 * found["first"].scale, rel=1e-6)
 
 
 def test_the_others_of_a_pair_are_the_prompts_other_overall_responses() -> None:
-    material = make_world(prompts=12, folds=2).material
-    calibrated_UK = np.random.default_rng(0).normal(size=(len(material.responses), 2))
-    found = overall_rewards(material, calibrated_UK)
-    for n, (chosen, _) in enumerate(material.overall_N2):
-        rest = [u for u in np.flatnonzero(material.prompt_U == material.prompt_U[chosen]) if u != chosen]
+    data = make_world(prompts=12, folds=2).data
+    calibrated_UK = np.random.default_rng(0).normal(size=(len(data.responses), 2))
+    found = overall_rewards(data, calibrated_UK)
+    for n, (chosen, _) in enumerate(data.overall_N2):
+        rest = [u for u in np.flatnonzero(data.prompt_U == data.prompt_U[chosen]) if u != chosen]
         assert len(rest) == 2
         np.testing.assert_allclose(found.others_NK[n], calibrated_UK[rest].mean(axis=0))
 
@@ -259,7 +252,7 @@ def test_weighted_auroc_is_that_of_scikit_learn() -> None:
 
 
 def test_auroc_has_an_interval_over_prompts(varied: World) -> None:
-    judge = Judge(varied.material, DRAWS)
+    judge = TrialJudge(varied.data, BOOTSTRAP)
     score_P = np.random.default_rng(0).normal(size=300)
     positive_P = np.arange(300) % 3 == 0
     interval = judge.auroc(score_P, positive_P)

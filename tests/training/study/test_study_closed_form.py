@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pool_world import HALF, REWARDS, drawn_pools, two_kinds
+from preforch_training.statistics.bootstrap import Bootstrap
 from preforch_training.study.alignment.closed_form import (
     Pool,
     check_pool,
@@ -33,24 +34,24 @@ def test_identity_and_both_bounds_hold_on_random_pools() -> None:
 
 
 def test_two_responses_have_a_closed_form() -> None:
-    r_YK, w_K, star_K, beta = REWARDS[:2], np.array([0.3, 0.7]), np.array([0.8, 0.2]), 0.5
+    r_YK, w_K, gold_K, beta = REWARDS[:2], np.array([0.3, 0.7]), np.array([0.8, 0.2]), 0.5
     p, q = 1 / (1 + np.exp(0.4 / beta)), 1 / (1 + np.exp(-0.6 / beta))
     assert policy(r_YK, w_K, beta=beta) == pytest.approx([p, 1 - p])
     expected = beta * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
-    assert gap(r_YK, w_K, star_K, beta=beta) == pytest.approx(expected)
+    assert gap(r_YK, w_K, gold_K, beta=beta) == pytest.approx(expected)
 
 
 def test_gap_is_the_loss_against_the_best_policy_and_not_the_divergence_the_other_way_round() -> None:
-    w_K, star_K, beta = np.array([0.1, 0.9]), np.array([0.7, 0.3]), 0.2
-    used_Y, best_Y = policy(REWARDS, w_K, beta=beta), policy(REWARDS, star_K, beta=beta)
+    w_K, gold_K, beta = np.array([0.1, 0.9]), np.array([0.7, 0.3]), 0.2
+    used_Y, best_Y = policy(REWARDS, w_K, beta=beta), policy(REWARDS, gold_K, beta=beta)
 
     def worth(pi_Y: np.ndarray) -> float:
-        return float(pi_Y @ REWARDS @ star_K - beta * (pi_Y @ np.log(pi_Y * len(pi_Y))))
+        return float(pi_Y @ REWARDS @ gold_K - beta * (pi_Y @ np.log(pi_Y * len(pi_Y))))
 
-    assert worth(best_Y) == pytest.approx(potential(REWARDS, star_K, beta=beta))
-    assert gap(REWARDS, w_K, star_K, beta=beta) == pytest.approx(worth(best_Y) - worth(used_Y))
+    assert worth(best_Y) == pytest.approx(potential(REWARDS, gold_K, beta=beta))
+    assert gap(REWARDS, w_K, gold_K, beta=beta) == pytest.approx(worth(best_Y) - worth(used_Y))
     turned = beta * float(best_Y @ np.log(best_Y / used_Y))
-    assert abs(turned - gap(REWARDS, w_K, star_K, beta=beta)) > 0.01
+    assert abs(turned - gap(REWARDS, w_K, gold_K, beta=beta)) > 0.01
 
 
 def test_bounds_are_tight_where_they_can_be() -> None:
@@ -74,20 +75,22 @@ def test_huge_rewards_neither_overflow_nor_lose_the_gap() -> None:
 
 
 def test_the_table_ranks_predictors_by_their_distance_from_w_star() -> None:
-    stars_PK = two_kinds(60)
-    pools = drawn_pools(stars_PK, seed=8)
+    gold_PK = two_kinds(60)
+    pools = drawn_pools(gold_PK, seed=8)
     constant_PK = np.tile(HALF, (60, 1))
     predictors = {
-        "w*": stars_PK,
-        "near": 0.8 * stars_PK + 0.1,
+        "w*": gold_PK,
+        "near": 0.8 * gold_PK + 0.1,
         "best constant": constant_PK,
-        "wrong": stars_PK[::-1],
+        "wrong": gold_PK[::-1],
     }
-    rows = {row.name: row for row in gap_table(pools, predictors, stars_PK, beta=1.0, draws=300, seed=0)}
+    rows = {
+        row.name: row for row in gap_table(pools, predictors, gold_PK, beta=1.0, bootstrap=Bootstrap(0, 300))
+    }
     assert rows["w*"].gap.value == 0
     assert rows["best constant"].minus_constant is None
     assert rows["best constant"].gap.value == pytest.approx(
-        gaps(pools, constant_PK, stars_PK, beta=1.0).mean()
+        gaps(pools, constant_PK, gold_PK, beta=1.0).mean()
     )
     near, wrong = rows["near"].minus_constant, rows["wrong"].minus_constant
     assert near is not None
@@ -98,17 +101,17 @@ def test_the_table_ranks_predictors_by_their_distance_from_w_star() -> None:
 
 
 def test_the_learning_curve_averages_repetitions_and_is_in_order() -> None:
-    stars_PK = two_kinds(40)
-    pools = drawn_pools(stars_PK, seed=9)
+    gold_PK = two_kinds(40)
+    pools = drawn_pools(gold_PK, seed=9)
     constant_PK = np.tile(HALF, (40, 1))
     points = learning_curve(
-        pools, {100: [stars_PK], 10: [constant_PK, stars_PK]}, stars_PK, beta=1.0, draws=100, seed=0
+        pools, {100: [gold_PK], 10: [constant_PK, gold_PK]}, gold_PK, beta=1.0, bootstrap=Bootstrap(0, 100)
     )
     assert [point.prompts for point in points] == [10, 100]
-    assert points[0].gap.value == pytest.approx(gaps(pools, constant_PK, stars_PK, beta=1.0).mean() / 2)
+    assert points[0].gap.value == pytest.approx(gaps(pools, constant_PK, gold_PK, beta=1.0).mean() / 2)
     assert points[1].gap.value == 0
     with pytest.raises(ValueError, match="no weights for 5 training prompts"):
-        learning_curve(pools, {5: []}, stars_PK, beta=1.0, draws=100, seed=0)
+        learning_curve(pools, {5: []}, gold_PK, beta=1.0, bootstrap=Bootstrap(0, 100))
 
 
 @pytest.mark.parametrize(
@@ -149,4 +152,4 @@ def test_wrong_pools_and_tables_name_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"w\*: expected shape \(1, 2\)"):
         gaps([pool], weights_PK, HALF, beta=1.0)
     with pytest.raises(ValueError, match="no predictor named 'best constant'"):
-        gap_table([pool], {"f": weights_PK}, weights_PK, beta=1.0, draws=10, seed=0)
+        gap_table([pool], {"f": weights_PK}, weights_PK, beta=1.0, bootstrap=Bootstrap(0, 10))

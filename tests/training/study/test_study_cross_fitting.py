@@ -7,19 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from preforch_models.manifest import read_manifest
-from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig
-from preforch_training.data import stage as data
 from preforch_training.data.reading import source_hashes
-from preforch_training.orchestrator import stage as orchestrator
-from preforch_training.pipeline import open_run
-from preforch_training.records import PreferencePair, Prompt, read_records
-from preforch_training.report import stage as report
+from preforch_training.pipeline import open_run, study_subject
+from preforch_training.records import PreferencePair, Prompt
 from preforch_training.report.records import Report
-from preforch_training.reward import stage as reward
+from preforch_training.reward.config import Config as RewardConfig
 from preforch_training.run import Run, work_folder
-from preforch_training.scores import stage as scores
-from preforch_training.study import stage
 from preforch_training.study.data import gather
 from preforch_training.study.findings import category_result, run_study
 from preforch_training.study.records import Study, read_study
@@ -31,7 +25,8 @@ SEEDS, FOLDS = 2, 3
 
 
 def rows() -> list[dict[str, str]]:
-    """The toy pairs with their categories. Every sixth label is wrong, since perfect rewards have no log-odds scale."""
+    """The toy pairs with their categories. Every sixth label is wrong,
+    since perfect rewards have no log-odds scale."""
     found = []
     for i, row in enumerate(pair_rows()):
         sides = {"chosen": row["rejected"], "rejected": row["chosen"]} if i % 6 == i // 6 % 6 else {}
@@ -46,7 +41,7 @@ def study_settings(**changes: Any) -> dict[str, Any]:
     return {
         "folds": FOLDS,
         "seeds": SEEDS,
-        "draws": 100,
+        "replicates": 100,
         "calibrations": ["zscore"],
         "targets": ["margin_softmax"],
         "losses": ["forward"],
@@ -72,16 +67,14 @@ def config_of(folder: Path, encoder: Path, **study: Any) -> RunConfig:
         data={
             "sources": [{"path": "pairs.jsonl", "columns": {"objective": "objective", "category": "kind"}}]
         },
-        reward=dict.fromkeys(NAMES, head),
+        reward={"folds": 2, **dict.fromkeys(NAMES, head)},
         orchestrator={"encoder": str(encoder), "train_encoder": False, "penalties": [0.1]},
         study=study_settings(**study),
     )
 
 
 def records(run: Run) -> tuple[Sequence[Prompt], Sequence[PreferencePair]]:
-    return read_records(run.data / "prompts.jsonl", Prompt), read_records(
-        run.data / "pairs.jsonl", PreferencePair
-    )
+    return run.prompts(), run.pairs()
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +88,8 @@ def done(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, 
     write_rows(folder / "other.jsonl", other)
     config = config_of(folder, encoder, transfers=[{"path": "other.jsonl"}])
     run = open_run(config)
-    for built in (data, reward, scores, orchestrator, bundle, stage, report):
-        built.build(run, config)
+    for name in ("data", "reward", "scores", "orchestrator", "bundle", "study", "report"):
+        build(name, run, config)
     return run, config
 
 
@@ -106,8 +99,8 @@ def test_a_study_measures_every_part(done: tuple[Run, RunConfig]) -> None:
     assert (study.prompts, study.pairs) == (len(questions()), len(questions()))
     assert (study.folds, study.seeds) == (FOLDS, SEEDS)
     features = "mean of layers -1"
-    assert study.recommended == stage.own_choice(config)
-    assert study.paper == stage.paper_choice(config)
+    assert study.recommended == study_subject(config).own_choice
+    assert study.paper == study_subject(config).paper_choice
     assert {study.recommended.features, study.paper.features} == {features}
     chosen = [result.choice for result in study.table]
     assert study.recommended in chosen
@@ -188,19 +181,20 @@ def test_a_study_that_was_stopped_continues_from_the_trials_that_it_kept(
     run, config = done
     settings = config.study
     assert not isinstance(settings, str)
+    changed = settings.model_copy(update={"by_category": True})
     with pytest.raises(ValueError, match="2 groups of prompts leave fold"):
-        run_study(run, config, settings.model_copy(update={"by_category": True}), *records(run), tmp_path)
+        run_study(run, changed, study_subject(config), *records(run), tmp_path)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
     assert len(kept) > 5
     # Some were not reached, one was being written.
     lost = sorted(path for path in kept if not path.name.startswith("rewards"))[::3]
     for path in lost:
         path.unlink()
-    lost[0].with_suffix(".partial").write_bytes(b"half")
-    continued = run_study(run, config, settings, *records(run), tmp_path)
+    lost[0].with_name(f".{lost[0].stem}.partial.npz").write_bytes(b"half")
+    continued = run_study(run, settings, study_subject(config), *records(run), tmp_path)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items() if path not in lost)
     assert all(path.exists() for path in lost)
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.partial*"))
     # The study of the fixture was never stopped.
     assert continued == read_study(run.study)
 
@@ -211,7 +205,7 @@ def test_a_share_that_leaves_nothing_to_fit_on_is_named(done: tuple[Run, RunConf
     assert not isinstance(settings, str)
     changed = settings.model_copy(update={"shares": (0.001,)})
     with pytest.raises(ValueError, match=r"\[study\] shares: 0.001 of the training prompts is too little: "):
-        run_study(run, config, changed, *records(run), tmp_path)
+        run_study(run, changed, study_subject(config), *records(run), tmp_path)
 
 
 def test_what_another_config_left_is_not_used(encoder: Path, tmp_path: Path) -> None:
@@ -224,7 +218,7 @@ def test_what_another_config_left_is_not_used(encoder: Path, tmp_path: Path) -> 
         path.write_bytes(b"not for you")
     # The same trials, were it not for another number. Reading what is left would be another error.
     with pytest.raises(ValueError, match="2 groups of prompts leave fold"):
-        build("study", run, config_of(tmp_path, encoder, by_category=True, seeds=1, draws=101))
+        build("study", run, config_of(tmp_path, encoder, by_category=True, seeds=1, replicates=101))
     assert all(path.read_bytes() != b"not for you" for path in work_folder(run.study).glob("*.npz"))
 
 
@@ -234,10 +228,11 @@ def test_whole_categories_are_held_out_where_there_are_enough(
     run, config = done
     prompts, pairs = records(run)
     places = [prompt.model_copy(update={"category": prompt.text.rpartition(" ")[0]}) for prompt in prompts]
-    material = gather(places, pairs, NAMES)
+    data = gather(places, pairs, NAMES)
     assert not isinstance(config.study, str)
-    choice = stage.own_choice(config)
-    result = category_result(run, config, config.study, material, choice, tmp_path)
+    subject = study_subject(config)
+    choice = subject.own_choice
+    result = category_result(run, config.study, subject, data, choice, tmp_path)
     assert result.choice == choice
     assert result.accuracy.groups == len(questions())
     # 24 categories: no two to tell apart.
@@ -246,14 +241,13 @@ def test_whole_categories_are_held_out_where_there_are_enough(
 
 def test_a_reward_that_cannot_be_cross_fitted_is_refused_by_name(encoder: Path, tmp_path: Path) -> None:
     config = config_of(tmp_path, encoder)
-    given = make_config(tmp_path).reward["safe"]
-    config = config.model_copy(update={"reward": {**config.reward, "safe": given}})
-    with pytest.raises(ValidationError, match=r"\[study\] needs 'pair_head' rewards, 'safe' is none"):
+    rewards = {**config.reward.objectives, "safe": make_config(tmp_path).reward.objectives["safe"]}
+    config = config.model_copy(update={"reward": RewardConfig(folds=2, **rewards)})
+    with pytest.raises(ValidationError, match=r"\[study\] needs rewards .*; \[reward.safe\] is 'function'"):
         RunConfig.model_validate_json(config.model_dump_json())
     run = open_run(config)
     build("data", run, config)
-    message = r"\[reward.safe\] is 'function'; a study cross-fits 'pair_head' rewards only"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"\[reward.safe\] is 'function', which a study cannot cross-fit"):
         build("study", run, config)
     assert not run.study.exists()
 

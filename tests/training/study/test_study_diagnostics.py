@@ -7,10 +7,10 @@ import pytest
 from preforch_training.records import OVERALL
 from preforch_training.study import diagnostics
 from preforch_training.study.choices import overall_rewards, run_trial
-from preforch_training.study.data import Material
-from preforch_training.study.judging import Judge, best_likelihood
+from preforch_training.study.data import StudyData
+from preforch_training.study.judging import TrialJudge, best_likelihood
 from scipy.special import expit
-from study_world import DRAWS, FORWARD, GATE, NAMES, World, make_world
+from study_world import BOOTSTRAP, FORWARD, GATE, NAMES, World, make_world
 
 
 @pytest.fixture(scope="module")
@@ -23,29 +23,29 @@ def calibrated(world: World) -> np.ndarray:
     return np.asarray((rewards_UK - rewards_UK.mean(axis=0)) / rewards_UK.std(axis=0))
 
 
-def margins(material: Material, rewards_UK: np.ndarray) -> np.ndarray:
-    rewards = overall_rewards(material, rewards_UK)
+def margins(data: StudyData, rewards_UK: np.ndarray) -> np.ndarray:
+    rewards = overall_rewards(data, rewards_UK)
     return np.asarray(rewards.chosen_NK - rewards.rejected_NK)
 
 
 @pytest.mark.parametrize("k", [0, 1])
 def test_preferences_by_one_objective_never_contradict_it(world: World, k: int) -> None:
     rewards_UK = calibrated(world)
-    changed, same_UK = diagnostics.prefers(k)(world.material, rewards_UK)
+    changed, same_UK = diagnostics.prefers(k)(world.data, rewards_UK)
     margin_NK = margins(changed, same_UK)
     assert (margin_NK[:, k] >= 0).all()
     assert (margin_NK[:, 1 - k] < 0).any()
     np.testing.assert_array_equal(same_UK, rewards_UK)
-    before, after = (np.sort(material.pairs[OVERALL], axis=1) for material in (world.material, changed))
+    before, after = (np.sort(data.pairs[OVERALL], axis=1) for data in (world.data, changed))
     np.testing.assert_array_equal(before, after)
     for name in NAMES:
-        np.testing.assert_array_equal(changed.pairs[name], world.material.pairs[name])
+        np.testing.assert_array_equal(changed.pairs[name], world.data.pairs[name])
 
 
 @pytest.mark.parametrize("k", [0, 1])
 def test_the_gate_gives_the_objective_that_made_the_preferences_all_weight(world: World, k: int) -> None:
     trial = run_trial(
-        world.material,
+        world.data,
         world.rewards_FUK,
         world.features_PD,
         world.fold_P,
@@ -57,14 +57,14 @@ def test_the_gate_gives_the_objective_that_made_the_preferences_all_weight(world
 
 
 def test_simulated_preferences_follow_the_known_weights(world: World) -> None:
-    known_PK = diagnostics.known_weights(world.material, world.features_PD, vary=True)
+    known_PK = diagnostics.known_weights(world.data, world.features_PD, vary=True)
     rewards_UK = calibrated(world)
     # Of many draws, since one has a few hundred pairs.
     gains = []
     for seed in range(10):
-        changed, same_UK = diagnostics.simulates(known_PK, mix=0.0, seed=seed)(world.material, rewards_UK)
+        changed, same_UK = diagnostics.simulates(known_PK, mix=0.0, seed=seed)(world.data, rewards_UK)
         np.testing.assert_allclose(same_UK, rewards_UK)
-        gains.append((known_PK[world.material.prompt_N] * margins(changed, same_UK)).sum(axis=1))
+        gains.append((known_PK[world.data.prompt_N] * margins(changed, same_UK)).sum(axis=1))
     gain_M = np.concatenate(gains)
     assert best_likelihood(gain_M)[1] == pytest.approx(diagnostics.STRENGTH, rel=0.1)
     # Won as often as predicted, among doubtful pairs and sure ones.
@@ -76,12 +76,12 @@ def test_simulated_preferences_follow_the_known_weights(world: World) -> None:
 
 
 def test_f_gains_under_simulated_preferences_that_vary_and_not_under_the_same_for_all(world: World) -> None:
-    judge = Judge(world.material, DRAWS)
+    judge = TrialJudge(world.data, BOOTSTRAP)
     gains = {}
     for vary in (True, False):
-        known_PK = diagnostics.known_weights(world.material, world.features_PD, vary=vary)
+        known_PK = diagnostics.known_weights(world.data, world.features_PD, vary=vary)
         trial = run_trial(
-            world.material, world.rewards_FUK, world.features_PD, world.fold_P, GATE,
+            world.data, world.rewards_FUK, world.features_PD, world.fold_P, GATE,
             changed=diagnostics.simulates(known_PK, mix=0.0, seed=3),
         )  # fmt: skip
         gains[vary] = judge.gain([trial.f_PK], [trial])[1], judge.gain([known_PK], [trial])[1]
@@ -92,21 +92,21 @@ def test_f_gains_under_simulated_preferences_that_vary_and_not_under_the_same_fo
 
 
 def test_mixing_makes_margins_equal_and_then_nothing_can_be_gained(world: World) -> None:
-    known_PK = diagnostics.known_weights(world.material, world.features_PD, vary=True)
+    known_PK = diagnostics.known_weights(world.data, world.features_PD, vary=True)
     rewards_UK = calibrated(world)
     correlations = []
     for mix in (0.0, 0.5, 1.0):
-        changed, mixed_UK = diagnostics.simulates(known_PK, mix=mix, seed=3)(world.material, rewards_UK)
+        changed, mixed_UK = diagnostics.simulates(known_PK, mix=mix, seed=3)(world.data, rewards_UK)
         margin_NK = margins(changed, mixed_UK)
         correlations.append(np.corrcoef(margin_NK.T)[0, 1])
     assert correlations[0] < correlations[1] < correlations[2]
     np.testing.assert_allclose(margin_NK[:, 0], margin_NK[:, 1])
     trial = run_trial(
-        world.material, world.rewards_FUK, world.features_PD, world.fold_P, FORWARD,
+        world.data, world.rewards_FUK, world.features_PD, world.fold_P, FORWARD,
         changed=diagnostics.simulates(known_PK, mix=1.0, seed=3),
     )  # fmt: skip
     for weights_PK in (trial.f_PK, known_PK):
-        gain = Judge(world.material, DRAWS).gain([weights_PK], [trial])[1]
+        gain = TrialJudge(world.data, BOOTSTRAP).gain([weights_PK], [trial])[1]
         assert gain.low == gain.high == 0
 
 
@@ -114,21 +114,19 @@ def test_mixing_makes_margins_equal_and_then_nothing_can_be_gained(world: World)
 def test_known_weights_go_by_category_or_are_the_same(world: World, count: int) -> None:
     names = ("a", "b", "c", "d")[:count]
     prompts = tuple(
-        prompt.model_copy(update={"category": str(i % 5)}) for i, prompt in enumerate(world.material.prompts)
+        prompt.model_copy(update={"category": str(i % 5)}) for i, prompt in enumerate(world.data.prompts)
     )
-    material = replace(world.material, names=names, prompts=prompts)
+    data = replace(world.data, names=names, prompts=prompts)
     for vary in (True, False):
-        known_PK = diagnostics.known_weights(material, world.features_PD, vary=vary)
+        known_PK = diagnostics.known_weights(data, world.features_PD, vary=vary)
         np.testing.assert_allclose(known_PK.sum(axis=1), 1)
         np.testing.assert_allclose(known_PK.max(axis=1), 0.8)
         assert len(np.unique(known_PK.argmax(axis=1))) == (count if vary else 1)
 
 
 def test_prompts_without_categories_are_parted_by_what_varies_most_in_their_vectors(world: World) -> None:
-    prompts = tuple(prompt.model_copy(update={"category": ""}) for prompt in world.material.prompts)
-    known_PK = diagnostics.known_weights(
-        replace(world.material, prompts=prompts), world.features_PD, vary=True
-    )
+    prompts = tuple(prompt.model_copy(update={"category": ""}) for prompt in world.data.prompts)
+    known_PK = diagnostics.known_weights(replace(world.data, prompts=prompts), world.features_PD, vary=True)
     same_P = known_PK.argmax(axis=1) == world.true_PK.argmax(axis=1)
     # Which group is the first one is open.
     assert max(same_P.mean(), 1 - same_P.mean()) > 0.99
@@ -141,7 +139,8 @@ def test_the_curve_of_true_probabilities_is_the_diagonal_and_a_boaster_lies_belo
     honest, boasting = (diagnostics.calibration_curve(expit(scale * margin_M)) for scale in (1.0, 3.0))
     assert len(honest) == diagnostics.BINS
     assert sum(point.pairs for point in honest) == 40_000
-    # Margins are read from the side of the response that was chosen, whose probability is below a half where it lost.
+    # Margins are read from the side of the response that was chosen, whose probability is below a half where
+    # it lost.
     assert all(0.5 <= point.predicted <= 1 for point in honest)
     # `margin_M` is won with sigma(|m|) by the likelier side.
     assert all(abs(point.predicted - point.observed) < 0.03 for point in honest)
@@ -154,12 +153,12 @@ def test_a_curve_of_fewer_pairs_than_bins_has_a_point_for_each() -> None:
 
 
 def test_reward_quality_is_that_of_held_out_margins(world: World) -> None:
-    found = diagnostics.reward_quality(world.material, [world.rewards_FUK] * 2, [world.fold_P] * 2, DRAWS)
+    found = diagnostics.reward_quality(world.data, [world.rewards_FUK] * 2, [world.fold_P] * 2, BOOTSTRAP)
     assert [entry.objective for entry in found] == list(NAMES)
-    fold_U = world.fold_P[world.material.prompt_U]
+    fold_U = world.fold_P[world.data.prompt_U]
     for k, entry in enumerate(found):
         held_U = world.rewards_FUK[fold_U, np.arange(len(fold_U)), k]
-        chosen, rejected = world.material.pairs[NAMES[k]].T
+        chosen, rejected = world.data.pairs[NAMES[k]].T
         assert entry.accuracy.value == pytest.approx((held_U[chosen] > held_U[rejected]).mean())
         assert entry.accuracy.groups == 300
         assert entry.pairs == 900
@@ -167,19 +166,9 @@ def test_reward_quality_is_that_of_held_out_margins(world: World) -> None:
 
 
 def test_agreement_lists_the_pairs_that_disagree_most(world: World) -> None:
-    margin_NK = margins(world.material, calibrated(world))
-    for k, entry in enumerate(diagnostics.agreements(world.material, [margin_NK, margin_NK], DRAWS)):
+    margin_NK = margins(world.data, calibrated(world))
+    for k, entry in enumerate(diagnostics.agreements(world.data, [margin_NK, margin_NK], BOOTSTRAP)):
         assert entry.share.value == pytest.approx((margin_NK[:, k] > 0).mean())
         worst = np.argsort(margin_NK[:, k])[: diagnostics.WORST]
-        assert [id_ for id_, _ in entry.worst] == [world.material.overall_ids[n] for n in worst]
+        assert [id_ for id_, _ in entry.worst] == [world.data.overall_ids[n] for n in worst]
         assert entry.worst[0][1] == pytest.approx(margin_NK[:, k].min())
-
-
-def test_correlations_are_those_of_numpy_and_zero_for_a_margin_that_never_varies(world: World) -> None:
-    first_NK, second_NK = np.random.default_rng(0).normal(size=(2, 50, 2))
-    found = diagnostics.correlations(world.material, [first_NK, second_NK])
-    expected = np.corrcoef(np.concatenate([first_NK, second_NK]).T)[0, 1]
-    assert found["first"]["second"] == found["second"]["first"] == pytest.approx(expected)
-    assert found["first"]["first"] == pytest.approx(1)
-    flat = diagnostics.correlations(world.material, [first_NK * [1, 0]])
-    assert flat["first"]["second"] == flat["second"]["second"] == 0

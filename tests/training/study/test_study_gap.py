@@ -1,31 +1,30 @@
-"""The gap as a part of the study, on synthetic material whose gold follows known weights, without any model."""
+"""The gap as a part of the study, on synthetic data whose gold follows known weights, without any model."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from preforch_training.records import OVERALL, PreferencePair, Prompt
-from preforch_training.report.facts import Draws
 from preforch_training.report.plots import gap_plot
+from preforch_training.statistics.bootstrap import Bootstrap
+from preforch_training.statistics.predictors import CONSTANT, GOLD, SHUFFLED, UNIFORM, F
 from preforch_training.study.alignment.findings import (
-    STAR,
     TrialsAt,
     beta_likelihoods,
     fold_pools,
     measure_gap,
-    render_gap,
 )
+from preforch_training.study.alignment.tables import render_gap
 from preforch_training.study.choices import Trial
-from preforch_training.study.data import Material, gather, prompt_folds
-from preforch_training.study.judging import CONSTANT, SHUFFLED, UNIFORM, F
+from preforch_training.study.data import StudyData, gather, prompt_folds
 from preforch_training.study.records import GapReport
 
 NAMES = ("truthful", "informative")
-ANSWERS, GOLD, PROMPTS, FOLDS = 14, 5, 60, 3
+ANSWERS, GOLD_ANSWERS, PROMPTS, FOLDS = 14, 5, 60, 3
 KNOWN = {"vary": np.array([[0.95, 0.05], [0.05, 0.95]]), "same": np.array([[0.6, 0.4], [0.6, 0.4]])}
 
 
-def made_material(star_2K: np.ndarray) -> tuple[Material, np.ndarray]:
+def made_material(star_2K: np.ndarray) -> tuple[StudyData, np.ndarray]:
     """Prompts of two kinds with their w*, and the rewards that chose their gold responses, (U, K)."""
     rng = np.random.default_rng(3)
     prompts: list[Prompt] = []
@@ -40,8 +39,11 @@ def made_material(star_2K: np.ndarray) -> tuple[Material, np.ndarray]:
         rewards_YK = rng.normal(size=(ANSWERS, 2))
         order_Y = np.argsort(-(rewards_YK @ star_2K[p % 2] / 0.3 + rng.gumbel(size=ANSWERS)))
         rewards |= {f"{p} {y}": rewards_YK[y] for y in range(ANSWERS)}
-        for number in range(ANSWERS - GOLD):
-            chosen, rejected = f"{p} {order_Y[number % GOLD]}", f"{p} {order_Y[GOLD + number]}"
+        for number in range(ANSWERS - GOLD_ANSWERS):
+            chosen, rejected = (
+                f"{p} {order_Y[number % GOLD_ANSWERS]}",
+                f"{p} {order_Y[GOLD_ANSWERS + number]}",
+            )
             pairs += [
                 PreferencePair(
                     id=f"{p}-{number}-{objective}",
@@ -53,8 +55,8 @@ def made_material(star_2K: np.ndarray) -> tuple[Material, np.ndarray]:
                 )
                 for objective in (*NAMES, OVERALL)
             ]
-    material = gather(prompts, pairs, NAMES)
-    return material, np.array([rewards[response] for response in material.responses])
+    data = gather(prompts, pairs, NAMES)
+    return data, np.array([rewards[response] for response in data.responses])
 
 
 def trial_of(f_PK: np.ndarray, pairs: int) -> Trial:
@@ -64,27 +66,27 @@ def trial_of(f_PK: np.ndarray, pairs: int) -> Trial:
     return Trial(f_PK, constant_PK, constant_PK, constant_PK, none_NK, none_NK, none_NK)
 
 
-def knows(material: Material, star_2K: np.ndarray, *, seeds: int) -> TrialsAt:
+def knows(data: StudyData, star_2K: np.ndarray, *, seeds: int) -> TrialsAt:
     """An orchestrator that comes the closer to w* the more prompts it has."""
-    star_PK = star_2K[material.category_P.astype(int)]
+    star_PK = star_2K[data.category_P.astype(int)]
 
     def trials_at(share: float) -> list[Trial]:
         f_PK = share * star_PK + (1 - share) * star_2K.mean(axis=0)
-        return [trial_of(f_PK, len(material.overall_N2))] * seeds
+        return [trial_of(f_PK, len(data.overall_N2))] * seeds
 
     return trials_at
 
 
 def measured(kind: str, *, seeds: int = 2, change: Callable[[np.ndarray], np.ndarray] = np.copy) -> GapReport:
-    material, rewards_UK = made_material(KNOWN[kind])
-    folds = [prompt_folds(material, FOLDS, seed=seed) for seed in range(seeds)]
+    data, rewards_UK = made_material(KNOWN[kind])
+    folds = [prompt_folds(data, FOLDS, seed=seed) for seed in range(seeds)]
     return measure_gap(
-        material,
+        data,
         [change(np.stack([rewards_UK * 3 + 1] * FOLDS)) for _ in folds],
         folds,
-        knows(material, KNOWN[kind], seeds=seeds),
+        knows(data, KNOWN[kind], seeds=seeds),
         calibration="zscore",
-        draws=Draws(seed=0, draws=200),
+        bootstrap=Bootstrap(seed=0, replicates=200),
         betas=(0.3, 1.0),
         shares=(0.2, 1.0),
     )
@@ -101,25 +103,25 @@ def same() -> GapReport:
 
 
 def test_pools_hold_each_response_once_and_gold_is_what_was_chosen() -> None:
-    material, rewards_UK = made_material(KNOWN["vary"])
-    fold_P = prompt_folds(material, FOLDS, seed=0)
+    data, rewards_UK = made_material(KNOWN["vary"])
+    fold_P = prompt_folds(data, FOLDS, seed=0)
     rewards_FUK = np.stack([rewards_UK, rewards_UK * 2, rewards_UK + 5])
-    views = fold_pools(material, rewards_FUK, fold_P, "none")
+    views = fold_pools(data, rewards_FUK, fold_P, "none")
     pool = views[1][7]
-    rows = np.flatnonzero(material.prompt_U == 7)
-    chosen = set(material.overall_N2[:, 0])
+    rows = np.flatnonzero(data.prompt_U == 7)
+    chosen = set(data.overall_N2[:, 0])
     assert pool.prompt_id == "p7"
     assert pool.rewards_YK == pytest.approx(rewards_UK[rows] * 2)
     assert pool.good_Y.tolist() == [row in chosen for row in rows]
-    assert (len(pool.good_Y), pool.good_Y.sum()) == (ANSWERS, GOLD)
+    assert (len(pool.good_Y), pool.good_Y.sum()) == (ANSWERS, GOLD_ANSWERS)
 
 
 def test_constants_of_a_fold_calibrate_all_of_its_pools_and_come_from_the_other_folds() -> None:
-    material, rewards_UK = made_material(KNOWN["vary"])
-    fold_P = prompt_folds(material, FOLDS, seed=0)
+    data, rewards_UK = made_material(KNOWN["vary"])
+    fold_P = prompt_folds(data, FOLDS, seed=0)
     spoiled_FUK = np.stack([rewards_UK] * FOLDS)
-    spoiled_FUK[0, fold_P[material.prompt_U] == 0] += 100.0
-    pools = fold_pools(material, spoiled_FUK, fold_P, "zscore")[0]
+    spoiled_FUK[0, fold_P[data.prompt_U] == 0] += 100.0
+    pools = fold_pools(data, spoiled_FUK, fold_P, "zscore")[0]
     training = np.concatenate([pool.rewards_YK for p, pool in pools.items() if fold_P[p] != 0])
     assert training.mean(axis=0) == pytest.approx([0, 0], abs=1e-9)
     assert training.std(axis=0) == pytest.approx([1, 1])
@@ -129,12 +131,16 @@ def test_constants_of_a_fold_calibrate_all_of_its_pools_and_come_from_the_other_
 def test_weights_that_vary_are_compared_and_every_check_passes(varied: GapReport) -> None:
     found = varied.findings
     assert found is not None
-    assert (varied.pools, varied.responses, varied.gold) == (PROMPTS, PROMPTS * ANSWERS, PROMPTS * GOLD)
+    assert (varied.pools, varied.responses, varied.gold) == (
+        PROMPTS,
+        PROMPTS * ANSWERS,
+        PROMPTS * GOLD_ANSWERS,
+    )
     assert len(varied.spread) == 2
     assert max(found.check.identity, found.check.lower, found.check.upper) < 1e-9
     rows = {row.name: row for row in found.table}
     gaps = {name: row.gap.value for name, row in rows.items()}
-    assert gaps[STAR] == 0
+    assert gaps[GOLD] == 0
     assert gaps[F] < gaps[CONSTANT] < gaps[SHUFFLED]
     gain = rows[F].minus_constant
     assert gain is not None
@@ -163,7 +169,7 @@ def test_where_w_star_barely_varies_the_report_stops(same: GapReport) -> None:
 def test_the_report_is_text_a_plot_and_json(varied: GapReport) -> None:
     shown = render_gap(varied)
     assert shown.index("halves") < shown.index("minus best constant") < shown.index("training prompts")
-    for name in (F, CONSTANT, UNIFORM, SHUFFLED, STAR):
+    for name in (F, CONSTANT, UNIFORM, SHUFFLED, GOLD):
         assert f"| {name} |" in shown
     assert varied.findings is not None
     (axis,) = gap_plot(varied.findings).axes
@@ -174,14 +180,14 @@ def test_the_report_is_text_a_plot_and_json(varied: GapReport) -> None:
 
 def test_rewards_that_say_nothing_of_the_judged_fold_do_not_change_its_constants() -> None:
     """What a fold's best constant is fitted on is untouched by the fold's own rewards."""
-    material, rewards_UK = made_material(KNOWN["vary"])
-    fold_P = prompt_folds(material, FOLDS, seed=0)
+    data, rewards_UK = made_material(KNOWN["vary"])
+    fold_P = prompt_folds(data, FOLDS, seed=0)
     clean_FUK = np.stack([rewards_UK] * FOLDS)
     spoiled_FUK = clean_FUK.copy()
     for fold in range(FOLDS):
-        spoiled_FUK[fold, fold_P[material.prompt_U] == fold] *= -7
+        spoiled_FUK[fold, fold_P[data.prompt_U] == fold] *= -7
     likelihoods = [
-        beta_likelihoods([fold_pools(material, rewards_FUK, fold_P, "zscore")], [fold_P], (0.5,))
+        beta_likelihoods([fold_pools(data, rewards_FUK, fold_P, "zscore")], [fold_P], (0.5,))
         for rewards_FUK in (clean_FUK, spoiled_FUK)
     ]
     assert likelihoods[0] == likelihoods[1]

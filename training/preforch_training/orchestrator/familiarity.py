@@ -1,10 +1,12 @@
-"""Confidence: how familiar a prompt is to a trained orchestrator (`preforch_models.orchestrator_model.Familiarity`).
+"""Confidence: how familiar a prompt is to a trained orchestrator
+(`preforch_models.orchestrator_model.Familiarity`).
 
-In:  a trained orchestrator, the pooled vectors of its training prompts and of held-out ones, the fallback weights.
+In:  a trained orchestrator, the pooled vectors of its training prompts and of held-out ones, the fallback
+     weights.
 Out: the orchestrator with its `Familiarity` fitted, and how familiar held-out prompts are to it.
 
-Mean and covariance come from the training prompts (Ledoit and Wolf's shrinkage); where "unfamiliar" begins comes from
-held-out prompts, because the vectors of training prompts are nearer to their own mean.
+Mean and covariance come from the training prompts (Ledoit and Wolf's shrinkage); where "unfamiliar" begins
+comes from held-out prompts, because the vectors of training prompts are nearer to their own mean.
 """
 
 import math
@@ -28,32 +30,37 @@ Vectors = Callable[[Sequence[str]], np.ndarray]
 def add_confidence(
     model: OrchestratorModel,
     train_ND: np.ndarray,
-    held_MD: np.ndarray,
+    held_out_MD: np.ndarray,
     *,
     fallback_K: np.ndarray,
     confidence: Confidence,
 ) -> dict[str, float]:
-    """Fit the model's familiarity, unless it is off. Each prompt's vector comes once. Returns numbers to be kept."""
+    """Fit the model's familiarity, unless it is off. Each prompt's vector comes once.
+    Returns numbers to be kept."""
     if confidence == "off":
         return {}
-    if len(train_ND) < 2 or not len(held_MD):
+    if len(train_ND) < 2 or not len(held_out_MD):
         raise ValueError(
-            f"confidence {confidence!r} needs 2 training prompts and 1 for validation, got {len(train_ND)} and "
-            f'{len(held_MD)}; there is "off"'
+            f"confidence {confidence!r} needs 2 training prompts and 1 for validation, got {len(train_ND)} "
+            "and "
+            f'{len(held_out_MD)}; there is "off"'
         )
-    familiarity = fit_familiarity(train_ND, held_MD, fallback_K=fallback_K)
+    familiarity = fit_familiarity(train_ND, held_out_MD, fallback_K=fallback_K)
     model.familiarity = familiarity
     model.config.confidence = confidence
-    held_M = familiarity_of(model, held_MD)
-    return {"familiarity_median": float(np.median(held_M)), "unfamiliar_share": float((held_M < 0.5).mean())}
+    held_out_M = familiarity_of(model, held_out_MD)
+    return {
+        "familiarity_median": float(np.median(held_out_M)),
+        "unfamiliar_share": float((held_out_M < 0.5).mean()),
+    }
 
 
-def fit_familiarity(train_ND: np.ndarray, held_MD: np.ndarray, *, fallback_K: np.ndarray) -> Familiarity:
+def fit_familiarity(train_ND: np.ndarray, held_out_MD: np.ndarray, *, fallback_K: np.ndarray) -> Familiarity:
     """Mean and precision of training directions; location and slope from the distances of held-out ones."""
     gauss = LedoitWolf().fit(_directions(train_ND))
     # A root of the precision makes the distance a length; a quadratic form in float32 may come out negative.
     factor_DD = np.linalg.cholesky(gauss.precision_)
-    distance_M = np.linalg.norm((_directions(held_MD) - gauss.location_) @ factor_DD, axis=1)
+    distance_M = np.linalg.norm((_directions(held_out_MD) - gauss.location_) @ factor_DD, axis=1)
     median, location = np.quantile(distance_M, [0.5, UNFAMILIAR])
     # Held-out prompts that are all alike leave no spread to take the slope from.
     spread = max(location - median, 1e-3 * location, 1e-6)

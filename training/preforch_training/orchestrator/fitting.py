@@ -74,11 +74,16 @@ def fit_frozen(
         model.head.weight.copy_(torch.from_numpy(head.weight_KD))
         model.head.bias.copy_(torch.from_numpy(head.bias_K))
     lines = [
-        {"step": i, "penalty": point.penalty, "train_loss": point.train_loss, "eval_loss": point.held_loss}
+        {
+            "step": i,
+            "penalty": point.penalty,
+            "train_loss": point.train_loss,
+            "eval_loss": point.held_out_loss,
+        }
         for i, point in enumerate(head.grid)
     ]
     (folder / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    numbers = {"validation_loss": head.held_loss, "penalty": head.penalty}
+    numbers = {"validation_loss": head.held_out_loss, "penalty": head.penalty}
     return Fitted(model.eval(), tokenizer, numbers | learned_scale(config, head.log_scale), vectors)
 
 

@@ -1,12 +1,12 @@
-"""A linear head on frozen vectors, fitted to the end by full-batch L-BFGS (METHOD, section 4). [ours]
+"""A linear head on frozen vectors, trained to convergence by full-batch L-BFGS (METHOD 4; Eq. 8). [ours]
 
-In:  vectors of prompts (P, D), labels of training and of held-out rows, a loss (`targets`). A prompt with many pairs
-     has many rows and one vector, which is read once.
+In:  vectors of prompts (P, D), labels of training and of held-out rows, a loss (`targets`). A prompt with
+     many pairs has many rows and one vector, which is read once.
 Out: `Head`, with f(x) = softmax(weight x + bias).
 
-The L2 penalty on the weights of the standardised vectors is the one with the least held-out loss; each fit starts
-where the next larger penalty ended. Held-out losses leave the entropy prior out, which is a penalty as well.
-`regress` fits its predictions tau * logits, so that heads of different tau are multiples of each other.
+The L2 penalty on the weights of the standardised vectors is the one with the least held-out loss; each fit
+starts where the next larger penalty ended. Held-out losses leave the entropy prior out, which is a penalty as
+well. `regress` fits its predictions tau * logits, so that heads of different tau are multiples of each other.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class GridPoint:
 
     penalty: float
     train_loss: float
-    held_loss: float
+    held_out_loss: float
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,15 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Head:
-    """`log_scale` is 0 except for `bt_gate`. `grid` holds the penalties that were tried, the largest first."""
+    """`log_scale` is 0 except for `bt_gate`.
+    `grid` holds the penalties that were tried, the largest first."""
 
     weight_KD: np.ndarray
     bias_K: np.ndarray
     log_scale: float
     penalty: float
     train_loss: float
-    held_loss: float
+    held_out_loss: float
     grid: tuple[GridPoint, ...]
 
     def logits(self, features_ND: np.ndarray) -> np.ndarray:
@@ -73,28 +74,30 @@ class Head:
 def fit_head(
     features_PD: np.ndarray,
     train: Labelled,
-    held: Labelled,
+    held_out: Labelled,
     *,
     loss: Loss,
     tau: float,
     entropy_prior: float = 0.0,
     penalties: Sequence[float] = PENALTIES,
 ) -> Head:
-    """Fit one head per penalty and keep the best on `held`. Raises ValueError on unusable arrays."""
+    """Fit one head per penalty and keep the best on `held_out`. Raises ValueError on unusable arrays."""
     check_tau(tau)
     if not penalties or min(penalties) <= 0:
         raise ValueError(f"penalties must be one or more positive numbers, got {list(penalties)}")
     _check_rows("training", features_PD, train, loss=loss, least=2)
-    _check_rows("held-out", features_PD, held, loss=loss, least=1)
-    if held.labels_NK.shape[1] != train.labels_NK.shape[1]:
+    _check_rows("held-out", features_PD, held_out, loss=loss, least=1)
+    if held_out.labels_NK.shape[1] != train.labels_NK.shape[1]:
         raise ValueError(
-            f"labels differ in their columns: training {train.labels_NK.shape}, {held.labels_NK.shape}"
+            f"labels differ in their columns: training {train.labels_NK.shape}, {held_out.labels_NK.shape}"
         )
     known_QD = features_PD[np.unique(train.row_N)]
     mean_D, deviation_D = known_QD.mean(axis=0, dtype=np.float64), known_QD.std(axis=0, dtype=np.float64)
     # A feature that never varies says nothing, and is the bias's to use.
     deviation_D = np.where(deviation_D > 1e-12, deviation_D, np.inf)
-    fitted, held_out = (_rows(features_PD, labelled, mean_D, deviation_D) for labelled in (train, held))
+    train_rows, held_out_rows = (
+        _rows(features_PD, labelled, mean_D, deviation_D) for labelled in (train, held_out)
+    )
     count, size = train.labels_NK.shape[1], features_PD.shape[1]
     limits = [None] * (count * (size + 1)) + [LOG_SCALE_LIMIT]
     values, found = np.zeros(count * (size + 1) + 1), []
@@ -102,16 +105,18 @@ def fit_head(
 
         def penalised(variables: torch.Tensor, penalty: float = penalty) -> torch.Tensor:
             squares = variables[: count * size].pow(2).sum()
-            return fitted.loss(variables, loss=loss, entropy_prior=entropy_prior) + penalty * squares
+            return train_rows.loss(variables, loss=loss, entropy_prior=entropy_prior) + penalty * squares
 
         values = minimise(penalised, values, limits=limits)
         variables = torch.from_numpy(values)
-        point = GridPoint(penalty, *(float(rows.loss(variables, loss=loss)) for rows in (fitted, held_out)))
+        point = GridPoint(
+            penalty, *(float(rows.loss(variables, loss=loss)) for rows in (train_rows, held_out_rows))
+        )
         found.append((point, values))
-        losses = [entry.held_loss for entry, _ in found]
+        losses = [entry.held_out_loss for entry, _ in found]
         if len(losses) > RISES and min(losses[-RISES:]) > min(losses[:-RISES]):
             break
-    best, values = min(found, key=lambda entry: entry[0].held_loss)
+    best, values = min(found, key=lambda entry: entry[0].held_out_loss)
     weight_KD = values[: count * size].reshape(count, size) / deviation_D
     head = Head(
         weight_KD=weight_KD,
@@ -119,7 +124,7 @@ def fit_head(
         log_scale=float(values[-1]) if loss == "bt_gate" else 0.0,
         penalty=best.penalty,
         train_loss=best.train_loss,
-        held_loss=best.held_loss,
+        held_out_loss=best.held_out_loss,
         grid=tuple(point for point, _ in found),
     )
     return head.times(1 / tau) if loss == "regress" else head
@@ -134,7 +139,8 @@ class _Rows:
     labels_NK: torch.Tensor
 
     def loss(self, variables: torch.Tensor, *, loss: Loss, entropy_prior: float = 0.0) -> torch.Tensor:
-        """Mean loss of the head that `variables` are: weights, biases, log scale. tau is folded in afterwards."""
+        """Mean loss of the head that `variables` are: weights, biases, log scale.
+        tau is folded in afterwards."""
         count, size = self.labels_NK.shape[1], self.features_QD.shape[1]
         weight_KD = variables[: count * size].reshape(count, size)
         # Reading the features is what costs, so they are in single precision; everything else is double.

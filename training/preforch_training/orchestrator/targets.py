@@ -2,26 +2,29 @@
 
 Everything takes and gives arrays with the objectives in the last axis, in the order of the config.
 
-| loss      | labels                     | per row, with f = softmax(logits)            | tau                 |
-|-----------|----------------------------|----------------------------------------------|---------------------|
-| `reverse` | w* = softmax(values / tau) | KL(f || w*)                                  | sharpness of w*     |
-| `forward` | w* = softmax(values / tau) | KL(w* || f)                                  | sharpness of w*     |
-| `regress` | values                     | mean square of tau * logits - values         | sharpness of f      |
-| `bt_gate` | margins r(y+) - r(y-)      | -log sigma(s f.margin) - entropy_prior H(f)  | none; s is learned  |
+| loss      | labels                     | per row, with f = softmax(logits)           | tau                |
+|-----------|----------------------------|---------------------------------------------|--------------------|
+| `reverse` | w* = softmax(values / tau) | KL(f || w*)                                 | sharpness of w*    |
+| `forward` | w* = softmax(values / tau) | KL(w* || f)                                 | sharpness of w*    |
+| `regress` | values                     | mean square of tau * logits - values        | sharpness of f     |
+| `bt_gate` | margins r(y+) - r(y-)      | -log sigma(s f.margin) - entropy_prior H(f) | none; s is learned |
 
-No loss changes when a number is added to all logits of a row, so logits and log weights serve alike. `regress` takes
-its errors about their mean over the objectives for that: the mean reward of a prompt has no say in its weights.
+No loss changes when a number is added to all logits of a row, so logits and log weights serve alike.
+`regress` takes its errors about their mean over the objectives for that: the mean reward of a prompt has no
+say in its weights.
 
 Departures from the paper:
 1. Bradley-Terry rewards are only defined up to an offset per prompt, so `chosen_softmax` is not identified;
-   `advantage_softmax` subtracts the mean over the other known responses, `margin_softmax` the rejected response.
-2. `forward`, `regress` and `bt_gate` (after ArmoRM's gating; METHOD, sections 3 and 4).
+   `advantage_softmax` subtracts the mean over the other known responses, `margin_softmax` the rejected
+   response.
+2. `forward`, `regress` and `bt_gate` (after ArmoRM's gating; METHOD 3 and 4).
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from scipy import special
 from scipy.optimize import minimize
 from torch.nn import functional
 
@@ -37,9 +40,7 @@ At the limit the size of the weights means little, because nearly equal ones do 
 
 def softmax(values_NK: np.ndarray, tau: float) -> np.ndarray:
     """softmax(values / tau) over the last axis."""
-    scaled_NK = values_NK / tau
-    powers_NK = np.exp(scaled_NK - scaled_NK.max(axis=-1, keepdims=True))
-    return np.asarray(powers_NK / powers_NK.sum(axis=-1, keepdims=True))
+    return np.asarray(special.softmax(values_NK / tau, axis=-1))
 
 
 def target_values(
@@ -89,7 +90,8 @@ def head_loss(
     log_scale: torch.Tensor | None = None,
     entropy_prior: float = 0.0,
 ) -> torch.Tensor:
-    """Mean loss over rows. `log_scale`, log s or None for s = 1, and `entropy_prior` concern `bt_gate` only."""
+    """Mean loss over rows. `log_scale`, log s or None for s = 1,
+    and `entropy_prior` concern `bt_gate` only."""
     if loss == "regress":
         errors_BK = tau * logits_BK - labels_BK
         return (errors_BK - errors_BK.mean(dim=-1, keepdim=True)).pow(2).mean()
@@ -108,8 +110,8 @@ def best_constant(
 ) -> np.ndarray:
     """The constant weights with the least mean loss, (K,).
 
-    The normalised geometric mean of w* for reverse, the arithmetic one for forward, softmax(mean value / tau) for
-    regress, the most likely ones (with the entropy prior) for bt_gate.
+    The normalised geometric mean of w* for reverse, the arithmetic one for forward, softmax(mean value / tau)
+    for regress, the most likely ones (with the entropy prior) for bt_gate.
     """
     if loss == "forward":
         return np.asarray(labels_NK.mean(axis=0))

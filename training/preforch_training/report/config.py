@@ -7,7 +7,7 @@ from pydantic import Field
 class Config(Record):
     """`[report]`. The defaults keep the demo's sampling near a minute on two cores."""
 
-    draws: int = Field(default=1000, ge=100)
+    replicates: int = Field(default=1000, ge=100)
     """Replicates of every bootstrap interval."""
     grid_step: float = Field(default=0.2, gt=0, le=0.5)
     """Step of the grid of weights for control, sweep and best constant; must divide 1."""

@@ -1,4 +1,5 @@
-"""What the report measures on: the run's prompts, and its overall pairs with calibrated rewards and target weights.
+"""What the report measures on: the run's prompts, and its overall pairs with calibrated rewards and target
+weights.
 
 In:  records and the score table. Out: `Facts`, arrays whose rows are prompts (P) or overall pairs (N).
 """
@@ -28,16 +29,9 @@ class Method:
 
     @property
     def measured(self) -> Target:
-        """The target that f is measured on: `bt_gate` has none of its own, margins are what it is fitted to."""
+        """The target that f is measured on:
+        `bt_gate` has none of its own, margins are what it is fitted to."""
         return "margin_softmax" if self.loss == "bt_gate" else self.target
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Size and seed of every bootstrap."""
-
-    seed: int
-    draws: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Facts:
 
     @property
     def tests(self) -> list[str]:
-        """Test splits."""
+        """Held-out splits that chose nothing either: all but validation."""
         return [split for split in self.held_out if split != "validation"]
 
     def pairs_of(self, split: str) -> np.ndarray:
@@ -82,7 +76,7 @@ def gather_facts(
     method: Method,
     truth: Truth | None,
 ) -> Facts:
-    """Join prompts, scores and truth."""
+    """Facts of a run. Raises ValueError where a pair of the score table lacks a side."""
     place = {prompt.id: i for i, prompt in enumerate(prompts)}
     pairs = pair_rewards(scores, calibration, names)
     texts = [prompt.text for prompt in prompts]

@@ -1,7 +1,7 @@
 """The report's plots, PNG. In: a `Report` and training curves. Out: file names by title."""
 
 from collections.abc import Callable, Mapping
-from itertools import combinations
+from itertools import combinations, cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,19 +10,22 @@ from matplotlib.figure import Figure
 
 from preforch_training.report.costs import Curve
 from preforch_training.report.records import PolicyReport, Report, SweepPoint
-from preforch_training.study.judging import CONSTANT, SHUFFLED, UNIFORM, F
+from preforch_training.statistics.predictors import CONSTANT, SHUFFLED, UNIFORM, F
 from preforch_training.study.records import GapFindings
+
+COLORS = ("tab:gray", "tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown")
+"""Of policies in a plot."""
 
 
 def draw_plots(report: Report, curves: Mapping[str, Mapping[str, Curve]], folder: Path) -> dict[str, str]:
-    """Draw what the report has."""
+    """Draw what the report has; no sweep where no policy reads weights."""
     plots: dict[str, tuple[str, Callable[[], Figure]]] = {
         "Weights by kind of prompt": ("weights.png", lambda: weights_plot(report)),
         "Time and memory": ("stages.png", lambda: stages_plot(report)),
     }
     if curves:
         plots["Training curves"] = ("training.png", lambda: curves_plot(curves))
-    if report.policy is not None:
+    if report.policy is not None and report.policy.sweep:
         policy = report.policy
         plots["Pareto sweep"] = ("pareto.png", lambda: pareto_plot(policy, report.objectives))
         plots["Control"] = ("control.png", lambda: control_plot(policy, report.objectives))
@@ -37,7 +40,7 @@ def draw_plots(report: Report, curves: Mapping[str, Mapping[str, Curve]], folder
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A row of panels."""
+    """A figure of `count` panels side by side, 4.5 x 3.8 inches each."""
     figure = Figure(figsize=(4.5 * count, 3.8), layout="constrained")
     return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
 
@@ -82,13 +85,12 @@ def weights_plot(report: Report) -> Figure:
 
 
 def pareto_plot(policy: PolicyReport, objectives: tuple[str, ...]) -> Figure:
-    """Mean rewards of every point of the grid, a panel for each pair of objectives; hollow where dominated."""
+    """Mean rewards of every point of the grid, a panel for each pair of objectives;
+    hollow where dominated."""
     pairs = list(combinations(objectives, 2))
     figure, axes = panels(len(pairs))
     for axis, (first, second) in zip(axes, pairs, strict=True):
-        for name, color in zip(
-            dict.fromkeys(p.policy for p in policy.sweep), ("tab:gray", "tab:blue"), strict=False
-        ):
+        for name, color in zip(dict.fromkeys(p.policy for p in policy.sweep), cycle(COLORS), strict=False):
             for point in shown_points(policy, name):
                 face = "none" if point.dominated else color
                 axis.scatter(

@@ -1,20 +1,25 @@
 """What `report.json` holds. Every number is finite; what does not apply is null."""
 
+from pathlib import Path
 from typing import Literal
 
 from preforch_models.calibration import Calibration
+from preforch_models.manifest import read_manifest
 from preforch_models.objectives import Record
 from preforch_models.orchestrator_options import Confidence
 from pydantic import FiniteFloat
 
+from preforch_training.records import read_record
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.study.records import Study
 
+REPORT_FILE = "report.json"
 Measure = Literal["true", "calibrated"]
 
 
 class PairAccuracy(Record):
-    """Share of pairs of one objective that its reward model orders as labelled, and as is true where that is known."""
+    """Share of pairs of one objective that its reward model orders as labelled,
+    and as is true where that is known."""
 
     objective: str
     split: str
@@ -44,7 +49,8 @@ class Predictor(Record):
 
 
 class Ceiling(Record):
-    """Explained KL of f over that of an oracle that knows w° and the family; null where the oracle explains nothing."""
+    """Explained KL of f over that of an oracle that knows w° and the family;
+    null where the oracle explains nothing."""
 
     split: str
     oracle: Interval
@@ -52,7 +58,8 @@ class Ceiling(Record):
 
 
 class GroupWeights(Record):
-    """Mean and standard deviation of f(x) over the held-out prompts of one split or family; mean of w° beside it."""
+    """Mean and standard deviation of f(x) over the held-out prompts of one split or family;
+    mean of w° beside it."""
 
     group: str
     kind: Literal["split", "family"]
@@ -63,6 +70,8 @@ class GroupWeights(Record):
 
 
 class OrchestratorReport(Record):
+    """f(x) beside other predictors, by split. `ceilings`: none where the truth is unknown."""
+
     predictors: tuple[Predictor, ...]
     ceilings: tuple[Ceiling, ...]
     weights: tuple[GroupWeights, ...]
@@ -83,12 +92,14 @@ class UnlikePrompts(Record):
 
     @property
     def served(self) -> Interval:
-        """AUROC of the confidence that clients get; without familiarity it orders prompts as certainty does."""
+        """AUROC of the confidence that clients get;
+        without familiarity it orders prompts as certainty does."""
         return self.certainty if self.confidence is None else self.confidence
 
 
-class HeldPrompts(Record):
-    """Mean share of f(x) `kept` in the weights of one held-out split, share of its prompts `shrunk` at all."""
+class HeldOutPrompts(Record):
+    """Mean share of f(x) `kept` in the weights of one held-out split,
+    share of its prompts `shrunk` at all."""
 
     split: str
     prompts: int
@@ -97,16 +108,17 @@ class HeldPrompts(Record):
 
 
 class ConfidenceReport(Record):
-    """`held`: the splits whose prompts, all together, each kind of `unlike` is set against."""
+    """`held_out`: the splits whose prompts, all together, each kind of `unlike` is set against."""
 
     mode: Confidence
-    held: tuple[HeldPrompts, ...]
+    held_out: tuple[HeldOutPrompts, ...]
     unlike: tuple[UnlikePrompts, ...]
 
 
 class Stability(Record):
-    """Total variation distance between the weights of a prompt and of its rewording, mean over the prompts that the
-    rewording changes; share of them whose largest weight stays; the distance of their w° where both are known."""
+    """Total variation distance between the weights of a prompt and of its rewording, mean over the prompts
+    that the rewording changes; share of them whose largest weight stays;
+    the distance of their w° where both are known."""
 
     kind: str
     distance: Interval
@@ -125,7 +137,8 @@ class Control(Record):
 
 
 class SweepPoint(Record):
-    """Mean reward of a policy under one vector of weights; `dominated`: another point is higher in every objective."""
+    """Mean reward of a policy under one vector of weights; `dominated`:
+    another point is higher in every objective."""
 
     policy: str
     split: str
@@ -163,8 +176,15 @@ class Difference(Record):
 
 
 class PolicyReport(Record):
-    """`constant`: the best constant, chosen on validation prompts; null where the truth is unknown."""
+    """`served`: the policy that is judged in full. `fixed`: policies that read no weights, and so have no
+    control.
 
+    `constant`: the best constant, chosen on validation prompts; null where the truth is unknown or nothing is
+    read.
+    """
+
+    served: str
+    fixed: tuple[str, ...]
     control: tuple[Control, ...]
     sweep: tuple[SweepPoint, ...]
     utilities: tuple[Utility, ...]
@@ -176,6 +196,8 @@ class PolicyReport(Record):
 
 
 class StageCost(Record):
+    """Of one artifact, from its manifest; a continued stage counts its last attempt only."""
+
     stage: str
     seconds: FiniteFloat
     peak_memory_mib: FiniteFloat
@@ -208,3 +230,9 @@ class Report(Record):
     stages: tuple[StageCost, ...]
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]
+
+
+def read_report(folder: Path) -> Report:
+    """The report of a run, from its artifact folder. Raises ArtifactError where it is not finished."""
+    read_manifest(folder, kind="report")
+    return read_record(folder / REPORT_FILE, Report)

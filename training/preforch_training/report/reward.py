@@ -1,7 +1,7 @@
 """How good the reward models are: held-out pair accuracy, agreement with the truth, correlation of margins.
 
-Scores of training pairs are out-of-fold: they come from the score table only, and training pairs that are not in it are
-left out.
+Scores of training pairs are out-of-fold: they come from the score table only, and training pairs that are not
+in it are left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,10 @@ from preforch_models.calibration import Calibration
 
 from preforch_training.demo.truth import Truth
 from preforch_training.records import OVERALL, PreferencePair, Prompt, ScoredResponse, by_id
-from preforch_training.report.facts import Draws, Facts
+from preforch_training.report.facts import Facts
 from preforch_training.report.records import PairAccuracy, RewardReport
-from preforch_training.statistics.bootstrap import mean_interval
+from preforch_training.statistics.bootstrap import Bootstrap, mean_interval
+from preforch_training.statistics.metrics import margin_correlations, pair_hits
 
 RawScorer = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 """(prompts, responses) -> raw rewards by the full models, (N, K)."""
@@ -25,9 +26,13 @@ CORRELATED = 0.95
 
 
 def report_rewards(
-    facts: Facts, pairs: Sequence[PreferencePair], rewards: Rewards, calibration: Calibration, truth: Truth | None,
-    draws: Draws,
-) -> RewardReport:  # fmt: skip
+    facts: Facts,
+    pairs: Sequence[PreferencePair],
+    rewards: Rewards,
+    calibration: Calibration,
+    truth: Truth | None,
+    bootstrap: Bootstrap,
+) -> RewardReport:
     """Accuracies of every objective in every split."""
     prompts = by_id(facts.prompts)
     accuracies = []
@@ -41,16 +46,22 @@ def report_rewards(
                 and all(key in rewards for key in _keys(pair))
             ]
             if rows:
-                accuracies.append(_accuracy(rows, k, name, split, prompts, rewards, truth, draws))
+                accuracies.append(_accuracy(rows, k, name, split, prompts, rewards, truth, bootstrap))
+    held_out_NK = facts.margin_NK[facts.split_P[facts.prompt_N] != "train"]
     return RewardReport(
-        accuracies=tuple(accuracies), correlations=margin_correlations(facts), calibration=calibration
+        accuracies=tuple(accuracies),
+        correlations=margin_correlations(held_out_NK, facts.names),
+        calibration=calibration,
     )
 
 
 def collect_rewards(
-    prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], scores: Sequence[ScoredResponse],
-    names: tuple[str, ...], score: RawScorer,
-) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
+    prompts: Sequence[Prompt],
+    pairs: Sequence[PreferencePair],
+    scores: Sequence[ScoredResponse],
+    names: tuple[str, ...],
+    score: RawScorer,
+) -> dict[tuple[str, str], np.ndarray]:
     """Rewards of the score table, and those of held-out pairs' responses that are not in it."""
     rewards = {
         (entry.prompt_id, entry.response): np.array([entry.rewards[name] for name in names])
@@ -67,18 +78,6 @@ def collect_rewards(
     return rewards
 
 
-def margin_correlations(facts: Facts) -> dict[str, dict[str, float]]:
-    """Correlation of the K margins over held-out overall pairs; 0 for a margin that never varies."""
-    margin_NK = facts.margin_NK[facts.split_P[facts.prompt_N] != "train"]
-    centred_NK = margin_NK - margin_NK.mean(axis=0)
-    scale_K = np.maximum(np.sqrt((centred_NK**2).sum(axis=0)), 1e-12)
-    correlation_KK = (centred_NK / scale_K).T @ (centred_NK / scale_K)
-    return {
-        first: {second: float(correlation_KK[i, j]) for j, second in enumerate(facts.names)}
-        for i, first in enumerate(facts.names)
-    }
-
-
 def correlation_warnings(report: RewardReport) -> list[str]:
     """Objectives that cannot be traded off, since their margins go together."""
     names = list(report.correlations)
@@ -92,27 +91,38 @@ def correlation_warnings(report: RewardReport) -> list[str]:
 
 
 def _accuracy(
-    pairs: Sequence[PreferencePair], k: int, name: str, split: str, prompts: Mapping[str, Prompt], rewards: Rewards,
-    truth: Truth | None, draws: Draws,
-) -> PairAccuracy:  # fmt: skip
-    margin_N = np.array([rewards[pair.prompt_id, pair.chosen][k] - rewards[pair.prompt_id, pair.rejected][k]
-                         for pair in pairs])  # fmt: skip
+    pairs: Sequence[PreferencePair],
+    k: int,
+    name: str,
+    split: str,
+    prompts: Mapping[str, Prompt],
+    rewards: Rewards,
+    truth: Truth | None,
+    bootstrap: Bootstrap,
+) -> PairAccuracy:
+    margin_N = np.array(
+        [
+            rewards[pair.prompt_id, pair.chosen][k] - rewards[pair.prompt_id, pair.rejected][k]
+            for pair in pairs
+        ]
+    )
     prompt_N = np.array([pair.prompt_id for pair in pairs])
-    hits_N = (np.sign(margin_N) + 1) / 2
     true_order = None
     if truth is not None:
         texts = [prompts[pair.prompt_id].text for pair in pairs]
-        true_N = np.array([
-            truth.rewards(text, pair.chosen)[k] - truth.rewards(text, pair.rejected)[k]
-            for text, pair in zip(texts, pairs, strict=True)
-        ])  # fmt: skip
-        agrees_N = (np.sign(margin_N * true_N) + 1) / 2
-        true_order = mean_interval(agrees_N, prompt_N, seed=draws.seed, draws=draws.draws)
+        true_N = np.array(
+            [
+                truth.rewards(text, pair.chosen)[k] - truth.rewards(text, pair.rejected)[k]
+                for text, pair in zip(texts, pairs, strict=True)
+            ]
+        )
+        agrees_N = pair_hits(margin_N * true_N)
+        true_order = mean_interval(agrees_N, prompt_N, bootstrap=bootstrap)
     return PairAccuracy(
         objective=name,
         split=split,
         pairs=len(pairs),
-        accuracy=mean_interval(hits_N, prompt_N, seed=draws.seed, draws=draws.draws),
+        accuracy=mean_interval(pair_hits(margin_N), prompt_N, bootstrap=bootstrap),
         true_order=true_order,
     )
 

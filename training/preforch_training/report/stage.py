@@ -1,7 +1,7 @@
 """Stage `report`: every part of a run measured, beside what is simpler, and judged.
 
-In:  everything that the run has made, and responses that real vLLM draws from its policies.
-Out: `report.json` (`report_records.Report`), `report.md`, plots. Without policies the parts about them are
+In:  everything that the run has made, and responses that vLLM draws from its policies.
+Out: `report.json` (`records.Report`), `report.md`, plots. Without policies the parts about them are
      left out, on data other than the demo world those that need the truth.
 """
 
@@ -19,14 +19,17 @@ from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.checkpoint import read_policy_info
 from preforch_training.policy.tokenizer import PolicyTokenizer
+from preforch_training.records import write_record
 from preforch_training.report.config import Config
 from preforch_training.report.costs import stage_costs, training_curves
-from preforch_training.report.facts import Draws, Facts, Method, gather_facts
+from preforch_training.report.facts import Facts, Method, gather_facts
 from preforch_training.report.orchestrator import report_orchestrator
 from preforch_training.report.plots import draw_plots
-from preforch_training.report.policy import OFFLINE, ONLINE, Judge, make_plan, report_policies
-from preforch_training.report.records import PolicyReport, Report
-from preforch_training.report.responses import Sampling
+from preforch_training.report.policies.comparison import report_policies
+from preforch_training.report.policies.judging import PolicyJudge
+from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
+from preforch_training.report.policies.responses import Sampling
+from preforch_training.report.records import REPORT_FILE, PolicyReport, Report
 from preforch_training.report.reward import collect_rewards, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
 from preforch_training.report.robustness.stability import report_stability
@@ -37,12 +40,14 @@ from preforch_training.run import Outcome, Run
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.scores.calibration import CalibratedRewards
 from preforch_training.scores.table import read_calibration, read_scores
+from preforch_training.statistics.bootstrap import Bootstrap
 from preforch_training.study.records import read_study
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about. `policies`: the rounds of each, by name; `served` is the one that is judged in full.
+    """What a report is about. `policies`: the rounds of each, by name; `served` is the one that is judged in
+    full.
 
     `known_world`: the data are the demo world's, whose truth is known. `studied`: the run has a study.
     """
@@ -54,13 +59,13 @@ class Subject:
 
 
 def build(run: Run, config: Config, subject: Subject, *, sampler: Sampler) -> None:
-    """Make `report/`."""
+    """Make `report/` (METHOD 9) of everything the run has."""
     artifacts = artifacts_of(run, subject)
 
     def make(folder: Path, work: Path) -> Outcome:
         del work
         report = measure(run, config, subject, sampler)
-        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_record(folder / REPORT_FILE, report)
         images = draw_plots(report, training_curves(artifacts), folder)
         (folder / "report.md").write_text(render(report, images), encoding="utf-8")
         reached = sum(verdict.reached for verdict in report.verdicts)
@@ -94,20 +99,22 @@ def artifacts_of(run: Run, subject: Subject) -> dict[str, Path]:
 
 
 def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Report:
-    """The whole report."""
+    """What `report.json` holds; answers are sampled where the run has policies."""
     truth = DemoTruth(run.names) if subject.known_world else None
     fitted = read_orchestrator_info(run.orchestrator).config
     method = Method(fitted.target, fitted.tau, fitted.loss)
-    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.draws)
+    bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
     prompts, pairs = run.prompts(), run.pairs()
     scores, calibration = read_scores(run.scores), read_calibration(run.scores)
     facts = gather_facts(run.names, prompts, scores, calibration, method, truth)
     raw = collect_rewards(prompts, pairs, scores, run.names, RunRewards(run).raw)
-    rewards = report_rewards(facts, pairs, raw, calibration, truth, draws)
+    rewards = report_rewards(facts, pairs, raw, calibration, truth, bootstrap)
     f_PK = predict_weights(run.orchestrator, [prompt.text for prompt in prompts])
-    orchestrator = report_orchestrator(facts, f_PK, loss=method.loss, draws=draws)
-    confidence = report_confidence(run.orchestrator, facts, draws=draws)
-    stability = report_stability(facts, f_PK, partial(predict_weights, run.orchestrator), truth, draws=draws)
+    orchestrator = report_orchestrator(facts, f_PK, loss=method.loss, bootstrap=bootstrap)
+    confidence = report_confidence(run.orchestrator, facts, bootstrap=bootstrap)
+    stability = report_stability(
+        facts, f_PK, partial(predict_weights, run.orchestrator), truth, bootstrap=bootstrap
+    )
     policy = None
     if subject.policies:
         policy = measure_policies(run, config, contenders(subject), sampler, facts, f_PK, truth)
@@ -134,27 +141,30 @@ def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Rep
     )
 
 
-def contenders(subject: Subject) -> dict[str, Path]:
-    """Policies to compare, by the name that tables give them: the served one comes last and is judged in full.
+def contenders(subject: Subject) -> list[Contender]:
+    """Policies to compare, by the name that tables give them: the served one comes last and is judged in
+    full.
 
-    Its first round is `offline`, its last one, where that is another, `online`; others are the end of their training.
+    Its first round is `offline`, its last one, where that is another, `online`; others are the end of their
+    training.
     """
     found = {name: rounds[-1] for name, rounds in subject.policies.items() if name != subject.served}
     first, *later = subject.policies[subject.served] if subject.served else ()
-    return found | {OFFLINE: first} | ({ONLINE: later[-1]} if later else {})
+    found |= {OFFLINE: first} | ({ONLINE: later[-1]} if later else {})
+    return [contender(name, folder) for name, folder in found.items()]
 
 
 def measure_policies(
     run: Run,
     config: Config,
-    policies: Mapping[str, Path],
+    policies: Sequence[Contender],
     sampler: Sampler,
     facts: Facts,
     f_PK: np.ndarray,
     truth: Truth | None,
 ) -> PolicyReport:
     """Every contender's answers on held-out prompts."""
-    drawn = read_policy_info(list(policies.values())[-1]).sampling
+    drawn = read_policy_info(policies[-1].folder).sampling
     sampling = Sampling(
         context_format=run.context_format,
         temperature=drawn.temperature,
@@ -175,6 +185,6 @@ def measure_policies(
         utility_prompts=config.utility_prompts,
         seed=run.seed_for("report", "shuffle"),
     )
-    draws = Draws(seed=run.seed_for("report", "bootstrap"), draws=config.draws)
-    judge = Judge(facts, truth, CalibratedRewards(run), sampling, draws)
+    bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
+    judge = PolicyJudge(facts, truth, CalibratedRewards(run), sampling, bootstrap)
     return report_policies(policies, sampler, plan, judge)

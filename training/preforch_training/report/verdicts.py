@@ -1,7 +1,6 @@
 """The targets that a run is held to, and what the report says by itself when one is missed."""
 
-from preforch_training.report import orchestrator as orchestrator_report
-from preforch_training.report import policy as policy_report
+from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE
 from preforch_training.report.records import (
     ConfidenceReport,
     OrchestratorReport,
@@ -11,6 +10,7 @@ from preforch_training.report.records import (
 )
 from preforch_training.report.reward import correlation_warnings
 from preforch_training.statistics.bootstrap import Interval
+from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFFLED, F
 
 TRUE_ORDER = 0.85
 SHARES = {"test_phrasing": 0.85, "test_topic": 0.85, "test_both": 0.8}
@@ -31,7 +31,7 @@ def judge_run(
     policy: PolicyReport | None,
     onnx_difference: float,
 ) -> list[Verdict]:
-    """Every target that this run can be held to."""
+    """Targets of all parts that this run has; those about the truth only where it is known."""
     verdicts = [*_reward_verdicts(rewards), *_orchestrator_verdicts(orchestrator)]
     verdicts.append(
         Verdict(
@@ -50,25 +50,30 @@ def find_warnings(
     policy: PolicyReport | None,
     confidence: ConfidenceReport,
 ) -> list[str]:
-    """What a reader must not overlook."""
+    """What the report says by itself, one sentence each, in the order of its parts."""
     warnings = correlation_warnings(rewards)
     for entry in orchestrator.predictors:
-        if entry.name == orchestrator_report.F and entry.explained_kl.low <= 0:
+        if entry.name == F and entry.explained_kl.low <= 0:
             warnings.append(
                 f"{entry.split}: the orchestrator explains its targets no better than a constant does, "
                 f"explained KL {entry.explained_kl}"
             )
     for gain in policy.differences if policy else ():
         against_constant = (gain.first.arm, gain.second.arm) == (
-            policy_report.RECOMMENDED,
-            policy_report.CONSTANT,
+            RECOMMENDED,
+            CONSTANT,
         )
         # One split has too few prompts to tell; all test splits together decide.
-        if against_constant and gain.split == policy_report.ALL_TESTS and gain.difference.low <= 0:
+        if against_constant and gain.split == ALL_TESTS and gain.difference.low <= 0:
             warnings.append(
                 "recommended weights do not beat the best constant beyond chance, "
                 f"difference in utility {gain.difference}"
             )
+    if policy is not None and policy.served in policy.fixed:
+        warnings.append(
+            "the served policy reads no weights: it answers alike whatever is recommended or asked for, so "
+            "that there is no control to measure and no gain of recommended weights"
+        )
     if policy is not None and policy.unfinished > CUT_SHARE * policy.responses:
         warnings.append(f"{policy.unfinished} of {policy.responses} responses were cut at the token limit")
     return [*warnings, *_confidence_warnings(confidence)]
@@ -78,15 +83,15 @@ def _confidence_warnings(confidence: ConfidenceReport) -> list[str]:
     """Kinds of unlike prompts that the confidence takes for held-out ones."""
     reasons = {"long": " (very long prompts look like training prompts once they are cut)"}
     blind = [
-        f"the confidence does not tell prompts of kind {entry.kind!r} from held-out ones, AUROC {entry.served}"
-        + reasons.get(entry.kind, "")
+        f"the confidence does not tell prompts of kind {entry.kind!r} from held-out ones, AUROC "
+        f"{entry.served}" + reasons.get(entry.kind, "")
         for entry in confidence.unlike
         if entry.served.high < SEPARATED
     ]
     strict = [
         f"{entry.split}: {entry.shrunk:.0%} of the prompts are taken for unfamiliar, "
         "and their weights shrunk towards the fallback"
-        for entry in confidence.held
+        for entry in confidence.held_out
         if entry.shrunk is not None and entry.shrunk > SHRUNK_SHARE
     ]
     return [*blind, *strict]
@@ -116,11 +121,7 @@ def _reward_verdicts(rewards: RewardReport) -> list[Verdict]:
 
 def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
     shares = {entry.split: entry.share for entry in orchestrator.ceilings}
-    tops = {
-        entry.split: entry.true_top
-        for entry in orchestrator.predictors
-        if entry.name == orchestrator_report.F
-    }
+    tops = {entry.split: entry.true_top for entry in orchestrator.predictors if entry.name == F}
     return [
         *(
             _at_least(f"share of the oracle's ceiling, {s}", shares[s], SHARES[s])
@@ -132,9 +133,11 @@ def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
 
 
 def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
-    """The last policy on the control split, by true rewards where they are known."""
-    last = policy.control[-1].policy
-    split = policy.sweep[-1].split
+    """The served policy on the control split, by true rewards where they are known;
+    none where it reads no weights."""
+    if policy.served in policy.fixed:
+        return []
+    last, split = policy.served, policy.sweep[-1].split
     rows = [entry for entry in policy.control if entry.policy == last and entry.split == split]
     measure = "true" if any(entry.measure == "true" for entry in rows) else "calibrated"
     return [
@@ -145,19 +148,19 @@ def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
 
 
 def _utility_verdicts(policy: PolicyReport) -> list[Verdict]:
-    whole = [gain for gain in policy.differences if gain.split == policy_report.ALL_TESTS]
+    whole = [gain for gain in policy.differences if gain.split == ALL_TESTS]
     verdicts = []
     for gain in whole:
         name, found = f"utility, {gain.first} - {gain.second}", gain.difference
         ends = (gain.first.arm, gain.second.arm)
-        if ends == (policy_report.RECOMMENDED, policy_report.CONSTANT):
+        if ends == (RECOMMENDED, CONSTANT):
             target, reached = (
                 f">= {UTILITY_GAIN:g}, interval above 0",
                 found.value >= UTILITY_GAIN and found.low > 0,
             )
-        elif ends == (policy_report.SHUFFLED, policy_report.CONSTANT):
+        elif ends == (SHUFFLED, CONSTANT):
             target, reached = "interval below 0", found.high < 0
-        elif ends == (policy_report.RECOMMENDED, policy_report.RECOMMENDED):
+        elif ends == (RECOMMENDED, RECOMMENDED) and gain.second.policy == OFFLINE:
             target, reached = "interval above 0", found.low > 0
         else:
             continue

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from preforch_models.calibration import Calibration, Constants, Method
-from scipy.optimize import brentq
-from scipy.special import expit
 
 from preforch_training.records import Prompt
 from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Run
 from preforch_training.scores.table import read_calibration
+from preforch_training.statistics.metrics import logistic_scale
 
 
 def fit_calibration(
@@ -70,15 +69,7 @@ def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
             f"reward of {name!r} gets all of its {margin_M.size} held-out pairs right, so its log-odds scale "
             'has no finite value; use calibration "zscore" or more held-out pairs'
         )
-
-    def slope(scale: float) -> float:
-        # Of the likelihood; it falls in the scale. sigma(-z) without overflow.
-        return float(np.mean(margin_M * expit(-scale * margin_M)))
-
-    high = 1 / float(np.abs(margin_M).max())
-    while slope(high) > 0:
-        high *= 2
-    return float(brentq(slope, 0.0, high, xtol=1e-14 * high, rtol=1e-14))
+    return logistic_scale(margin_M)
 
 
 class CalibratedRewards:

@@ -1,1 +1,1 @@
-"""What report and study measure with: bootstrap intervals, metrics, Markdown tables."""
+"""What report and study measure with: bootstrap intervals, metrics, names of predictors, Markdown tables."""

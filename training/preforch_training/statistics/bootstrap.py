@@ -1,10 +1,12 @@
-"""Bootstrap intervals over prompts: pairs and samples of one prompt are drawn together, since they are not independent.
+"""Bootstrap intervals over prompts: pairs and samples of one prompt are drawn together, since they are not
+independent.
 
 In:  a statistic that reads how often each group (prompt) was drawn.
 Out: `Interval`, the statistic on the data as they are with the 2.5% and 97.5% quantiles over redraws.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from preforch_models.objectives import Record
@@ -14,6 +16,15 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """(B, G) numbers of times that each of G groups was drawn -> (B,) values."""
 
 _CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Size of a bootstrap, and the seed of its redraws:
+    equal seeds redraw alike, so that intervals can be paired."""
+
+    seed: int
+    replicates: int
 
 
 class Interval(Record):
@@ -28,15 +39,15 @@ class Interval(Record):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def bootstrap(statistic: Statistic, *, groups: int, seed: int, draws: int) -> Interval:
-    """Redraw groups with replacement `draws` times. Raises ValueError where there is no group."""
+def interval_of(statistic: Statistic, *, groups: int, bootstrap: Bootstrap) -> Interval:
+    """Redraw groups with replacement. Raises ValueError where there is no group."""
     if groups < 1:
         raise ValueError("an interval needs at least one prompt, got none")
-    rng = np.random.default_rng(seed)
+    rng, replicates = np.random.default_rng(bootstrap.seed), bootstrap.replicates
     chances_G = np.full(groups, 1 / groups)
     values = [
-        statistic(rng.multinomial(groups, chances_G, size=min(_CHUNK, draws - start)))
-        for start in range(0, draws, _CHUNK)
+        statistic(rng.multinomial(groups, chances_G, size=min(_CHUNK, replicates - start)))
+        for start in range(0, replicates, _CHUNK)
     ]
     low, high = np.quantile(np.concatenate(values), [0.025, 0.975])
     return Interval(
@@ -51,7 +62,7 @@ def sums_by_group(values_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
     return sums
 
 
-def mean_interval(values_N: np.ndarray, groups_N: np.ndarray, *, seed: int, draws: int) -> Interval:
+def mean_interval(values_N: np.ndarray, groups_N: np.ndarray, *, bootstrap: Bootstrap) -> Interval:
     """Mean over rows whose groups are any labels."""
     group_N = np.unique(groups_N, return_inverse=True)[1]
     sums_G, sizes_G = sums_by_group(values_N, group_N), sums_by_group(np.ones(len(group_N)), group_N)
@@ -59,4 +70,4 @@ def mean_interval(values_N: np.ndarray, groups_N: np.ndarray, *, seed: int, draw
     def mean(counts_BG: np.ndarray) -> np.ndarray:
         return np.asarray(counts_BG @ sums_G / (counts_BG @ sizes_G))
 
-    return bootstrap(mean, groups=len(sums_G), seed=seed, draws=draws)
+    return interval_of(mean, groups=len(sums_G), bootstrap=bootstrap)

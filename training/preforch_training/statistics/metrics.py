@@ -1,98 +1,61 @@
-"""The maths of the report (METHOD, sections 4 and 9). Arrays in, arrays or intervals out; objectives in the last axis.
+"""The maths that report and study share (METHOD 1, 2 and 9). Arrays in, arrays or intervals out; objectives
+in the last axis."""
 
-Explained KL of predictions f on targets w*, for the loss D that f was trained with:
-
-    1 - E D(f, w*) / min_c E D(c, w*),      D(f, w*) = KL(f || w*) (reverse) or KL(w* || f) (every other loss).
-
-The constant c is the best one on the very targets that are explained, so no constant gets above 0.
-"""
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
 from scipy.stats import rankdata
 
-from preforch_training.orchestrator.config import Loss
-from preforch_training.statistics.bootstrap import Interval, Statistic, bootstrap, sums_by_group
+from preforch_training.statistics.bootstrap import Bootstrap, Interval, Statistic, interval_of
 
 _TINY = 1e-12
 
 
-def kl(first_NK: np.ndarray, second_NK: np.ndarray) -> np.ndarray:
-    """KL(first || second) of each row, nats."""
-    first_NK, second_NK = np.maximum(first_NK, _TINY), np.maximum(second_NK, _TINY)
-    return np.asarray((first_NK * (np.log(first_NK) - np.log(second_NK))).sum(-1))
-
-
-def losses(f_NK: np.ndarray, target_NK: np.ndarray, *, loss: Loss) -> np.ndarray:
-    """D(f, w*) of each row."""
-    return kl(f_NK, target_NK) if loss == "reverse" else kl(target_NK, f_NK)
-
-
-def explained_statistic(
-    f_NK: np.ndarray, target_NK: np.ndarray, group_N: np.ndarray, *, loss: Loss
-) -> Statistic:
-    """Explained KL as a function of how often each group was drawn; the best constant is found anew for each draw."""
-    target_NK = np.maximum(target_NK, _TINY)
-    losses_G = sums_by_group(losses(f_NK, target_NK, loss=loss), group_N)
-    sizes_G = sums_by_group(np.ones(len(group_N)), group_N)
-    logs_GK = sums_by_group(np.log(target_NK), group_N)
-    targets_GK = sums_by_group(target_NK, group_N)
-    negentropy_G = sums_by_group((target_NK * np.log(target_NK)).sum(-1), group_N)
-
-    def explained(counts_BG: np.ndarray) -> np.ndarray:
-        sizes_B = counts_BG @ sizes_G
-        if loss == "reverse":
-            # min_c KL(c || w*) has c = softmax(E log w*) and the value -logsumexp(E log w*).
-            best_B = -np.log(np.exp(counts_BG @ logs_GK / sizes_B[:, None]).sum(-1))
-        else:
-            constant_BK = counts_BG @ targets_GK / sizes_B[:, None]
-            best_B = counts_BG @ negentropy_G / sizes_B - (constant_BK * np.log(constant_BK)).sum(-1)
-        return np.asarray(1 - counts_BG @ losses_G / sizes_B / np.maximum(best_B, _TINY))
-
-    return explained
-
-
-def explained_kl(
-    f_NK: np.ndarray, target_NK: np.ndarray, prompt_N: np.ndarray, *, loss: Loss, seed: int, draws: int
-) -> Interval:
-    """Explained KL with its interval over prompts."""
-    group_N = np.unique(prompt_N, return_inverse=True)[1]
-    statistic = explained_statistic(f_NK, target_NK, group_N, loss=loss)
-    return bootstrap(statistic, groups=int(group_N.max()) + 1, seed=seed, draws=draws)
-
-
-def share_of_ceiling(
-    f_NK: np.ndarray,
-    oracle_NK: np.ndarray,
-    target_NK: np.ndarray,
-    prompt_N: np.ndarray,
-    *,
-    loss: Loss,
-    seed: int,
-    draws: int,
-) -> Interval | None:
-    """Explained KL of f over that of the oracle; None where the oracle explains nothing."""
-    group_N = np.unique(prompt_N, return_inverse=True)[1]
-    of_f = explained_statistic(f_NK, target_NK, group_N, loss=loss)
-    of_oracle = explained_statistic(oracle_NK, target_NK, group_N, loss=loss)
-    groups = int(group_N.max()) + 1
-    if of_oracle(np.ones((1, groups)))[0] <= 0:
-        return None
-    return bootstrap(
-        lambda counts_BG: of_f(counts_BG) / np.maximum(of_oracle(counts_BG), 1e-3),
-        groups=groups,
-        seed=seed,
-        draws=draws,
-    )
-
-
 def pair_hits(margin_N: np.ndarray) -> np.ndarray:
-    """Pair accuracy by pair, (N,): 1 where the chosen response has the higher reward, 0 the lower, a half at ties."""
+    """Pair accuracy by pair, (N,): 1 where the chosen response has the higher reward, 0 the lower,
+    a half at ties."""
     return np.asarray((np.sign(margin_N) + 1) / 2)
 
 
 def preference_hits(weights_NK: np.ndarray, margin_NK: np.ndarray) -> np.ndarray:
     """1 where w.(r+ - r-) is positive, 0 where negative, a half at ties."""
     return pair_hits((weights_NK * margin_NK).sum(-1))
+
+
+def logistic_scale(margin_N: np.ndarray) -> float:
+    """The s >= 0 of the largest mean log sigma(s * margin), the calibration of wins (METHOD 2).
+
+    0 where the mean margin is not positive, infinite where no margin is negative and one is positive. The
+    likelihood is concave in s, so that within limits the best s is this one, clipped.
+    """
+    if margin_N.mean() <= 0:
+        return 0.0
+    if margin_N.min() >= 0:
+        return np.inf
+
+    def slope(scale: float) -> float:
+        # Of the likelihood; it falls in the scale. sigma(-z) without overflow.
+        return float(np.mean(margin_N * expit(-scale * margin_N)))
+
+    high = 1 / float(np.abs(margin_N).max())
+    while slope(high) > 0:
+        high *= 2
+    return float(brentq(slope, 0.0, high, xtol=1e-14 * high, rtol=1e-14))
+
+
+def correlations(values_NK: np.ndarray) -> np.ndarray:
+    """Correlation of the columns, (K, K); 0 for a column that never varies, with itself too."""
+    centred_NK = values_NK - values_NK.mean(axis=0)
+    scaled_NK = centred_NK / np.maximum(np.sqrt((centred_NK**2).sum(axis=0)), _TINY)
+    return np.asarray(scaled_NK.T @ scaled_NK)
+
+
+def margin_correlations(margin_NK: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Correlations of the K margins by pairs of objectives; near 1, two cannot be traded off (METHOD 1)."""
+    rows = correlations(margin_NK).tolist()
+    return {name: dict(zip(names, row, strict=True)) for name, row in zip(names, rows, strict=True)}
 
 
 def simplex_grid(count: int, step: float) -> np.ndarray:
@@ -107,7 +70,8 @@ def simplex_grid(count: int, step: float) -> np.ndarray:
 
 
 def spearman(asked_GK: np.ndarray, obtained_BGK: np.ndarray) -> np.ndarray:
-    """Rank correlation over the grid between asked weight k and obtained reward k, (B, K); 0 where nothing varies."""
+    """Rank correlation over the grid between asked weight k and obtained reward k, (B, K);
+    0 where nothing varies."""
     asked_GK = rankdata(asked_GK, axis=0)
     obtained_BGK = rankdata(obtained_BGK, axis=1)
     asked_GK = asked_GK - asked_GK.mean(axis=0)
@@ -116,7 +80,7 @@ def spearman(asked_GK: np.ndarray, obtained_BGK: np.ndarray) -> np.ndarray:
     return np.asarray((asked_GK * obtained_BGK).sum(1) / np.maximum(scale_BK, _TINY))
 
 
-def control(asked_GK: np.ndarray, rewards_PGK: np.ndarray, *, seed: int, draws: int) -> list[Interval]:
+def control(asked_GK: np.ndarray, rewards_PGK: np.ndarray, *, bootstrap: Bootstrap) -> list[Interval]:
     """Spearman of each objective between the asked weight and the mean reward over P prompts."""
     prompts, points, count = rewards_PGK.shape
     flat_PX = rewards_PGK.reshape(prompts, points * count)
@@ -126,7 +90,7 @@ def control(asked_GK: np.ndarray, rewards_PGK: np.ndarray, *, seed: int, draws: 
             asked_GK, (counts_BP @ flat_PX / prompts).reshape(len(counts_BP), points, count)
         )[:, k]
 
-    return [bootstrap(of_objective(k), groups=prompts, seed=seed, draws=draws) for k in range(count)]
+    return [interval_of(of_objective(k), groups=prompts, bootstrap=bootstrap) for k in range(count)]
 
 
 def strictly_dominated(points_GK: np.ndarray) -> np.ndarray:

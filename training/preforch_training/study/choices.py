@@ -1,7 +1,8 @@
 """One choice of method, judged on unseen prompts: cross-fitted rewards, calibration, targets, head.
 
-In:  `Material`, cross-fitted rewards (`crossfit`), vectors of the prompts, folds.
-Out: `Trial`: for every prompt the weights that the fold without it gives, for every overall pair its held-out margin.
+In:  `StudyData`, cross-fitted rewards (`crossfit`), vectors of the prompts, folds.
+Out: `Trial`: for every prompt the weights that the fold without it gives, for every overall pair its held-out
+     margin.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,15 +25,16 @@ from preforch_training.orchestrator.targets import (
 from preforch_training.scores.calibration import fit_calibration
 from preforch_training.scores.pairs import PairRewards
 from preforch_training.statistics.metrics import preference_hits, simplex_grid
-from preforch_training.study.data import Material
+from preforch_training.study.data import StudyData
 
 GRID_STEP = {2: 0.01, 3: 0.05, 4: 0.1}
-Changed = Callable[[Material, np.ndarray], tuple[Material, np.ndarray]]
+Changed = Callable[[StudyData, np.ndarray], tuple[StudyData, np.ndarray]]
 """A what-if: other pairs of the same prompts, other calibrated rewards (U, K), or both."""
 
 
 class Choice(Record):
-    """What METHOD leaves open. `entropy_prior` concerns `bt_gate` only, which in turn has no target and no tau."""
+    """What METHOD leaves open. `entropy_prior` concerns `bt_gate` only,
+    which in turn has no target and no tau."""
 
     calibration: CalibrationMethod
     target: Target
@@ -64,7 +66,7 @@ class Trial:
 
 
 def run_trial(
-    material: Material,
+    data: StudyData,
     rewards_FUK: np.ndarray,
     features_PD: np.ndarray | Callable[[np.ndarray], np.ndarray],
     fold_P: np.ndarray,
@@ -80,40 +82,40 @@ def run_trial(
     `features_PD`: vectors, or a function of the training prompts' mask that makes them (TF-IDF).
     `train_share`: fit head and constants on so many of the training prompts, drawn by `train_draw`.
     """
-    prompts, count, pairs = len(material.prompts), len(material.names), len(material.overall_N2)
+    prompts, count, pairs = len(data.prompts), len(data.names), len(data.overall_N2)
     f_PK, constant_PK, fitted_PK, oracle_PK = (np.zeros((prompts, count)) for _ in range(4))
     margin_NK, target_NK, values_NK = (np.zeros((pairs, count)) for _ in range(3))
     kept_P = np.random.default_rng(train_draw).random(prompts) < train_share
     for fold in range(int(fold_P.max()) + 1) if judged is None else [judged]:
         test_P = fold_P == fold
         # Another fold chooses the penalty, so that nothing of the judged one is read.
-        held_P = fold_P == (fold + 1) % (int(fold_P.max()) + 1)
-        known_N = (~test_P & kept_P)[material.prompt_N]
-        calibration = calibrate(material, rewards_FUK[fold], ~test_P, choice.calibration)
+        held_out_P = fold_P == (fold + 1) % (int(fold_P.max()) + 1)
+        known_N = (~test_P & kept_P)[data.prompt_N]
+        calibration = calibrate(data, rewards_FUK[fold], ~test_P, choice.calibration)
         calibrated_UK = calibration.apply_matrix(rewards_FUK[fold])
         rewards = overall_rewards(
-            *((material, calibrated_UK) if changed is None else changed(material, calibrated_UK))
+            *((data, calibrated_UK) if changed is None else changed(data, calibrated_UK))
         )
         labels_NK = labels_for(rewards, target=choice.target, tau=choice.tau, loss=choice.loss)
         vectors_PD = features_PD(~test_P) if callable(features_PD) else features_PD
-        held_N, fit_N = known_N & held_P[material.prompt_N], known_N & ~held_P[material.prompt_N]
-        known, held, rest = (
-            Labelled(material.prompt_N[rows_N], labels_NK[rows_N]) for rows_N in (known_N, held_N, fit_N)
+        held_out_N, fit_N = known_N & held_out_P[data.prompt_N], known_N & ~held_out_P[data.prompt_N]
+        known, held_out, rest = (
+            Labelled(data.prompt_N[rows_N], labels_NK[rows_N]) for rows_N in (known_N, held_out_N, fit_N)
         )
         fit = partial(fit_head, loss=choice.loss, tau=choice.tau, entropy_prior=choice.entropy_prior)
-        head = fit(vectors_PD, known, held, penalties=(fit(vectors_PD, rest, held).penalty,))
+        head = fit(vectors_PD, known, held_out, penalties=(fit(vectors_PD, rest, held_out).penalty,))
         f_PK[test_P] = head.weights(vectors_PD[test_P])
         fold_margin_NK = rewards.chosen_NK - rewards.rejected_NK
         constant_PK[test_P] = most_accurate(fold_margin_NK[known_N])
         fitted_PK[test_P] = best_constant(
             labels_NK[known_N], loss=choice.loss, tau=choice.tau, entropy_prior=choice.entropy_prior
         )
-        category_N = material.category_P[material.prompt_N]
-        for category in np.unique(material.category_P[test_P]):
+        category_N = data.category_P[data.prompt_N]
+        for category in np.unique(data.category_P[test_P]):
             rows = known_N & (category_N == category)
             best_K = most_accurate(fold_margin_NK[rows if rows.any() else known_N])
-            oracle_PK[test_P & (material.category_P == category)] = best_K
-        judged_N = test_P[material.prompt_N]
+            oracle_PK[test_P & (data.category_P == category)] = best_K
+        judged_N = test_P[data.prompt_N]
         margin_NK[judged_N] = fold_margin_NK[judged_N]
         sides = (rewards.chosen_NK, rewards.rejected_NK, rewards.others_NK)
         target = "margin_softmax" if choice.loss == "bt_gate" else choice.target
@@ -123,44 +125,46 @@ def run_trial(
 
 
 def calibrate(
-    material: Material, rewards_UK: np.ndarray, train_P: np.ndarray, method: CalibrationMethod
+    data: StudyData, rewards_UK: np.ndarray, train_P: np.ndarray, method: CalibrationMethod
 ) -> Calibration:
-    """Constants from the responses of the training prompts' overall pairs; `log_odds` also from all their pairs."""
-    rows = np.unique(material.overall_N2)
-    rows = rows[train_P[material.prompt_U[rows]]]
+    """Constants from the responses of the training prompts' overall pairs;
+    `log_odds` also from all their pairs."""
+    rows = np.unique(data.overall_N2)
+    rows = rows[train_P[data.prompt_U[rows]]]
     margins: Mapping[str, np.ndarray] | None = None
     if method == "log_odds":
-        margins = {name: margins_of(material, rewards_UK, name, train_P) for name in material.names}
-    return fit_calibration(rewards_UK[rows], material.names, method=method, margins=margins)
+        margins = {name: margins_of(data, rewards_UK, name, train_P) for name in data.names}
+    return fit_calibration(rewards_UK[rows], data.names, method=method, margins=margins)
 
 
-def margins_of(material: Material, rewards_UK: np.ndarray, name: str, train_P: np.ndarray) -> np.ndarray:
+def margins_of(data: StudyData, rewards_UK: np.ndarray, name: str, train_P: np.ndarray) -> np.ndarray:
     """Raw margins of an objective's own pairs on some prompts, (M,)."""
-    pairs_M2 = material.pairs[name]
-    pairs_M2 = pairs_M2[train_P[material.prompt_U[pairs_M2[:, 0]]]]
-    k = material.names.index(name)
+    pairs_M2 = data.pairs[name]
+    pairs_M2 = pairs_M2[train_P[data.prompt_U[pairs_M2[:, 0]]]]
+    k = data.names.index(name)
     return np.asarray(rewards_UK[pairs_M2[:, 0], k] - rewards_UK[pairs_M2[:, 1], k])
 
 
-def overall_rewards(material: Material, calibrated_UK: np.ndarray) -> PairRewards:
+def overall_rewards(data: StudyData, calibrated_UK: np.ndarray) -> PairRewards:
     """The overall pairs with calibrated rewards; others = the prompt's other responses in overall pairs."""
-    chosen_N, rejected_N = material.overall_N2.T
-    rows = np.unique(material.overall_N2)
-    prompts = len(material.prompts)
-    sums_PK = np.zeros((prompts, len(material.names)))
-    np.add.at(sums_PK, material.prompt_U[rows], calibrated_UK[rows])
-    sizes_P = np.bincount(material.prompt_U[rows], minlength=prompts)
-    others_NK = sums_PK[material.prompt_N] - calibrated_UK[chosen_N]
+    chosen_N, rejected_N = data.overall_N2.T
+    rows = np.unique(data.overall_N2)
+    prompts = len(data.prompts)
+    sums_PK = np.zeros((prompts, len(data.names)))
+    np.add.at(sums_PK, data.prompt_U[rows], calibrated_UK[rows])
+    sizes_P = np.bincount(data.prompt_U[rows], minlength=prompts)
+    others_NK = sums_PK[data.prompt_N] - calibrated_UK[chosen_N]
     return PairRewards(
-        prompt_ids=[material.prompts[p].id for p in material.prompt_N],
+        prompt_ids=[data.prompts[p].id for p in data.prompt_N],
         chosen_NK=calibrated_UK[chosen_N],
         rejected_NK=calibrated_UK[rejected_N],
-        others_NK=others_NK / (sizes_P[material.prompt_N] - 1)[:, None],
+        others_NK=others_NK / (sizes_P[data.prompt_N] - 1)[:, None],
     )
 
 
 def most_accurate(margin_NK: np.ndarray) -> np.ndarray:
-    """The constant weights on a grid that order most pairs as labelled, (K,); of those that tie, the most central."""
+    """The constant weights on a grid that order most pairs as labelled, (K,);
+    of those that tie, the most central."""
     grid_GK = simplex_grid(margin_NK.shape[1], GRID_STEP.get(margin_NK.shape[1], 0.2))
     hits_G = np.array([preference_hits(weights_K[None], margin_NK).mean() for weights_K in grid_GK])
     tied_TK = grid_GK[hits_G >= hits_G.max() - 1e-12]

@@ -28,7 +28,8 @@ class Config(Record):
 
     folds: int = Field(default=5, ge=3, le=20)
     seeds: int = Field(default=3, ge=1)
-    draws: int = Field(default=1000, ge=100)
+    replicates: int = Field(default=1000, ge=100)
+    """Of every bootstrap interval."""
     calibrations: tuple[CalibrationMethod, ...] = ("zscore", "log_odds")
     targets: tuple[Target, ...] = ("chosen_softmax", "advantage_softmax", "margin_softmax")
     losses: tuple[Loss, ...] = ("reverse", "forward", "regress")

@@ -1,11 +1,12 @@
-"""The course of a study: folds, cross-fitted rewards and vectors; every trial is run once and kept.
+"""Cross-fitting: folds, rewards and vectors of a study; every trial is run once and kept.
 
-In:  material and config. Out: `Course`, which gives the trials of a choice.
+In:  study data and config. Out: `CrossFitting`, which gives the trials of a choice.
 
-Nested cross-fitting of the reward models. For every outer fold i each response gets a reward from models that have not seen its prompt:
+Nested cross-fitting of the reward models. For every outer fold i each response gets a reward from models that
+have not seen its prompt:
 * responses of fold i by the models fitted without fold i: what a deployed reward model says of new prompts;
-* responses of another fold j by the models fitted without i and j: out-of-fold scores, from which an orchestrator for
-  fold i is fitted without ever touching fold i.
+* responses of another fold j by the models fitted without i and j: out-of-fold scores, from which an
+  orchestrator for fold i is fitted without ever touching fold i.
 A model without {i, j} serves both orders, so F folds need F (F + 1) / 2 models per objective.
 """
 
@@ -19,15 +20,15 @@ import numpy as np
 from preforch_models.files import writing_file
 from preforch_models.manifest import digest
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm import tqdm
 
 from preforch_training.embeddings.vectors import TextVectors
 from preforch_training.reward.kinds import KINDS
 from preforch_training.run import Run
+from preforch_training.statistics.predictors import word_features
 from preforch_training.study.choices import Changed, Choice, Trial, run_trial
 from preforch_training.study.config import Config, Features
-from preforch_training.study.data import Material, category_folds, prompt_folds
+from preforch_training.study.data import StudyData, category_folds, prompt_folds
 from preforch_training.study.subject import Subject
 
 WORDS = 300
@@ -39,18 +40,19 @@ FitReward = Callable[[str, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]
 
 
 def crossfit(
-    material: Material, fit: FitReward, fold_P: np.ndarray, *, seed: int, judged: int | None = None
+    data: StudyData, fit: FitReward, fold_P: np.ndarray, *, seed: int, judged: int | None = None
 ) -> np.ndarray:
-    """Raw rewards, (F, U, K); only those for one outer fold where it is `judged` alone, the others are NaN."""
+    """Raw rewards, (F, U, K); only those for one outer fold where it is `judged` alone,
+    the others are NaN."""
     folds = int(fold_P.max()) + 1
-    fold_U = fold_P[material.prompt_U]
-    rewards_FUK = np.full((folds, len(material.responses), len(material.names)), np.nan)
+    fold_U = fold_P[data.prompt_U]
+    rewards_FUK = np.full((folds, len(data.responses), len(data.names)), np.nan)
     left_out = list(combinations_with_replacement(range(folds), 2))
     if judged is not None:
         left_out = list(product(range(folds), [judged]))
     for number, (i, j) in enumerate(tqdm(left_out, desc="crossfit rewards", unit="fold pair")):
-        for k, name in enumerate(material.names):
-            pairs_M2 = material.pairs[name]
+        for k, name in enumerate(data.names):
+            pairs_M2 = data.pairs[name]
             scorer = fit(name, pairs_M2[~np.isin(fold_U[pairs_M2[:, 0]], (i, j))], seed + number)
             for outer, scored in {(i, j), (j, i)}:
                 rows = np.flatnonzero(fold_U == scored)
@@ -62,37 +64,35 @@ def crossfit(
 
 
 def fitted_on_share(
-    material: Material, fit: FitReward, fold_P: np.ndarray, *, share: float, seed: int
+    data: StudyData, fit: FitReward, fold_P: np.ndarray, *, share: float, seed: int
 ) -> np.ndarray:
     """Each response's reward by models fitted on a share of the prompts outside its fold, (U, K).
 
     Larger shares hold the prompts of smaller ones.
     """
-    drawn_P = np.random.default_rng(seed).random(len(material.prompts)) < share
-    fold_U, drawn_U = fold_P[material.prompt_U], drawn_P[material.prompt_U]
-    rewards_UK = np.full((len(material.responses), len(material.names)), np.nan)
+    drawn_P = np.random.default_rng(seed).random(len(data.prompts)) < share
+    fold_U, drawn_U = fold_P[data.prompt_U], drawn_P[data.prompt_U]
+    rewards_UK = np.full((len(data.responses), len(data.names)), np.nan)
     for fold in tqdm(range(int(fold_P.max()) + 1), desc=f"rewards on {share:g} of the prompts", unit="fold"):
-        for k, name in enumerate(material.names):
-            first_M = material.pairs[name][:, 0]
-            scorer = fit(
-                name, material.pairs[name][drawn_U[first_M] & (fold_U[first_M] != fold)], seed + fold
-            )
+        for k, name in enumerate(data.names):
+            first_M = data.pairs[name][:, 0]
+            scorer = fit(name, data.pairs[name][drawn_U[first_M] & (fold_U[first_M] != fold)], seed + fold)
             rows = np.flatnonzero(fold_U == fold)
             rewards_UK[rows, k] = scorer(rows)
     return rewards_UK
 
 
-def held_out(rewards_FUK: np.ndarray, fold_U: np.ndarray) -> np.ndarray:
+def held_out_rewards(rewards_FUK: np.ndarray, fold_U: np.ndarray) -> np.ndarray:
     """Each response's reward by the models that left out exactly its fold, (U, K)."""
     return np.asarray(rewards_FUK[fold_U, np.arange(len(fold_U))])
 
 
 @dataclass(frozen=True)
-class Course:
+class CrossFitting:
     """The trials of one study. Seed s has folds and reward models of its own."""
 
     run: Run
-    material: Material
+    data: StudyData
     folds: tuple[np.ndarray, ...]
     rewards: tuple[np.ndarray, ...]
     features: dict[str, np.ndarray]
@@ -101,6 +101,7 @@ class Course:
 
     @property
     def seeds(self) -> range:
+        """Numbers of the repetitions, from 0."""
         return range(len(self.folds))
 
     def trials(
@@ -122,7 +123,7 @@ class Course:
                 ["trial", choice.model_dump(), label, words, share, seed],
                 partial(
                     run_trial,
-                    self.material,
+                    self.data,
                     self.rewards[seed],
                     self.words if words else self.features[choice.features],
                     self.folds[seed],
@@ -140,7 +141,7 @@ class Course:
         path = self.work / f"rewards-share-{share:g}.npz"
         if not path.exists():
             seed = self.run.seed_for("study", "rewards", 0)
-            made = fitted_on_share(self.material, self.fit, self.folds[0], share=share, seed=seed)
+            made = fitted_on_share(self.data, self.fit, self.folds[0], share=share, seed=seed)
             save_arrays(path, {"rewards": made})
         with np.load(path) as stored:
             return np.asarray(stored["rewards"])
@@ -157,10 +158,8 @@ class Course:
 
     def words(self, train_P: np.ndarray) -> np.ndarray:
         """TF-IDF of the prompts, vocabulary and axes from the training side, (P, 300)."""
-        texts = self.material.texts
-        known = [text for text, trained in zip(texts, train_P, strict=True) if trained]
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(known)
-        words_PV = vectorizer.transform(texts)
+        texts = self.data.texts
+        words_PV = word_features(texts, train_P, min_df=2)
         axes = TruncatedSVD(min(WORDS, words_PV.shape[1] - 1), random_state=0).fit(words_PV[train_P])
         return np.asarray(axes.transform(words_PV))
 
@@ -171,49 +170,50 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(temporary, allow_pickle=False, **arrays)
 
 
-def open_course(
+def open_cross_fitting(
     run: Run,
     config: Config,
     subject: Subject,
-    material: Material,
+    data: StudyData,
     work: Path,
     *,
     by_category: bool = False,
-) -> Course:
+) -> CrossFitting:
     """Draw folds, encode texts, cross-fit the rewards of every seed; each seed's rewards are kept."""
     seeds = range(1 if by_category else config.seeds)
     draw = category_folds if by_category else prompt_folds
-    folds = tuple(draw(material, config.folds, seed=run.seed_for("study", "folds", seed)) for seed in seeds)
-    fit = reward_fit(run, subject, material)
+    folds = tuple(draw(data, config.folds, seed=run.seed_for("study", "folds", seed)) for seed in seeds)
+    fit = reward_fit(run, subject, data)
     rewards = []
     for seed, fold_P in zip(seeds, folds, strict=True):
         path = work / f"rewards-{'category' if by_category else 'prompt'}-{seed}.npz"
         if not path.exists():
-            made = crossfit(material, fit, fold_P, seed=run.seed_for("study", "rewards", seed))
+            made = crossfit(data, fit, fold_P, seed=run.seed_for("study", "rewards", seed))
             save_arrays(path, {"rewards": made})
         with np.load(path) as stored:
             rewards.append(stored["rewards"])
-    features = prompt_features(run, subject, material, () if by_category else config.features)
-    return Course(run, material, folds, tuple(rewards), features, fit, work)
+    features = prompt_features(run, subject, data, () if by_category else config.features)
+    return CrossFitting(run, data, folds, tuple(rewards), features, fit, work)
 
 
-def reward_fit(run: Run, subject: Subject, material: Material) -> FitReward:
-    """What `crossfit` fits: the run's rewards in memory. Raises ValueError for a reward that has no such fit."""
+def reward_fit(run: Run, subject: Subject, data: StudyData) -> FitReward:
+    """What `crossfit` fits: the run's rewards in memory.
+    Raises ValueError for a reward that has no such fit."""
     fitters = {}
     for name, reward in subject.rewards.items():
         cross_fit = KINDS[reward.kind].cross_fit
         if cross_fit is None:
             raise ValueError(f"[reward.{name}] is {reward.kind!r}, which a study cannot cross-fit")
-        prompts = [material.texts[p] for p in material.prompt_U]
-        fitters[name] = cross_fit(reward, run.encoder_cache, prompts, material.responses)
+        prompts = [data.texts[p] for p in data.prompt_U]
+        fitters[name] = cross_fit(reward, run.encoder_cache, prompts, data.responses)
     return lambda name, pairs_M2, seed: fitters[name](pairs_M2, seed)
 
 
 def prompt_features(
-    run: Run, subject: Subject, material: Material, others: Sequence[Features] = ()
+    run: Run, subject: Subject, data: StudyData, others: Sequence[Features] = ()
 ) -> dict[str, np.ndarray]:
     """Vectors of the prompts, (P, D), by what they are called: those of the run's orchestrator first."""
     return {
-        str(way): TextVectors(subject.encoder(way), run.encoder_cache)(material.texts)
+        str(way): TextVectors(subject.encoder(way), run.encoder_cache)(data.texts)
         for way in (subject.own_features, *others)
     }

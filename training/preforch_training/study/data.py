@@ -1,7 +1,8 @@
-"""What a study works on: prompts, responses and pairs as arrays of row numbers, and folds by prompt or by category.
+"""What a study works on: prompts, responses and pairs as arrays of row numbers, and folds by prompt or by
+category.
 
 In:  the records of the stage `data`, whatever their split: a study makes its own folds.
-Out: `Material`. P prompts, U distinct (prompt, response), N overall pairs.
+Out: `StudyData`. P prompts, U distinct (prompt, response), N overall pairs.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from preforch_training.records import OVERALL, PreferencePair, Prompt
 
 
 @dataclass(frozen=True)
-class Material:
+class StudyData:
     """`pairs[name]`: rows (M, 2) of chosen and rejected responses; `overall` is one of the names."""
 
     names: tuple[str, ...]
@@ -47,7 +48,7 @@ class Material:
         return [prompt.text for prompt in self.prompts]
 
 
-def gather(prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], names: tuple[str, ...]) -> Material:
+def gather(prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], names: tuple[str, ...]) -> StudyData:
     """Number everything. Prompts without any pair are left out. Raises ValueError without overall pairs."""
     used = {pair.prompt_id for pair in pairs}
     kept = tuple(prompt for prompt in prompts if prompt.id in used)
@@ -63,7 +64,7 @@ def gather(prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], names: tu
     empty = [name for name, found in numbered.items() if not found]
     if empty:
         raise ValueError(f"study: no pairs of {empty[0]!r}; every objective and {OVERALL!r} need some")
-    return Material(
+    return StudyData(
         names=names,
         prompts=kept,
         responses=tuple(response for _, response in rows),
@@ -74,7 +75,8 @@ def gather(prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], names: tu
 
 
 def draw_folds(groups: Sequence[str], folds: int, *, seed: int) -> np.ndarray:
-    """Fold of each group label, from a seeded hash: equal labels share a fold, in whatever order they come."""
+    """Fold of each group label, from a seeded hash:
+    equal labels share a fold, in whatever order they come."""
     fold_of = {}
     for group in set(groups):
         key = hashlib.sha256(f"{seed}\n{group}".encode()).digest()
@@ -88,11 +90,12 @@ def draw_folds(groups: Sequence[str], folds: int, *, seed: int) -> np.ndarray:
     return found
 
 
-def prompt_folds(material: Material, folds: int, *, seed: int) -> np.ndarray:
+def prompt_folds(data: StudyData, folds: int, *, seed: int) -> np.ndarray:
     """Folds by normalised first user turn, (P,)."""
-    return draw_folds([first_turn(prompt.messages) for prompt in material.prompts], folds, seed=seed)
+    return draw_folds([first_turn(prompt.messages) for prompt in data.prompts], folds, seed=seed)
 
 
-def category_folds(material: Material, folds: int, *, seed: int) -> np.ndarray:
-    """Whole categories per fold, (P,): the training side has seen no prompt of a held-out prompt's category."""
-    return draw_folds(material.category_P.tolist(), folds, seed=seed)
+def category_folds(data: StudyData, folds: int, *, seed: int) -> np.ndarray:
+    """Whole categories per fold, (P,): the training side has seen no prompt
+    of a held-out prompt's category."""
+    return draw_folds(data.category_P.tolist(), folds, seed=seed)

@@ -1,6 +1,7 @@
-"""What a careful reader of the paper asks: single objectives, when orchestration cannot help, who disagrees with whom.
+"""What a careful reader of the paper asks: single objectives, when orchestration cannot help, who disagrees
+with whom.
 
-In:  material, cross-fitted rewards, a way to run trials. Out: rows of `records`.
+In:  study data, cross-fitted rewards, a way to run trials. Out: rows of `records`.
 """
 
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ import numpy as np
 from scipy.special import expit
 
 from preforch_training.records import OVERALL
-from preforch_training.report.facts import Draws
-from preforch_training.statistics.bootstrap import Interval, mean_interval
+from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
+from preforch_training.statistics.metrics import pair_hits
 from preforch_training.study.choices import Changed, Choice, margins_of
-from preforch_training.study.cross_fitting import held_out
-from preforch_training.study.data import Material
+from preforch_training.study.cross_fitting import held_out_rewards
+from preforch_training.study.data import StudyData
 from preforch_training.study.judging import best_likelihood
-from preforch_training.study.records import Agreement, CurvePoint, RewardQuality
+from preforch_training.study.records import Agreement, CalibrationPoint, RewardQuality
 
 SINGLE_WEIGHT = 0.95
 WORST = 20
@@ -26,19 +27,20 @@ STRENGTH = 4.0
 
 
 def reward_quality(
-    material: Material, rewards: Sequence[np.ndarray], folds: Sequence[np.ndarray], draws: Draws
+    data: StudyData, rewards: Sequence[np.ndarray], folds: Sequence[np.ndarray], bootstrap: Bootstrap
 ) -> list[RewardQuality]:
-    """Accuracy and calibration curve of each reward model on its own held-out pairs; margins pooled over seeds.
+    """Accuracy and calibration curve of each reward model on its own held-out pairs; margins pooled over
+    seeds.
 
     The curve's probabilities are sigma(s * margin) with one s for all, so it shows shape, not the fit of s.
     """
     found = []
-    held = [
-        held_out(rewards_FUK, fold_P[material.prompt_U])
+    held_out = [
+        held_out_rewards(rewards_FUK, fold_P[data.prompt_U])
         for rewards_FUK, fold_P in zip(rewards, folds, strict=True)
     ]
-    for name in material.names:
-        margin_SM = own_margins(material, held, name)
+    for name in data.names:
+        margin_SM = own_margins(data, held_out, name)
         _, scale = best_likelihood(margin_SM.ravel())
         curve = calibration_curve(expit(scale * margin_SM.ravel()))
         pairs = sum(point.pairs for point in curve)
@@ -46,7 +48,7 @@ def reward_quality(
             RewardQuality(
                 objective=name,
                 pairs=margin_SM.shape[1],
-                accuracy=pair_accuracy(material, held, name, draws),
+                accuracy=pair_accuracy(data, held_out, name, bootstrap),
                 curve=tuple(curve),
                 error=sum(point.pairs * abs(point.predicted - point.observed) for point in curve) / pairs,
             )
@@ -54,25 +56,28 @@ def reward_quality(
     return found
 
 
-def own_margins(material: Material, held: Sequence[np.ndarray], name: str) -> np.ndarray:
+def own_margins(data: StudyData, held_out: Sequence[np.ndarray], name: str) -> np.ndarray:
     """Margins of an objective's own pairs, (S, M), of held-out rewards (U, K) by seed."""
-    everyone_P = np.ones(len(material.prompts), dtype=bool)
-    return np.array([margins_of(material, rewards_UK, name, everyone_P) for rewards_UK in held])
+    everyone_P = np.ones(len(data.prompts), dtype=bool)
+    return np.array([margins_of(data, rewards_UK, name, everyone_P) for rewards_UK in held_out])
 
 
-def pair_accuracy(material: Material, held: Sequence[np.ndarray], name: str, draws: Draws) -> Interval:
+def pair_accuracy(
+    data: StudyData, held_out: Sequence[np.ndarray], name: str, bootstrap: Bootstrap
+) -> Interval:
     """How often held-out rewards order an objective's own pairs as labelled, over seeds; ties count half."""
-    hits_M = ((np.sign(own_margins(material, held, name)) + 1) / 2).mean(axis=0)
-    prompt_M = material.prompt_U[material.pairs[name][:, 0]]
-    return mean_interval(hits_M, prompt_M, seed=draws.seed, draws=draws.draws)
+    hits_M = pair_hits(own_margins(data, held_out, name)).mean(axis=0)
+    prompt_M = data.prompt_U[data.pairs[name][:, 0]]
+    return mean_interval(hits_M, prompt_M, bootstrap=bootstrap)
 
 
-def calibration_curve(probability_M: np.ndarray) -> list[CurvePoint]:
-    """Pairs read from their likelier side: predicted at least a half, won where the likelier response was chosen."""
+def calibration_curve(probability_M: np.ndarray) -> list[CalibrationPoint]:
+    """Pairs read from their likelier side: predicted at least a half,
+    won where the likelier response was chosen."""
     likelier_M = np.maximum(probability_M, 1 - probability_M)
-    won_M = (np.sign(probability_M - 0.5) + 1) / 2
+    won_M = pair_hits(probability_M - 0.5)
     return [
-        CurvePoint(
+        CalibrationPoint(
             predicted=float(likelier_M[rows].mean()), observed=float(won_M[rows].mean()), pairs=len(rows)
         )
         for rows in np.array_split(np.argsort(likelier_M), BINS)
@@ -80,42 +85,30 @@ def calibration_curve(probability_M: np.ndarray) -> list[CurvePoint]:
     ]
 
 
-def agreements(material: Material, margins: Sequence[np.ndarray], draws: Draws) -> list[Agreement]:
+def agreements(data: StudyData, margins: Sequence[np.ndarray], bootstrap: Bootstrap) -> list[Agreement]:
     """How often the chosen response has the higher calibrated reward; `margins`: (N, K) by seed."""
-    margin_NK = np.mean(margins, axis=0)
+    mean_NK = np.mean(margins, axis=0)
     found = []
-    for k, name in enumerate(material.names):
-        hits_N = np.mean([(np.sign(m[:, k]) + 1) / 2 for m in margins], axis=0)
-        worst_W = np.argsort(margin_NK[:, k])[:WORST]
+    for k, name in enumerate(data.names):
+        hits_N = pair_hits(np.array([margin_NK[:, k] for margin_NK in margins])).mean(axis=0)
+        worst_W = np.argsort(mean_NK[:, k])[:WORST]
         found.append(
             Agreement(
                 objective=name,
-                share=mean_interval(hits_N, material.prompt_N, seed=draws.seed, draws=draws.draws),
-                worst=tuple((material.overall_ids[row], float(margin_NK[row, k])) for row in worst_W),
+                share=mean_interval(hits_N, data.prompt_N, bootstrap=bootstrap),
+                worst=tuple((data.overall_ids[row], float(mean_NK[row, k])) for row in worst_W),
             )
         )
     return found
 
 
-def correlations(material: Material, margins: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    """Correlation of the K margins over overall pairs; 0 for a margin that never varies."""
-    margin_MK = np.concatenate(margins)
-    centred_MK = margin_MK - margin_MK.mean(axis=0)
-    scaled_MK = centred_MK / np.maximum(np.sqrt((centred_MK**2).sum(axis=0)), 1e-12)
-    correlation_KK = scaled_MK.T @ scaled_MK
-    return {
-        first: {second: float(correlation_KK[i, j]) for j, second in enumerate(material.names)}
-        for i, first in enumerate(material.names)
-    }
-
-
 def prefers(objective: int) -> Changed:
     """Every overall pair decided by one objective's calibrated reward alone."""
 
-    def change(material: Material, calibrated_UK: np.ndarray) -> tuple[Material, np.ndarray]:
-        left_N, right_N = material.overall_N2.T
+    def change(data: StudyData, calibrated_UK: np.ndarray) -> tuple[StudyData, np.ndarray]:
+        left_N, right_N = data.overall_N2.T
         return _swap(
-            material, calibrated_UK[left_N, objective] < calibrated_UK[right_N, objective]
+            data, calibrated_UK[left_N, objective] < calibrated_UK[right_N, objective]
         ), calibrated_UK
 
     return change
@@ -124,33 +117,35 @@ def prefers(objective: int) -> Changed:
 def simulates(weights_PK: np.ndarray, *, mix: float, seed: int) -> Changed:
     """Preferences drawn by sigma(4 w°(x).margin) under known weights, on rewards whose objectives are mixed.
 
-    `mix` = 0 leaves the rewards alone; towards 1 every objective becomes their mean, so that margins correlate.
+    `mix` = 0 leaves the rewards alone; towards 1 every objective becomes their mean, so that margins
+    correlate.
     """
 
-    def change(material: Material, calibrated_UK: np.ndarray) -> tuple[Material, np.ndarray]:
+    def change(data: StudyData, calibrated_UK: np.ndarray) -> tuple[StudyData, np.ndarray]:
         mixed_UK = (1 - mix) * calibrated_UK + mix * calibrated_UK.mean(axis=1, keepdims=True)
-        margin_NK = np.subtract(*(mixed_UK[rows] for rows in material.overall_N2.T))
-        gain_N = (weights_PK[material.prompt_N] * margin_NK).sum(axis=1)
+        margin_NK = np.subtract(*(mixed_UK[rows] for rows in data.overall_N2.T))
+        gain_N = (weights_PK[data.prompt_N] * margin_NK).sum(axis=1)
         # The same draw for every mix and fold: only what is changed differs.
         chance_N = np.random.default_rng(seed).random(len(gain_N))
-        return _swap(material, chance_N > expit(STRENGTH * gain_N)), mixed_UK
+        return _swap(data, chance_N > expit(STRENGTH * gain_N)), mixed_UK
 
     return change
 
 
-def _swap(material: Material, swap_N: np.ndarray) -> Material:
+def _swap(data: StudyData, swap_N: np.ndarray) -> StudyData:
     """Chosen and rejected exchanged in some overall pairs."""
-    overall_N2 = np.where(swap_N[:, None], material.overall_N2[:, ::-1], material.overall_N2)
-    return replace(material, pairs={**material.pairs, OVERALL: overall_N2})
+    overall_N2 = np.where(swap_N[:, None], data.overall_N2[:, ::-1], data.overall_N2)
+    return replace(data, pairs={**data.pairs, OVERALL: overall_N2})
 
 
-def known_weights(material: Material, features_PD: np.ndarray, *, vary: bool) -> np.ndarray:
-    """Weights to simulate with, (P, K): 0.8 on one objective, that goes by category or is the first one for all.
+def known_weights(data: StudyData, features_PD: np.ndarray, *, vary: bool) -> np.ndarray:
+    """Weights to simulate with, (P, K): 0.8 on one objective, that goes by category or is the first one for
+    all.
 
     Prompts without categories are parted by the sign of the first principal component of their vectors.
     """
-    count = len(material.names)
-    group_P = np.unique(material.category_P, return_inverse=True)[1]
+    count = len(data.names)
+    group_P = np.unique(data.category_P, return_inverse=True)[1]
     if group_P.max() == 0:
         centred_PD = features_PD - features_PD.mean(axis=0)
         group_P = (centred_PD @ np.linalg.svd(centred_PD, full_matrices=False)[2][0] > 0).astype(int)

@@ -1,4 +1,4 @@
-"""What a study finds: the table of alternatives, the checks, and what they say together.
+"""What a study finds: the table of alternatives, the diagnostics, and what they say together.
 
 In:  records and config. Out: `records.Study`.
 """
@@ -12,16 +12,21 @@ from tqdm import tqdm
 
 from preforch_training.data.reading import read_sources
 from preforch_training.records import PreferencePair, Prompt
-from preforch_training.report.facts import Draws
 from preforch_training.run import Run
-from preforch_training.statistics.bootstrap import Interval
+from preforch_training.statistics.bootstrap import Bootstrap, Interval
+from preforch_training.statistics.metrics import correlations, margin_correlations
 from preforch_training.study import diagnostics
 from preforch_training.study.alignment.findings import measure_gap
 from preforch_training.study.choices import Choice
 from preforch_training.study.config import Config
-from preforch_training.study.cross_fitting import Course, open_course, prompt_features, reward_fit
-from preforch_training.study.data import Material, gather
-from preforch_training.study.judging import Judge
+from preforch_training.study.cross_fitting import (
+    CrossFitting,
+    open_cross_fitting,
+    prompt_features,
+    reward_fit,
+)
+from preforch_training.study.data import StudyData, gather
+from preforch_training.study.judging import TrialJudge
 from preforch_training.study.records import (
     ChoiceResult,
     GapReport,
@@ -69,54 +74,57 @@ def run_study(
     pairs: Sequence[PreferencePair],
     work: Path,
 ) -> Study:
-    """All of it."""
-    material = gather(prompts, pairs, run.names)
-    course = open_course(run, config, subject, material, work)
-    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=config.draws))
+    """Every table of the study; trials that `work` holds already are not fitted again."""
+    data = gather(prompts, pairs, run.names)
+    cross_fitting = open_cross_fitting(run, config, subject, data, work)
+    judge = TrialJudge(data, Bootstrap(seed=run.seed_for("study", "bootstrap"), replicates=config.replicates))
     recommended, paper = subject.own_choice, subject.paper_choice
-    table, unfitted = judge_all(course, judge, alternatives(config, recommended, paper))
-    trials = course.trials(recommended)
+    table, unfitted = judge_all(cross_fitting, judge, alternatives(config, recommended, paper))
+    trials = cross_fitting.trials(recommended)
     margins = [trial.margin_NK for trial in trials]
     by_category = (
-        category_result(run, config, subject, material, recommended, work) if config.by_category else None
+        category_result(run, config, subject, data, recommended, work) if config.by_category else None
     )
     return Study(
         folds=config.folds,
         seeds=config.seeds,
-        prompts=len(material.prompts),
-        pairs=len(material.overall_N2),
+        prompts=len(data.prompts),
+        pairs=len(data.overall_N2),
         recommended=recommended,
         paper=paper,
-        rewards=tuple(diagnostics.reward_quality(material, course.rewards, course.folds, judge.draws)),
-        sizes=tuple(less_data(course, judge, recommended, config.shares)),
-        correlations=diagnostics.correlations(material, margins),
-        agreements=tuple(diagnostics.agreements(material, margins, judge.draws)),
+        rewards=tuple(
+            diagnostics.reward_quality(data, cross_fitting.rewards, cross_fitting.folds, judge.bootstrap)
+        ),
+        sizes=tuple(less_data(cross_fitting, judge, recommended, config.shares)),
+        correlations=margin_correlations(np.concatenate(margins), data.names),
+        agreements=tuple(diagnostics.agreements(data, margins, judge.bootstrap)),
         table=tuple(table),
         unfitted=unfitted,
-        over_paper=judge.paired(trials, course.trials(paper)),
+        over_paper=judge.paired(trials, cross_fitting.trials(paper)),
         predictors=tuple(
-            judge.predictors(choice, course.trials(choice), course.trials(choice, words=True))
+            judge.predictors(choice, cross_fitting.trials(choice), cross_fitting.trials(choice, words=True))
             for choice in (recommended, paper)
         ),
         categories=tuple(judge.categories(trials)),
-        limit=supervised_limit(course, judge, recommended.features),
-        single=tuple(single_objectives(course, judge, recommended, paper)),
-        what_ifs=tuple(what_ifs(course, judge, recommended)),
+        limit=supervised_limit(cross_fitting, judge, recommended.features),
+        single=tuple(single_objectives(cross_fitting, judge, recommended, paper)),
+        what_ifs=tuple(what_ifs(cross_fitting, judge, recommended)),
         by_category=by_category,
-        gap=gap_report(course, recommended, judge.draws) if config.gap else None,
-        transfers=tuple(transfers(run, config, subject, prompts, pairs, recommended, judge.draws)),
+        gap=gap_report(cross_fitting, recommended, judge.bootstrap) if config.gap else None,
+        transfers=tuple(transfers(run, config, subject, prompts, pairs, recommended, judge.bootstrap)),
         warnings=tuple(find_warnings(table, recommended)),
     )
 
 
 def judge_all(
-    course: Course, judge: Judge, choices: Sequence[Choice]
+    cross_fitting: CrossFitting, judge: TrialJudge, choices: Sequence[Choice]
 ) -> tuple[list[ChoiceResult], dict[str, str]]:
-    """Table rows, and the choices that cannot be fitted on these data with the reason. The first one must be."""
-    table, unfitted = [judge.result(choices[0], course.trials(choices[0]))], {}
+    """Table rows, and the choices that cannot be fitted on these data with the reason.
+    The first one must be."""
+    table, unfitted = [judge.result(choices[0], cross_fitting.trials(choices[0]))], {}
     for choice in tqdm(choices[1:], desc="alternatives", unit="choice"):
         try:
-            trials = course.trials(choice)
+            trials = cross_fitting.trials(choice)
         except ValueError as error:
             unfitted[str(choice)] = str(error)
         else:
@@ -124,19 +132,21 @@ def judge_all(
     return table, unfitted
 
 
-def less_data(course: Course, judge: Judge, choice: Choice, shares: Sequence[float]) -> list[SizePoint]:
+def less_data(
+    cross_fitting: CrossFitting, judge: TrialJudge, choice: Choice, shares: Sequence[float]
+) -> list[SizePoint]:
     """Reward models and orchestrator on shares of the training prompts: would more data help?"""
-    names, found = course.material.names, []
+    names, found = cross_fitting.data.names, []
     for share in shares:
         try:
-            rewards_UK = course.smaller_rewards(share)
-            trials = course.trials(choice, share=share)
+            rewards_UK = cross_fitting.smaller_rewards(share)
+            trials = cross_fitting.trials(choice, share=share)
         except ValueError as error:
             raise ValueError(
                 f"[study] shares: {share:g} of the training prompts is too little: {error}"
             ) from error
         accuracies = {
-            name: diagnostics.pair_accuracy(course.material, [rewards_UK], name, judge.draws)
+            name: diagnostics.pair_accuracy(cross_fitting.data, [rewards_UK], name, judge.bootstrap)
             for name in names
         }
         gain = judge.gain([trial.f_PK for trial in trials], trials)[1]
@@ -144,15 +154,15 @@ def less_data(course: Course, judge: Judge, choice: Choice, shares: Sequence[flo
     return found
 
 
-def gap_report(course: Course, choice: Choice, draws: Draws) -> GapReport:
+def gap_report(cross_fitting: CrossFitting, choice: Choice, bootstrap: Bootstrap) -> GapReport:
     """The closed-form alignment gap of one choice."""
     return measure_gap(
-        course.material,
-        course.rewards,
-        course.folds,
-        lambda share: course.trials(choice, share=share),
+        cross_fitting.data,
+        cross_fitting.rewards,
+        cross_fitting.folds,
+        lambda share: cross_fitting.trials(choice, share=share),
         calibration=choice.calibration,
-        draws=draws,
+        bootstrap=bootstrap,
     )
 
 
@@ -163,7 +173,7 @@ def transfers(
     prompts: Sequence[Prompt],
     pairs: Sequence[PreferencePair],
     choice: Choice,
-    draws: Draws,
+    bootstrap: Bootstrap,
 ) -> list[Transfer]:
     """The recommended choice on every other source."""
     found = []
@@ -175,18 +185,18 @@ def transfers(
                 (list(other.prompts.values()), other.pairs),
                 run.names,
                 choice,
-                lambda material: reward_fit(run, subject, material),
-                lambda material: prompt_features(run, subject, material)[choice.features],
+                lambda data: reward_fit(run, subject, data),
+                lambda data: prompt_features(run, subject, data)[choice.features],
                 source=str(source.path or source.dataset),
                 folds=config.folds,
-                draws=draws,
+                bootstrap=bootstrap,
             )
         )
     return found
 
 
 def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[str]:
-    """What a reader must not overlook."""
+    """One sentence where the recommended choice does not beat the best constant beyond chance."""
     result = next(result for result in table if result.choice == recommended)
     if result.gain.low > 0:
         return []
@@ -199,30 +209,30 @@ def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[st
     )
     return [
         f"orchestration {verdict} the best constant beyond chance on these data: gain in preference accuracy "
-        f"{result.gain}. A constant is simpler; serve it as the user's weights, or collect preferences that differ by "
-        f"prompt.{other}"
+        f"{result.gain}. A constant is simpler; serve it as the user's weights, or collect preferences that "
+        f"differ by prompt.{other}"
     ]
 
 
 def category_result(
-    run: Run, config: Config, subject: Subject, material: Material, choice: Choice, work: Path
+    run: Run, config: Config, subject: Subject, data: StudyData, choice: Choice, work: Path
 ) -> ChoiceResult:
     """The recommended choice when whole categories are held out, from rewards and orchestrator alike."""
-    course = open_course(run, config, subject, material, work, by_category=True)
-    judge = Judge(material, Draws(seed=run.seed_for("study", "bootstrap"), draws=config.draws))
-    return judge.result(choice, course.trials(choice, label="by category"))
+    cross_fitting = open_cross_fitting(run, config, subject, data, work, by_category=True)
+    judge = TrialJudge(data, Bootstrap(seed=run.seed_for("study", "bootstrap"), replicates=config.replicates))
+    return judge.result(choice, cross_fitting.trials(choice, label="by category"))
 
 
-def supervised_limit(course: Course, judge: Judge, features: str) -> Interval | None:
+def supervised_limit(cross_fitting: CrossFitting, judge: TrialJudge, features: str) -> Interval | None:
     """Held-out AUROC of logistic regression between the two categories, where there are two."""
-    category_P = course.material.category_P
+    category_P = cross_fitting.data.category_P
     categories = sorted(set(category_P))
     if len(categories) != 2:
         return None
-    positive_P, features_PD = category_P == categories[-1], course.features[features]
+    positive_P, features_PD = category_P == categories[-1], cross_fitting.features[features]
     score_P = np.zeros(len(positive_P))
-    for fold in range(int(course.folds[0].max()) + 1):
-        test_P = course.folds[0] == fold
+    for fold in range(int(cross_fitting.folds[0].max()) + 1):
+        test_P = cross_fitting.folds[0] == fold
         scale_D = features_PD[~test_P].std(axis=0) + 1e-9
         model = LogisticRegression(C=0.01, max_iter=1000).fit(
             features_PD[~test_P] / scale_D, positive_P[~test_P]
@@ -232,34 +242,37 @@ def supervised_limit(course: Course, judge: Judge, features: str) -> Interval | 
 
 
 def single_objectives(
-    course: Course, judge: Judge, recommended: Choice, paper: Choice
+    cross_fitting: CrossFitting, judge: TrialJudge, recommended: Choice, paper: Choice
 ) -> list[SingleObjective]:
     """Preferences by objective k alone: does k get the weight?"""
     found = []
-    for k, name in enumerate(course.material.names):
+    for k, name in enumerate(cross_fitting.data.names):
         for choice in diagnostics.single_choices(recommended, paper):
-            trials = course.trials(choice, changed=diagnostics.prefers(k), label=f"only {name}", seeds=1)
+            trials = cross_fitting.trials(
+                choice, changed=diagnostics.prefers(k), label=f"only {name}", seeds=1
+            )
             weight_P = trials[0].f_PK[:, k]
-            weight = judge.mean(weight_P[None, course.material.prompt_N])
+            weight = judge.mean(weight_P[None, cross_fitting.data.prompt_N])
             reached = weight.value >= diagnostics.SINGLE_WEIGHT
             found.append(SingleObjective(choice=choice, objective=name, weight=weight, reached=reached))
     return found
 
 
-def what_ifs(course: Course, judge: Judge, choice: Choice) -> list[WhatIf]:
-    """Known weights by category, or the same for all; rewards as they are, or mixed until their margins correlate."""
-    material = course.material
-    features_PD = course.features[choice.features]
-    varied_PK, same_PK = (
-        diagnostics.known_weights(material, features_PD, vary=vary) for vary in (True, False)
-    )
+def what_ifs(cross_fitting: CrossFitting, judge: TrialJudge, choice: Choice) -> list[WhatIf]:
+    """Known weights by category, or the same for all;
+    rewards as they are, or mixed until their margins correlate."""
+    data = cross_fitting.data
+    features_PD = cross_fitting.features[choice.features]
+    varied_PK, same_PK = (diagnostics.known_weights(data, features_PD, vary=vary) for vary in (True, False))
     arms = [("weights vary by group of prompts", varied_PK, mix) for mix in (0.0, 0.5, 0.8, 0.95)]
     found = []
     for name, known_PK, mix in [*arms, ("weights are the same for all prompts", same_PK, 0.0)]:
-        changed = diagnostics.simulates(known_PK, mix=mix, seed=course.run.seed_for("study", "simulate"))
-        trials = course.trials(choice, changed=changed, label=f"{name}, mix {mix}")
+        changed = diagnostics.simulates(
+            known_PK, mix=mix, seed=cross_fitting.run.seed_for("study", "simulate")
+        )
+        trials = cross_fitting.trials(choice, changed=changed, label=f"{name}, mix {mix}")
         margin_MK = np.concatenate([trial.margin_NK for trial in trials])
-        correlation_KK = np.corrcoef(margin_MK, rowvar=False)
+        correlation_KK = correlations(margin_MK)
         found.append(
             WhatIf(
                 name=name,

@@ -7,29 +7,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from preforch_training.report.facts import Draws
-from preforch_training.statistics.bootstrap import Interval, bootstrap, mean_interval
-from preforch_training.statistics.metrics import explained_kl, preference_hits, shuffle_within, weighted_auroc
+from preforch_training.orchestrator.evaluation import explained_kl
+from preforch_training.statistics.bootstrap import Bootstrap, Interval, interval_of, mean_interval
+from preforch_training.statistics.metrics import (
+    logistic_scale,
+    preference_hits,
+    shuffle_within,
+    weighted_auroc,
+)
+from preforch_training.statistics.predictors import (
+    CATEGORY_ORACLE,
+    CONSTANT,
+    LINEAR,
+    SHUFFLED,
+    UNIFORM,
+    F,
+)
 from preforch_training.study.choices import Choice, Trial
-from preforch_training.study.data import Material
+from preforch_training.study.data import StudyData
 from preforch_training.study.records import CategoryWeights, ChoiceResult, PredictorResult, Predictors
 
-F, UNIFORM, CONSTANT, SHUFFLED = "orchestrator", "uniform", "best constant", "shuffled f"
-LINEAR, ORACLE = "tf-idf + linear", "oracle: knows the category"
+SCALES = (1e-3, 1e3)
+"""Of a likelihood: beyond it, s says no more than that nothing is known, or that no pair is wrong."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What every judgement shares."""
+class TrialJudge:
+    """The data and the bootstrap that all rows of a study are judged by."""
 
-    material: Material
-    draws: Draws
+    data: StudyData
+    bootstrap: Bootstrap
 
     def gain(self, weights: Sequence[np.ndarray], trials: Sequence[Trial]) -> tuple[Interval, Interval]:
         """Accuracy of (P, K) weights, one array per trial, and its paired difference to the best constant."""
-        prompt_N = self.material.prompt_N
+        prompt_N = self.data.prompt_N
         hits_SN = np.array(
             [hits_of(weights_PK[prompt_N], t) for weights_PK, t in zip(weights, trials, strict=True)]
         )
@@ -37,8 +49,9 @@ class Judge:
         return self.mean(hits_SN), self.mean(hits_SN - base_SN)
 
     def paired(self, trials: Sequence[Trial], others: Sequence[Trial]) -> Interval:
-        """Accuracy of the first trials' f minus that of the others', each by the margins of its own calibration."""
-        prompt_N = self.material.prompt_N
+        """Accuracy of the first trials' f minus that of the others',
+        each by the margins of its own calibration."""
+        prompt_N = self.data.prompt_N
         first_SN, second_SN = (
             np.array([hits_of(t.f_PK[prompt_N], t) for t in group]) for group in (trials, others)
         )
@@ -47,7 +60,7 @@ class Judge:
     def mean(self, values_SN: np.ndarray) -> Interval:
         """Mean over pairs (and seeds) with its interval over prompts."""
         values_N = values_SN.mean(axis=0)
-        return mean_interval(values_N, self.material.prompt_N, seed=self.draws.seed, draws=self.draws.draws)
+        return mean_interval(values_N, self.data.prompt_N, bootstrap=self.bootstrap)
 
     def explained(
         self, weights: Sequence[np.ndarray], trials: Sequence[Trial], choice: Choice
@@ -55,21 +68,20 @@ class Judge:
         """Explained KL over the pairs of all trials; none for a choice without targets."""
         if choice.loss == "bt_gate":
             return None
-        prompt_N = self.material.prompt_N
+        prompt_N = self.data.prompt_N
         return explained_kl(
             np.concatenate([weights_PK[prompt_N] for weights_PK in weights]),
             np.concatenate([trial.target_NK for trial in trials]),
             np.tile(prompt_N, len(trials)),
             loss=choice.loss,
-            seed=self.draws.seed,
-            draws=self.draws.draws,
+            bootstrap=self.bootstrap,
         )
 
     def result(self, choice: Choice, trials: Sequence[Trial]) -> ChoiceResult:
         """One row of the table of alternatives."""
         weights = [trial.f_PK for trial in trials]
         accuracy, gain = self.gain(weights, trials)
-        prompt_N = self.material.prompt_N
+        prompt_N = self.data.prompt_N
         gains_M = np.concatenate([(t.f_PK[prompt_N] * t.margin_NK).sum(axis=1) for t in trials])
         likelihood, scale = best_likelihood(gains_M)
         f_MK = np.concatenate(weights)
@@ -86,29 +98,34 @@ class Judge:
 
     def predictors(self, choice: Choice, trials: Sequence[Trial], linear: Sequence[Trial]) -> Predictors:
         """The orchestrator beside everything simpler; `linear`: the same choice on TF-IDF features."""
-        whole = np.zeros(len(self.material.prompts))
+        whole = np.zeros(len(self.data.prompts))
         ways: Mapping[str, list[np.ndarray]] = {
             F: [t.f_PK for t in trials],
             UNIFORM: [np.full_like(t.f_PK, 1 / t.f_PK.shape[1]) for t in trials],
             CONSTANT: [t.constant_PK for t in trials],
-            SHUFFLED: [shuffle_within(t.f_PK, whole, seed=self.draws.seed + s) for s, t in enumerate(trials)],
+            SHUFFLED: [
+                shuffle_within(t.f_PK, whole, seed=self.bootstrap.seed + s) for s, t in enumerate(trials)
+            ],
             LINEAR: [t.f_PK for t in linear],
-            ORACLE: [t.oracle_PK for t in trials],
+            CATEGORY_ORACLE: [t.oracle_PK for t in trials],
         }
         rows = []
         for name, weights in ways.items():
-            if name == ORACLE and len(set(self.material.category_P)) < 2:
+            if name == CATEGORY_ORACLE and len(set(self.data.category_P)) < 2:
                 continue
             accuracy, gain = self.gain(weights, trials)
-            # The constants were chosen for accuracy; explained KL has its own best constant, which is its zero.
-            explained = None if name in (CONSTANT, ORACLE) else self.explained(weights, trials, choice)
+            # The constants were chosen for accuracy; explained KL has its own best constant, which is its
+            # zero.
+            explained = (
+                None if name in (CONSTANT, CATEGORY_ORACLE) else self.explained(weights, trials, choice)
+            )
             rows.append(PredictorResult(name=name, accuracy=accuracy, gain=gain, explained_kl=explained))
         return Predictors(choice=choice, rows=tuple(rows))
 
     def categories(self, trials: Sequence[Trial]) -> list[CategoryWeights]:
         """Weights by category, averaged over seeds."""
         f_PK = np.mean([trial.f_PK for trial in trials], axis=0)
-        category_P = self.material.category_P
+        category_P = self.data.category_P
         if len(set(category_P)) < 2:
             return []
         return [
@@ -122,14 +139,15 @@ class Judge:
         ]
 
     def separation(self, weights_PK: np.ndarray) -> dict[str, Interval] | None:
-        """AUROC of each weight between two categories: the one named after the objective, or the last, is positive."""
-        categories = sorted(set(self.material.category_P))
+        """AUROC of each weight between two categories:
+        the one named after the objective, or the last, is positive."""
+        categories = sorted(set(self.data.category_P))
         if len(categories) != 2:
             return None
         found = {}
-        for k, name in enumerate(self.material.names):
+        for k, name in enumerate(self.data.names):
             named = [category for category in categories if category.startswith(name)]
-            positive_P = self.material.category_P == (named[0] if len(named) == 1 else categories[-1])
+            positive_P = self.data.category_P == (named[0] if len(named) == 1 else categories[-1])
             found[name] = self.auroc(weights_PK[:, k], positive_P)
         return found
 
@@ -139,10 +157,10 @@ class Judge:
         def statistic(counts_BP: np.ndarray) -> np.ndarray:
             return weighted_auroc(score_P, positive_P, counts_BP)
 
-        return bootstrap(statistic, groups=len(score_P), seed=self.draws.seed, draws=self.draws.draws)
+        return interval_of(statistic, groups=len(score_P), bootstrap=self.bootstrap)
 
     def _named(self, values_K: np.ndarray) -> dict[str, float]:
-        return dict(zip(self.material.names, values_K.tolist(), strict=True))
+        return dict(zip(self.data.names, values_K.tolist(), strict=True))
 
 
 def hits_of(weights_NK: np.ndarray, trial: Trial) -> np.ndarray:
@@ -151,10 +169,6 @@ def hits_of(weights_NK: np.ndarray, trial: Trial) -> np.ndarray:
 
 
 def best_likelihood(gain_N: np.ndarray) -> tuple[float, float]:
-    """max over s of mean log sigma(s g), and its s in [1e-3, 1e3]. At s = 0 it is log(1/2)."""
-
-    def negative(log_scale: float) -> float:
-        return float(np.logaddexp(0, -np.exp(log_scale) * gain_N).mean())
-
-    best = minimize_scalar(negative, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
-    return -float(best.fun), float(np.exp(best.x))
+    """max over s of mean log sigma(s g), and its s within `SCALES`. At s = 0 it is log(1/2)."""
+    scale = float(np.clip(logistic_scale(gain_N), *SCALES))
+    return -float(np.logaddexp(0, -scale * gain_N).mean()), scale

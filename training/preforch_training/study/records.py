@@ -1,18 +1,22 @@
-"""What `study.json` holds. Intervals are 95%, bootstrap over prompts; the seeds of a prompt are drawn together."""
+"""What `study.json` holds. Intervals are 95%, bootstrap over prompts;
+the seeds of a prompt are drawn together."""
 
 from pathlib import Path
 
+from preforch_models.manifest import read_manifest
 from preforch_models.objectives import Record
 from pydantic import FiniteFloat
 
+from preforch_training.records import read_record
 from preforch_training.statistics.bootstrap import Interval
-from preforch_training.study.alignment.closed_form import CurvePoint as GapPoint
-from preforch_training.study.alignment.closed_form import GapRow, PoolCheck
+from preforch_training.study.alignment.closed_form import GapPoint, GapRow, PoolCheck
 from preforch_training.study.alignment.gold_weights import Spread
 from preforch_training.study.choices import Choice
 
+STUDY_FILE = "study.json"
 
-class CurvePoint(Record):
+
+class CalibrationPoint(Record):
     """Held-out pairs whose win probability was predicted alike: mean prediction, share that won."""
 
     predicted: FiniteFloat
@@ -21,18 +25,20 @@ class CurvePoint(Record):
 
 
 class RewardQuality(Record):
-    """A reward model on pairs of prompts that it has not seen. `error`: expected calibration error of the curve."""
+    """A reward model on pairs of prompts that it has not seen. `error`:
+    expected calibration error of the curve."""
 
     objective: str
     pairs: int
     accuracy: Interval
-    curve: tuple[CurvePoint, ...]
+    curve: tuple[CalibrationPoint, ...]
     error: FiniteFloat
 
 
 class SizePoint(Record):
-    """What less data makes of it. `rewards`: pair accuracy by objective of models fitted on a share of the training
-    prompts, first seed. `gain`: of an orchestrator fitted on the share with the rewards of all data, all seeds."""
+    """What less data makes of it. `rewards`: pair accuracy by objective of models fitted on a share of the
+    training prompts, first seed. `gain`: of an orchestrator fitted on the share with the rewards
+    of all data, all seeds."""
 
     share: FiniteFloat
     rewards: dict[str, Interval]
@@ -40,8 +46,8 @@ class SizePoint(Record):
 
 
 class Agreement(Record):
-    """How often the chosen response of an overall pair has the higher reward, and the pairs (by id) where it is
-    furthest from it, with their margins in calibrated rewards, averaged over seeds."""
+    """How often the chosen response of an overall pair has the higher reward, and the pairs (by id) where it
+    is furthest from it, with their margins in calibrated rewards, averaged over seeds."""
 
     objective: str
     share: Interval
@@ -51,9 +57,10 @@ class Agreement(Record):
 class ChoiceResult(Record):
     """One row of the table of alternatives.
 
-    `gain`: accuracy minus that of the best constant, paired. `explained_kl`: null where the choice has no targets.
-    `log_likelihood`: mean log sigma(s f(x).(r+ - r-)) with the best s (`scale`). `entropy`: mean of f(x), nats.
-    `separation`: AUROC of each objective's weight between the two categories, where there are two.
+    `gain`: accuracy minus that of the best constant, paired. `explained_kl`: null where the choice has no
+    targets. `log_likelihood`: mean log sigma(s f(x).(r+ - r-)) with the best s (`scale`). `entropy`: mean of
+    f(x), nats. `separation`: AUROC of each objective's weight between the two categories, where there are
+    two.
     """
 
     choice: Choice
@@ -76,6 +83,8 @@ class PredictorResult(Record):
 
 
 class Predictors(Record):
+    """Ways to weigh the objectives beside each other, under the calibration and the targets of `choice`."""
+
     choice: Choice
     rows: tuple[PredictorResult, ...]
 
@@ -99,8 +108,8 @@ class SingleObjective(Record):
 
 
 class WhatIf(Record):
-    """Preferences drawn from known weights on changed rewards: what orchestration gains over the best constant.
-    `correlation`: mean over pairs of objectives of that of their margins."""
+    """Preferences drawn from known weights on changed rewards: what orchestration gains over the best
+    constant. `correlation`: mean over pairs of objectives of that of their margins."""
 
     name: str
     value: FiniteFloat
@@ -110,7 +119,8 @@ class WhatIf(Record):
 
 
 class Transfer(Record):
-    """Fitted on this data, judged on pairs of another source: reward models, orchestrator and constant together."""
+    """Fitted on this data, judged on pairs of another source:
+    reward models, orchestrator and constant together."""
 
     source: str
     pairs: int
@@ -131,10 +141,12 @@ class GapFindings(Record):
 
 
 class GapReport(Record):
-    """`spread` by seed. `findings`: null where w* barely varies; `verdict` then says that the report stops here.
+    """`spread` by seed. `findings`: null where w* barely varies; `verdict` then says that the report stops
+    here.
 
-    `likelihoods`: mean log pi_w(gold) of training pools under their best constant, by beta. `all_gold`: prompts left
-    out because their labels compare nothing (none can be without gold: every overall pair has a chosen response).
+    `likelihoods`: mean log pi_w(gold) of training pools under their best constant, by beta. `all_gold`:
+    prompts left out because their labels compare nothing (none can be without gold: every overall pair has a
+    chosen response).
     """
 
     beta: FiniteFloat
@@ -150,8 +162,8 @@ class GapReport(Record):
 
 
 class Study(Record):
-    """`recommended`: the run's own choice; `paper`: the paper's; `unfitted`: choices that these data do not allow,
-    with the reason; `over_paper`: accuracy of the first minus the second,
+    """`recommended`: the run's own choice; `paper`: the paper's; `unfitted`: choices that these data do not
+    allow, with the reason; `over_paper`: accuracy of the first minus the second,
     paired. `limit`: AUROC between the two categories of a
     supervised classifier on the same vectors, the upper bound of `separation`."""
 
@@ -180,5 +192,6 @@ class Study(Record):
 
 
 def read_study(folder: Path) -> Study:
-    """The study of a run."""
-    return Study.model_validate_json((folder / "study.json").read_bytes())
+    """The study of a run, from its artifact folder. Raises ArtifactError where it is not finished."""
+    read_manifest(folder, kind="study")
+    return read_record(folder / STUDY_FILE, Study)

@@ -1,27 +1,30 @@
-"""Stage `study`: which choices of METHOD 2 to 4 hold up, measured by nested cross-fitting over all of a run's prompts.
+"""Stage `study`: which choices of METHOD 2 to 4 hold up, measured by nested cross-fitting over all of a run's
+prompts.
 
-In:  `data` only; the study trains its own reward heads and orchestrator heads, fold by fold, on frozen vectors, so that
-     no number is in-sample. Rewards must be `pair_head`.
+In:  `data` only; the study trains its own reward heads and orchestrator heads, fold by fold, on frozen
+     vectors, so that no number is in-sample. Rewards must be of a kind that can be cross-fitted.
 Out: `study.json` (`records.Study`). Every trial is kept in the work folder, so that a killed study continues.
 """
 
 from pathlib import Path
 
 from preforch_training.data.reading import source_hashes
+from preforch_training.records import write_record
 from preforch_training.run import Outcome, Run, origin_of
 from preforch_training.study.config import Config
 from preforch_training.study.findings import run_study
+from preforch_training.study.records import STUDY_FILE
 from preforch_training.study.subject import Subject
 
 __all__ = ["Subject", "build"]
 
 
 def build(run: Run, config: Config, subject: Subject) -> None:
-    """Make `study/`."""
+    """Make `study/`, from the pairs alone."""
 
     def make(folder: Path, work: Path) -> Outcome:
         study = run_study(run, config, subject, run.prompts(), run.pairs(), work)
-        (folder / "study.json").write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_record(folder / STUDY_FILE, study)
         return Outcome(counts={"prompts": study.prompts, "pairs": study.pairs, "choices": len(study.table)})
 
     orchestrator = subject.orchestrator

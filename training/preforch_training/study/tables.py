@@ -3,25 +3,25 @@
 from collections.abc import Mapping, Sequence
 
 from preforch_training.statistics.bootstrap import Interval
-from preforch_training.statistics.markdown import table
-from preforch_training.study.alignment.findings import render_gap
+from preforch_training.statistics.markdown import correlation_table, table
+from preforch_training.study.alignment.tables import render_gap
 from preforch_training.study.records import ChoiceResult, Study
 
 
 def render_study(study: Study) -> str:
     """All tables with what one must know to read them."""
     parts = [
-        f"{study.prompts} prompts, {study.pairs} overall pairs, {study.folds} folds by prompt, {study.seeds} seeds, "
-        "predictions pooled over folds. Rewards, calibration, targets, heads and constants of a fold come from the "
-        "other folds only. Accuracy: share of held-out pairs with f(x).(r+ - r-) > 0. Gain: accuracy minus that of the "
-        "best constant, which was chosen for accuracy on the training side, on the same pairs. Intervals are over "
-        "prompts; they do not hold how folds and training vary.",
+        f"{study.prompts} prompts, {study.pairs} overall pairs, {study.folds} folds by prompt, {study.seeds} "
+        "seeds, predictions pooled over folds. Rewards, calibration, targets, heads and constants of a fold "
+        "come from the other folds only. Accuracy: share of held-out pairs with f(x).(r+ - r-) > 0. Gain: "
+        "accuracy minus that of the best constant, which was chosen for accuracy on the training side, on "
+        "the same pairs. Intervals are over prompts; they do not hold how folds and training vary.",
         *(["\n".join(f"* {warning}" for warning in study.warnings)] if study.warnings else []),
         "### Reward models on pairs they have not seen",
         reward_table(study),
         curve_table(study),
-        "Fitted on a share of the training prompts (reward models: first seed; gain: an orchestrator on the share with "
-        "the rewards of all data):",
+        "Fitted on a share of the training prompts (reward models: first seed; gain: an orchestrator on the "
+        "share with the rewards of all data):",
         size_table(study),
         "### Ways to weigh the objectives",
         *(predictor_table(study, number) for number in range(len(study.predictors))),
@@ -41,16 +41,16 @@ def render_study(study: Study) -> str:
         "Weight on the objective that made the preferences; 0.95 is asked for. One seed.",
         single_table(study),
         "### When not to use it",
-        "Preferences drawn by sigma(4 w°(x).(r+ - r-)) from known weights (0.8 on one objective, which goes by "
-        "category, or by the side of the first principal component of the prompt vectors where there are none). `mix` "
-        "moves every reward towards the mean of all, until margins correlate. Last column: what the known weights "
-        "themselves gain.",
+        "Preferences drawn by sigma(4 w°(x).(r+ - r-)) from known weights (0.8 on one objective, which goes "
+        "by category, or by the side of the first principal component of the prompt vectors where there are "
+        "none). `mix` moves every reward towards the mean of all, until margins correlate. Last column: what "
+        "the known weights themselves gain.",
         what_if_table(study),
         *(["### Alignment gap", render_gap(study.gap)] if study.gap else []),
         *(["### Judged on other data", transfer_table(study)] if study.transfers else []),
         "### Who disagrees",
-        "How often the chosen response of an overall pair has the higher reward; ids of the twenty pairs that disagree "
-        "most, with the margin in calibrated rewards.",
+        "How often the chosen response of an overall pair has the higher reward; ids of the twenty pairs "
+        "that disagree most, with the margin in calibrated rewards.",
         agreement_table(study),
     ]
     return "\n\n".join(parts)
@@ -62,12 +62,7 @@ def reward_table(study: Study) -> str:
         ["objective", "pairs", "accuracy", "calibration error"],
         [[r.objective, r.pairs, r.accuracy, f"{r.error:.3f}"] for r in study.rewards],
     )
-    names = list(study.correlations)
-    margins = table(
-        ["margins correlate", *names],
-        [[name, *(f"{study.correlations[name][other]:.2f}" for other in names)] for name in names],
-    )
-    return f"{quality}\n\n{margins}"
+    return f"{quality}\n\n{correlation_table(study.correlations)}"
 
 
 def curve_table(study: Study) -> str:
@@ -91,11 +86,11 @@ def size_table(study: Study) -> str:
 
 
 def predictor_table(study: Study, number: int) -> str:
-    """The orchestrator beside everything simpler."""
+    """The orchestrator beside everything simpler, for the choice of one preset (0: recommended)."""
     entry = study.predictors[number]
     rows = table(
         ["weights", "accuracy", "gain", "explained KL"],
-        [[row.name, row.accuracy, row.gain, _shown(row.explained_kl)] for row in entry.rows],
+        [[row.name, row.accuracy, row.gain, row.explained_kl] for row in entry.rows],
     )
     label = "recommended" if entry.choice == study.recommended else "paper"
     return f"`{label}`: {entry.choice}\n\n{rows}"
@@ -108,12 +103,17 @@ def alternatives_table(results: Sequence[ChoiceResult]) -> str:
         ["choice", "accuracy", "gain", "log-likelihood (s)", "explained KL", "entropy", "AUROC of weights"],
         [
             [
-                r.choice, r.accuracy, r.gain, f"{r.log_likelihood:.4f} ({r.scale:.2g})", _shown(r.explained_kl),
-                f"{r.entropy:.3f}", _separation(r.separation),
+                r.choice,
+                r.accuracy,
+                r.gain,
+                f"{r.log_likelihood:.4f} ({r.scale:.2g})",
+                r.explained_kl,
+                f"{r.entropy:.3f}",
+                _separation(r.separation),
             ]
             for r in ordered
         ],
-    )  # fmt: skip
+    )
 
 
 def unfitted_lines(study: Study) -> list[str]:
@@ -160,7 +160,7 @@ def single_table(study: Study) -> str:
 
 
 def what_if_table(study: Study) -> str:
-    """Gains under known weights."""
+    """What f and the known weights gain over the best constant, by how preferences were made."""
     return table(
         [
             "known weights",
@@ -174,7 +174,7 @@ def what_if_table(study: Study) -> str:
 
 
 def transfer_table(study: Study) -> str:
-    """Judged on other sources."""
+    """What was fitted on this run, judged on other sources of pairs."""
     return table(
         ["source", "pairs", "mean weights", "accuracy", "gain", "gain, shrunk where unfamiliar"],
         [
@@ -192,7 +192,7 @@ def transfer_table(study: Study) -> str:
 
 
 def agreement_table(study: Study) -> str:
-    """Shares and the worst pairs."""
+    """How often each reward agrees with the labels, and where it does least."""
     return table(
         ["objective", "chosen has the higher reward", "worst pairs"],
         [
@@ -204,10 +204,6 @@ def agreement_table(study: Study) -> str:
 
 def _separation(found: Mapping[str, Interval] | None) -> str:
     return "" if found is None else ", ".join(f"{name} {interval}" for name, interval in found.items())
-
-
-def _shown(interval: Interval | None) -> str:
-    return "" if interval is None else str(interval)
 
 
 def _if(interval: Interval | None, text: str) -> list[str]:

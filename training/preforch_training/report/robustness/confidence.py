@@ -1,7 +1,7 @@
-"""How well the confidence tells prompts unlike the training data from held-out ones (METHOD, section 4).
+"""How well the confidence tells prompts unlike the training data from held-out ones (METHOD 4).
 
-In:  a trained orchestrator, held-out prompts. Out: `ConfidenceReport`: AUROC of every signal for every kind of
-     `unlike_prompts`, and how much of f(x) shrinkage keeps.
+In:  a trained orchestrator, held-out prompts. Out: `ConfidenceReport`: AUROC of every signal for every kind
+     of `unlike_prompts`, and how much of f(x) shrinkage keeps.
 """
 
 import random
@@ -15,9 +15,10 @@ from transformers import AutoTokenizer
 
 from preforch_training.orchestrator.familiarity import signals_of
 from preforch_training.orchestrator.prediction import vectors_of
-from preforch_training.report.facts import Draws, Facts
-from preforch_training.report.records import ConfidenceReport, HeldPrompts, UnlikePrompts
+from preforch_training.report.facts import Facts
+from preforch_training.report.records import ConfidenceReport, HeldOutPrompts, UnlikePrompts
 from preforch_training.report.robustness.unlike_prompts import separation, unlike_prompts
+from preforch_training.statistics.bootstrap import Bootstrap
 
 Item = TypeVar("Item")
 
@@ -30,19 +31,20 @@ DRAWN_TOKENS = 5000
 """Tokens of a vocabulary among which words are looked for; some vocabularies have a quarter of a million."""
 
 
-def report_confidence(folder: Path, facts: Facts, *, draws: Draws) -> ConfidenceReport:
-    """Held-out test prompts, or validation prompts where there are none, beside prompts unlike the training data."""
+def report_confidence(folder: Path, facts: Facts, *, bootstrap: Bootstrap) -> ConfidenceReport:
+    """Held-out test prompts, or validation prompts where there are none,
+    beside prompts unlike the training data."""
     model = OrchestratorModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     splits = facts.tests or facts.held_out
-    held = [prompt for prompt in facts.prompts if prompt.split in splits]
-    held = _drawn(held, TEST_PROMPTS, seed=draws.seed)
-    tested = [prompt.text for prompt in held]
+    held_out = [prompt for prompt in facts.prompts if prompt.split in splits]
+    held_out = _drawn(held_out, TEST_PROMPTS, seed=bootstrap.seed)
+    tested = [prompt.text for prompt in held_out]
     unlike = unlike_prompts(
         tested,
-        words=vocabulary_words(tokenizer, seed=draws.seed),
+        words=vocabulary_words(tokenizer, seed=bootstrap.seed),
         long_characters=LONG_CHARACTERS * model.config.max_tokens,
-        seed=draws.seed,
+        seed=bootstrap.seed,
         count=UNLIKE_PROMPTS,
     )
     inside = signals_of(model, vectors_of(model, tokenizer, tested))
@@ -52,15 +54,17 @@ def report_confidence(folder: Path, facts: Facts, *, draws: Draws) -> Confidence
         name: separation(
             inside[name],
             {kind: signals[name] for kind, signals in outside.items()},
-            seed=draws.seed,
-            draws=draws.draws,
+            bootstrap=bootstrap,
         )
         for name in names
     }
-    split_N, kept_N = np.array([prompt.split for prompt in held]), kept_share(model, inside["familiarity"])
+    split_N, kept_N = (
+        np.array([prompt.split for prompt in held_out]),
+        kept_share(model, inside["familiarity"]),
+    )
     return ConfidenceReport(
         mode=model.config.confidence,
-        held=tuple(_held(split, kept_N, split_N == split) for split in splits),
+        held_out=tuple(_held_out(split, kept_N, split_N == split) for split in splits),
         unlike=tuple(
             UnlikePrompts(
                 kind=kind,
@@ -88,9 +92,9 @@ def kept_share(model: OrchestratorModel, familiarity_N: np.ndarray) -> np.ndarra
     return np.asarray(model.familiarity.kept(torch.from_numpy(familiarity_N)).numpy())
 
 
-def _held(split: str, kept_N: np.ndarray | None, is_here_N: np.ndarray) -> HeldPrompts:
+def _held_out(split: str, kept_N: np.ndarray | None, is_here_N: np.ndarray) -> HeldOutPrompts:
     here_N = None if kept_N is None else kept_N[is_here_N]
-    return HeldPrompts(
+    return HeldOutPrompts(
         split=split,
         prompts=int(is_here_N.sum()),
         kept=_mean(here_N),

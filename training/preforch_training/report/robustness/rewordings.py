@@ -1,7 +1,7 @@
-"""Other wordings of a prompt that ask the same, made by rule; its weights should hardly notice (METHOD, section 4).
+"""Other wordings of a prompt that ask the same, made by rule: weights should hardly notice (METHOD 4).
 
-In:  a prompt and a way to reword. Out: the text that the orchestrator would read, only the newest user turn changed;
-     always the same for one seed and prompt.
+In:  a prompt and a way to reword. Out: the text that the orchestrator would read, only the newest user turn
+     changed; always the same for one seed and prompt.
 """
 
 import random
@@ -32,7 +32,7 @@ def reword(prompt: Prompt, how: Reword, *, seed: int) -> str:
 
 
 def lower_case(text: str, rng: random.Random) -> str:
-    """All lower case."""
+    """Nothing for an uncased encoder to see."""
     del rng
     return text.lower()
 
@@ -45,7 +45,7 @@ def no_punctuation(text: str, rng: random.Random) -> str:
 
 
 def polite_frame(text: str, rng: random.Random) -> str:
-    """Asked politely."""
+    """The same question within a courteous one."""
     del rng
     return f"Could you please help me with this: {text}"
 

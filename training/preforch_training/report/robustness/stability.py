@@ -1,7 +1,8 @@
-"""How much the served weights of a prompt move when it is worded another way (METHOD, section 4).
+"""How much the served weights of a prompt move when it is worded another way (METHOD 4).
 
 In:  held-out prompts, their weights, and a function that gives the weights of texts.
-Out: `Stability` of every rewording that changes a prompt at all, and, to compare, of pairs of different prompts.
+Out: `Stability` of every rewording that changes a prompt at all, and, to compare, of pairs of different
+     prompts.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preforch_training.report.facts import Draws, Facts
+from preforch_training.report.facts import Facts
 from preforch_training.report.records import Stability
 from preforch_training.report.robustness.rewordings import SURFACE, reword
-from preforch_training.statistics.bootstrap import Interval, bootstrap, mean_interval
+from preforch_training.statistics.bootstrap import Bootstrap, Interval, interval_of, mean_interval
 
 if TYPE_CHECKING:
     from preforch_training.demo.truth import DemoTruth
@@ -26,17 +27,17 @@ UNRELATED = "unrelated prompts"
 
 
 def report_stability(
-    facts: Facts, f_PK: np.ndarray, weigh: Weigh, truth: "DemoTruth | None", *, draws: Draws
+    facts: Facts, f_PK: np.ndarray, weigh: Weigh, truth: "DemoTruth | None", *, bootstrap: Bootstrap
 ) -> tuple[Stability, ...]:
     """Over at most `PROMPTS` test prompts, or validation prompts where there are none, drawn at random."""
-    held_P = np.flatnonzero(np.isin(facts.split_P, facts.tests or facts.held_out))
-    drawn = np.random.default_rng(draws.seed).permutation(held_P)[:PROMPTS].tolist()
+    held_out_P = np.flatnonzero(np.isin(facts.split_P, facts.tests or facts.held_out))
+    drawn = np.random.default_rng(bootstrap.seed).permutation(held_out_P)[:PROMPTS].tolist()
     ways = dict(SURFACE) if truth is None else {**SURFACE, PHRASING: truth.rephrase}
     reworded = [
         (kind, place, text)
         for kind, how in ways.items()
         for place in drawn
-        if (text := reword(facts.prompts[place], how, seed=draws.seed)) != facts.prompts[place].text
+        if (text := reword(facts.prompts[place], how, seed=bootstrap.seed)) != facts.prompts[place].text
     ]
     place_N, kind_N = np.array([row[1] for row in reworded]), np.array([row[0] for row in reworded])
     moved_NK = weigh([text for _, _, text in reworded])
@@ -44,7 +45,7 @@ def report_stability(
     same_N = f_PK[place_N].argmax(axis=-1) == moved_NK.argmax(axis=-1)
 
     def over_prompts(values_N: np.ndarray) -> Interval:
-        return mean_interval(values_N, np.arange(len(values_N)), seed=draws.seed, draws=draws.draws)
+        return mean_interval(values_N, np.arange(len(values_N)), bootstrap=bootstrap)
 
     found = []
     for kind in dict.fromkeys(kind_N.tolist()):
@@ -57,10 +58,10 @@ def report_stability(
         found.append(
             Stability(kind=kind, distance=over_prompts(distance_N[rows]), same_top=same, true_distance=true)
         )
-    return (*found, *([_unrelated(facts, f_PK, drawn, draws)] if len(drawn) > 1 else []))
+    return (*found, *([_unrelated(facts, f_PK, drawn, bootstrap)] if len(drawn) > 1 else []))
 
 
-def _unrelated(facts: Facts, f_PK: np.ndarray, drawn: Sequence[int], draws: Draws) -> Stability:
+def _unrelated(facts: Facts, f_PK: np.ndarray, drawn: Sequence[int], bootstrap: Bootstrap) -> Stability:
     """All pairs of different prompts."""
 
     def over_pairs(values_GG: np.ndarray) -> Interval:
@@ -71,7 +72,7 @@ def _unrelated(facts: Facts, f_PK: np.ndarray, drawn: Sequence[int], draws: Draw
             pairs_B = np.maximum((counts_BG @ other_GG * counts_BG).sum(axis=1), 1)
             return np.asarray((counts_BG @ (values_GG * other_GG) * counts_BG).sum(axis=1) / pairs_B)
 
-        return bootstrap(mean, groups=len(drawn), seed=draws.seed, draws=draws.draws)
+        return interval_of(mean, groups=len(drawn), bootstrap=bootstrap)
 
     f_GK, true_GK = f_PK[drawn], None if facts.true_PK is None else facts.true_PK[drawn]
     top_G = f_GK.argmax(axis=-1)

@@ -1,8 +1,9 @@
-"""Prompts unlike training data: does the confidence of an orchestrator tell them from prompts like its training data?
+"""Prompts unlike training data: does the confidence of an orchestrator tell them from prompts like its
+training data?
 
 In:  a seed, held-out prompts (joined to very long ones), words of a tokenizer's vocabulary.
-Out: texts of four kinds, made here from parts written for this purpose, always the same for one seed; and the AUROC
-     with which a signal separates held-out prompts (high) from each kind (low).
+Out: texts of four kinds, made here from parts written for this purpose, always the same for one seed; and the
+     AUROC with which a signal separates held-out prompts (high) from each kind (low).
 """
 
 import random
@@ -11,25 +12,28 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from preforch_training.statistics.bootstrap import Interval
+from preforch_training.statistics.bootstrap import Bootstrap, Interval
 from preforch_training.statistics.metrics import weighted_auroc
 
 _CODE = (
     "def {f}({a}, {b}):\n    {c} = {a} {op} {n}\n    for i in range({b}):\n        {c} += i\n    return {c}",
-    "import {a}\n\nclass {b}:\n    def __init__(self, {c}={n}):\n        self._{c} = {c}\n\n    def {f}(self):\n"
-    "        return self._{c} {op} {n}",
-    "function {f}({a}, {b}) {{\n  const {c} = {a}.map((x) => x {op} {n});\n  return {c}.filter((x) => x !== {b});\n}}",
-    "static int {f}(const int *{a}, size_t {b}) {{\n    int {c} = {n};\n    for (size_t i = 0; i < {b}; i++)\n"
-    "        {c} = {c} {op} {a}[i];\n    return {c};\n}}",
+    "import {a}\n\nclass {b}:\n    def __init__(self, {c}={n}):\n        self._{c} = {c}\n\n    def "
+    "{f}(self):\n        return self._{c} {op} {n}",
+    "function {f}({a}, {b}) "
+    "{{\n  const {c} = {a}.map((x) => x {op} {n});\n  return {c}.filter((x) => x !== {b});\n}}",
+    "static int {f}(const int *{a}, size_t {b}) "
+    "{{\n    int {c} = {n};\n    for (size_t i = 0; i < {b}; i++)\n        {c} = {c} {op} {a}[i];\n"
+    "    return {c};\n}}",
     "public final class {b} {{\n    private int {c} = {n};\n\n    public int {f}(int {a}) {{\n"
     "        return this.{c} {op} {a};\n    }}\n}}",
-    "func {f}({a} []int, {b} int) (int, error) {{\n\t{c} := {n}\n\tfor _, v := range {a} {{\n\t\t{c} = v {op} {b}\n"
-    "\t}}\n\treturn {c}, nil\n}}",
+    "func {f}({a} []int, {b} int) (int, error) "
+    "{{\n\t{c} := {n}\n\tfor _, v := range {a} {{\n\t\t{c} = v {op} {b}\n\t}}\n\treturn {c}, nil\n}}",
     "fn {f}({a}: &[u64], {b}: u64) -> Option<u64> {{\n    let {c} = {a}.iter().map(|x| x {op} {n}).max()?;\n"
     "    if {c} > {b} {{ Some({c}) }} else {{ None }}\n}}",
     "SELECT {a}.id, COUNT({b}.{c}) AS {f}\nFROM {a}\nLEFT JOIN {b} ON {b}.{a}_id = {a}.id\n"
     "WHERE {b}.{c} {op} {n} > 0\nGROUP BY {a}.id;",
-    '{f}() {{\n  local {a}="$1"\n  for {b} in "${a}"/*.{c}; do\n    echo "$(( {n} {op} 2 )) ${b}"\n  done\n}}',
+    '{f}() {{\n  local {a}="$1"\n  for {b} in "${a}"/*.{c}; do\n    echo "$(( {n} {op} 2 )) ${b}"\n'
+    "  done\n}}",
 )
 _NAMES = (
     "total",
@@ -98,14 +102,15 @@ _LANGUAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def unlike_prompts(
-    held_texts: Sequence[str], *, words: Sequence[str], long_characters: int, seed: int, count: int = 100
+    held_out_texts: Sequence[str], *, words: Sequence[str], long_characters: int, seed: int, count: int = 100
 ) -> dict[str, list[str]]:
-    """`count` texts of each kind: code, languages, noise, long. Long ones join held-out texts to `long_characters`."""
+    """`count` texts of each kind: code, languages, noise, long.
+    Long ones join held-out texts to `long_characters`."""
     makers: dict[str, Callable[[random.Random, int], str]] = {
         "code": _code,
         "languages": _sentences,
         "noise": lambda rng, number: _noise(rng, number, words),
-        "long": lambda rng, number: _long(rng, held_texts, long_characters),
+        "long": lambda rng, number: _long(rng, held_out_texts, long_characters),
     }
     made = {}
     for kind, make in makers.items():
@@ -141,27 +146,28 @@ def _noise(rng: random.Random, number: int, words: Sequence[str]) -> str:
     )
 
 
-def _long(rng: random.Random, held_texts: Sequence[str], characters: int) -> str:
+def _long(rng: random.Random, held_out_texts: Sequence[str], characters: int) -> str:
     """Whole held-out texts, one after the other, until there is enough."""
-    text = rng.choice(held_texts)
+    text = rng.choice(held_out_texts)
     while len(text) < characters:
-        text += "\n" + rng.choice(held_texts)
+        text += "\n" + rng.choice(held_out_texts)
     return text
 
 
 def separation(
-    inside_N: np.ndarray, outside: Mapping[str, np.ndarray], *, seed: int, draws: int = 1000
+    inside_N: np.ndarray, outside: Mapping[str, np.ndarray], *, bootstrap: Bootstrap
 ) -> dict[str, Interval]:
-    """AUROC per kind: the chance that a prompt like the training data scores above one unlike it, ties counting half.
+    """AUROC per kind: the chance that a prompt like the training data scores above one unlike it, ties
+    counting half.
 
     Prompts of both sides are drawn anew for the 95% interval, whose `groups` counts them all.
     """
     found = {}
     for kind, outside_M in outside.items():
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(bootstrap.seed)
         sizes = (len(inside_N), len(outside_M))
         scores, inside = np.concatenate([inside_N, outside_M]), np.repeat([True, False], sizes)
-        drawn = [rng.multinomial(size, np.full(size, 1 / size), size=draws) for size in sizes]
+        drawn = [rng.multinomial(size, np.full(size, 1 / size), size=bootstrap.replicates) for size in sizes]
         low, high = np.quantile(weighted_auroc(scores, inside, np.concatenate(drawn, axis=1)), [0.025, 0.975])
         (value,) = weighted_auroc(scores, inside, np.ones((1, sum(sizes))))
         found[kind] = Interval(value=float(value), low=float(low), high=float(high), groups=sum(sizes))

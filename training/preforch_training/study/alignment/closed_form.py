@@ -1,20 +1,23 @@
 """The alignment gap in closed form (METHOD 9), on finite pools of responses with gold labels.
 
-In:  pools (calibrated rewards r(x, y) of one prompt's Y responses; which of them are gold), weights of predictors,
-     w*(x), fitted by `star_weights`.
+In:  pools (calibrated rewards r(x, y) of one prompt's Y responses; which of them are gold), weights of
+     predictors, w*(x), fitted by `gold_weights`.
 Out: the mean gap of each predictor with intervals, the identity and the bounds checked.
 
-With pi_w(y) ~ pi_ref(y) exp(w.r/beta), normalised, and A(w) = beta log E_ref exp(w.r/beta), of gradient E_pi_w[r]:
+With pi_w(y) ~ pi_ref(y) exp(w.r/beta), normalised, and A(w) = beta log E_ref exp(w.r/beta), of gradient
+E_pi_w[r]:
 
     Gap(w) = A(w*) - A(w) - grad A(w).(w* - w) = beta KL(pi_w || pi_w*)
 
-KL takes the policy in use first, as in METHOD (the other order is A(w) - A(w*) - grad A(w*).(w - w*), the gap with the
-roles exchanged). It is what pi_w loses against pi_w* in E[w*.r] - beta KL(pi || pi_ref). Along the path
-w + t(w* - w), with u = (w* - w).r, Gap = integral of (1 - t) Var_t(u) / beta; both bounds follow from it.
+KL takes the policy in use first, as in METHOD (the other order is A(w) - A(w*) - grad A(w*).(w - w*), the gap
+with the roles exchanged). It is what pi_w loses against pi_w* in E[w*.r] - beta KL(pi || pi_ref). Along the
+path w + t(w* - w), with u = (w* - w).r, Gap = integral of (1 - t) Var_t(u) / beta; both bounds follow from
+it.
 
 Departures from METHOD:
-1. The least variance along the path is bounded from its values on a grid: |d log Var_t / dt| <= range(u) / beta, so
-   that the least value times exp(-range(u) step / (2 beta)) is below the true minimum: a bound indeed.
+1. The least variance along the path is bounded from its values on a grid: |d log Var_t / dt| <= range(u) /
+   beta, so that the least value times exp(-range(u) step / (2 beta)) is below the true minimum: a bound
+   indeed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +27,15 @@ import numpy as np
 from preforch_models.objectives import Record
 from scipy.special import log_softmax, logsumexp
 
-from preforch_training.statistics.bootstrap import Interval, mean_interval
+from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
 
 _PATH = np.linspace(0, 1, 257)
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The responses of one prompt: calibrated rewards, which are gold, and pi_ref (positive; None: uniform)."""
+    """The responses of one prompt: calibrated rewards, which are gold,
+    and pi_ref (positive; None: uniform)."""
 
     prompt_id: str
     rewards_YK: np.ndarray
@@ -78,7 +82,7 @@ class GapRow(Record):
     minus_constant: Interval | None
 
 
-class CurvePoint(Record):
+class GapPoint(Record):
     """Mean gap after training on `prompts` prompts."""
 
     prompts: int
@@ -109,29 +113,29 @@ def potential(
 def gap(
     r_YK: np.ndarray,
     w_K: np.ndarray,
-    star_K: np.ndarray,
+    gold_K: np.ndarray,
     *,
     beta: float,
     reference_Y: np.ndarray | None = None,
 ) -> float:
     """Gap(w) = beta KL(pi_w || pi_w*), at least 0. Raises as `log_policy`."""
     log_w_Y = log_policy(r_YK, w_K, beta=beta, reference_Y=reference_Y)
-    log_star_Y = log_policy(r_YK, star_K, beta=beta, reference_Y=reference_Y)
-    return max(0.0, beta * float(np.exp(log_w_Y) @ (log_w_Y - log_star_Y)))
+    log_gold_Y = log_policy(r_YK, gold_K, beta=beta, reference_Y=reference_Y)
+    return max(0.0, beta * float(np.exp(log_w_Y) @ (log_w_Y - log_gold_Y)))
 
 
 def gap_bounds(
     r_YK: np.ndarray,
     w_K: np.ndarray,
-    star_K: np.ndarray,
+    gold_K: np.ndarray,
     *,
     beta: float,
     reference_Y: np.ndarray | None = None,
 ) -> Bounds:
     """(least variance of u along the path) / (2 beta) and range(u)^2 / (8 beta). Raises as `log_policy`."""
     log_w_Y = log_policy(r_YK, w_K, beta=beta, reference_Y=reference_Y)
-    _scores(r_YK, star_K, beta, reference_Y)
-    u_Y = r_YK @ (star_K - w_K)
+    _scores(r_YK, gold_K, beta, reference_Y)
+    u_Y = r_YK @ (gold_K - w_K)
     probabilities_TY = np.exp(log_softmax(log_w_Y + _PATH[:, None] * u_Y / beta, axis=1))
     centred_TY = u_Y - (probabilities_TY @ u_Y)[:, None]
     least = float((probabilities_TY * centred_TY**2).sum(axis=1).min())
@@ -143,30 +147,31 @@ def gap_bounds(
 def check_pool(
     r_YK: np.ndarray,
     w_K: np.ndarray,
-    star_K: np.ndarray,
+    gold_K: np.ndarray,
     *,
     beta: float,
     reference_Y: np.ndarray | None = None,
 ) -> PoolCheck:
     """Compare the KL with the difference of potentials, and both bounds with it. Raises as `log_policy`."""
-    found = gap(r_YK, w_K, star_K, beta=beta, reference_Y=reference_Y)
-    bounds = gap_bounds(r_YK, w_K, star_K, beta=beta, reference_Y=reference_Y)
+    found = gap(r_YK, w_K, gold_K, beta=beta, reference_Y=reference_Y)
+    bounds = gap_bounds(r_YK, w_K, gold_K, beta=beta, reference_Y=reference_Y)
     slope_K = policy(r_YK, w_K, beta=beta, reference_Y=reference_Y) @ r_YK
-    rise = potential(r_YK, star_K, beta=beta, reference_Y=reference_Y) - potential(
+    rise = potential(r_YK, gold_K, beta=beta, reference_Y=reference_Y) - potential(
         r_YK, w_K, beta=beta, reference_Y=reference_Y
     )
     return PoolCheck(
-        identity=abs(found - (rise - float(slope_K @ (star_K - w_K)))),
+        identity=abs(found - (rise - float(slope_K @ (gold_K - w_K)))),
         lower=max(0.0, bounds.lower - found),
         upper=max(0.0, found - bounds.upper),
     )
 
 
-def gaps(pools: Sequence[Pool], weights_PK: np.ndarray, stars_PK: np.ndarray, *, beta: float) -> np.ndarray:
-    """Gap of every pool, (P,). Raises ValueError unless both arrays hold one point on the simplex per pool."""
-    for name, values_PK in (("weights", weights_PK), ("w*", stars_PK)):
+def gaps(pools: Sequence[Pool], weights_PK: np.ndarray, gold_PK: np.ndarray, *, beta: float) -> np.ndarray:
+    """Gap of every pool, (P,). Raises ValueError unless both arrays hold one point on the simplex per
+    pool."""
+    for name, values_PK in (("weights", weights_PK), ("w*", gold_PK)):
         _check_simplex(values_PK, pools, name)
-    rows = zip(pools, weights_PK, stars_PK, strict=True)
+    rows = zip(pools, weights_PK, gold_PK, strict=True)
     return np.array(
         [gap(p.rewards_YK, w_K, s_K, beta=beta, reference_Y=p.reference_Y) for p, w_K, s_K in rows]
     )
@@ -175,21 +180,20 @@ def gaps(pools: Sequence[Pool], weights_PK: np.ndarray, stars_PK: np.ndarray, *,
 def gap_table(
     pools: Sequence[Pool],
     predictors: Mapping[str, np.ndarray],
-    stars_PK: np.ndarray,
+    gold_PK: np.ndarray,
     *,
     beta: float,
-    draws: int,
-    seed: int,
+    bootstrap: Bootstrap,
     constant: str = "best constant",
 ) -> tuple[GapRow, ...]:
     """Mean gap of each predictor's weights (P, K), and paired differences from the one named `constant`."""
     if constant not in predictors:
         raise ValueError(f"no predictor named {constant!r} to compare with, got {sorted(predictors)}")
-    found = {name: gaps(pools, weights_PK, stars_PK, beta=beta) for name, weights_PK in predictors.items()}
+    found = {name: gaps(pools, weights_PK, gold_PK, beta=beta) for name, weights_PK in predictors.items()}
     prompts_P = np.array([pool.prompt_id for pool in pools])
 
     def mean(values_P: np.ndarray) -> Interval:
-        return mean_interval(values_P, prompts_P, seed=seed, draws=draws)
+        return mean_interval(values_P, prompts_P, bootstrap=bootstrap)
 
     return tuple(
         GapRow(
@@ -204,12 +208,11 @@ def gap_table(
 def learning_curve(
     pools: Sequence[Pool],
     outcomes: Mapping[int, Sequence[np.ndarray]],
-    stars_PK: np.ndarray,
+    gold_PK: np.ndarray,
     *,
     beta: float,
-    draws: int,
-    seed: int,
-) -> tuple[CurvePoint, ...]:
+    bootstrap: Bootstrap,
+) -> tuple[GapPoint, ...]:
     """Gap by number of training prompts. `outcomes[n]`: weights (P, K) of each repetition (seed, subset).
 
     Repetitions are averaged per prompt, so the interval speaks of prompts and not of them.
@@ -219,8 +222,8 @@ def learning_curve(
     for count, repetitions in sorted(outcomes.items()):
         if not repetitions:
             raise ValueError(f"learning curve: no weights for {count} training prompts")
-        gaps_P = np.mean([gaps(pools, weights_PK, stars_PK, beta=beta) for weights_PK in repetitions], axis=0)
-        points.append(CurvePoint(prompts=count, gap=mean_interval(gaps_P, prompts_P, seed=seed, draws=draws)))
+        gaps_P = np.mean([gaps(pools, weights_PK, gold_PK, beta=beta) for weights_PK in repetitions], axis=0)
+        points.append(GapPoint(prompts=count, gap=mean_interval(gaps_P, prompts_P, bootstrap=bootstrap)))
     return tuple(points)
 
 

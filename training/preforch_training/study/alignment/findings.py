@@ -1,31 +1,33 @@
-"""The closed-form alignment gap as a part of the study (METHOD 9), on the responses of each prompt's overall pairs.
+"""The closed-form alignment gap in a study (METHOD 9), on the responses of each prompt's overall pairs.
 
-In:  material, nested rewards (F, U, K) and folds, each by seed; the trials of the recommended choice on any share of
-     the training prompts.
-Out: `GapReport`; as Markdown.
+In:  study data, nested rewards (F, U, K) and folds, each by seed; the trials of the recommended choice on any
+     share of the training prompts.
+Out: `GapReport`.
 
-Gold is a response that stands as chosen in an overall pair; one that stands as rejected only is not. w*(x) is fitted to
-these labels, never to targets of f. The seeds of a prompt are drawn together in every interval.
+Gold is a response that stands as chosen in an overall pair; one that stands as rejected only is not. w*(x) is
+fitted to these labels, never to targets of f. The seeds of a prompt are drawn together in every interval.
 
 Decisions of ours:
-1. Pools of fold i carry the rewards of the models without fold i, under the constants of fold i. So do the training
-   pools of fold i, whose rewards leave out their own fold as well: nothing of fold i is in its best constant.
-2. One beta for all, as a gap is in units of reward and depends on it: the likeliest over every fold's training pools.
-   It is part of the measure and no predictor has it for itself, except that it suits the best constant.
-3. One prior per seed, its centre the mean of the folds' best constants: w* of pools of different folds would else
-   differ by their centres, and halves of pools would agree about that.
+1. Pools of fold i carry the rewards of the models without fold i, under the constants of fold i. So do the
+   training pools of fold i, whose rewards leave out their own fold as well: nothing of fold i is in its best
+   constant.
+2. One beta for all, as a gap is in units of reward and depends on it: the likeliest over every fold's
+   training pools. It is part of the measure and no predictor has it for itself, except that it suits the best
+   constant.
+3. One prior per seed, its centre the mean of the folds' best constants: w* of pools of different folds would
+   else differ by their centres, and halves of pools would agree about that.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 from preforch_models.calibration import Method as CalibrationMethod
 
-from preforch_training.report.facts import Draws
-from preforch_training.statistics.markdown import table
+from preforch_training.statistics.bootstrap import Bootstrap
 from preforch_training.statistics.metrics import shuffle_within
+from preforch_training.statistics.predictors import CONSTANT, FITTED_CONSTANT, GOLD, SHUFFLED, UNIFORM, F
 from preforch_training.study.alignment.closed_form import (
     Pool,
     PoolCheck,
@@ -34,20 +36,18 @@ from preforch_training.study.alignment.closed_form import (
     learning_curve,
 )
 from preforch_training.study.alignment.gold_weights import (
+    GoldWeights,
     Prior,
-    Stars,
-    best_constant_star,
     choose_beta,
-    fit_stars,
+    fit_gold_weights,
+    gold_constant,
     spread,
     varies,
 )
 from preforch_training.study.choices import Trial, calibrate
-from preforch_training.study.data import Material
-from preforch_training.study.judging import CONSTANT, SHUFFLED, UNIFORM, F
+from preforch_training.study.data import StudyData
 from preforch_training.study.records import GapFindings, GapReport
 
-FITTED, STAR = "constant fitted as f is", "w*(x)"
 BETAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -59,66 +59,74 @@ TrialsAt = Callable[[float], Sequence[Trial]]
 class _Part:
     """One seed: pools of the prompts with gold and other responses, their w*, each one's best constant."""
 
-    stars: Stars
+    gold: GoldWeights
     prior: Prior
     rows_P: np.ndarray
     constant_PK: np.ndarray
 
 
 def measure_gap(
-    material: Material,
+    data: StudyData,
     rewards: Sequence[np.ndarray],
     folds: Sequence[np.ndarray],
     trials_at: TrialsAt,
     *,
     calibration: CalibrationMethod,
-    draws: Draws,
+    bootstrap: Bootstrap,
     betas: Sequence[float] = BETAS,
     shares: Sequence[float] = SHARES,
 ) -> GapReport:
-    """The whole of it. `rewards` (F, U, K), `folds` (P,) by seed; `calibration` as the trials have it."""
+    """Spread of w* first; gaps only where it varies.
+
+    `rewards` (F, U, K), `folds` (P,) by seed; `calibration` as the trials have it.
+    """
     views = [
-        fold_pools(material, rewards_FUK, fold_P, calibration)
+        fold_pools(data, rewards_FUK, fold_P, calibration)
         for rewards_FUK, fold_P in zip(rewards, folds, strict=True)
     ]
     likelihoods = beta_likelihoods(views, folds, betas)
     beta = max(likelihoods, key=lambda tried: likelihoods[tried])
     parts = [_fit_part(pools, fold_P, beta=beta) for pools, fold_P in zip(views, folds, strict=True)]
     spreads = tuple(
-        spread(part.stars, beta=beta, prior=part.prior, seed=draws.seed + seed, draws=draws.draws)
+        spread(
+            part.gold, beta=beta, prior=part.prior, bootstrap=replace(bootstrap, seed=bootstrap.seed + seed)
+        )
         for seed, part in enumerate(parts)
     )
     goes_on = all(varies(found) for found in spreads)
     constant_K = np.mean([part.prior.centre_K for part in parts], axis=0)
-    pools = parts[0].stars.pools
+    pools = parts[0].gold.pools
     return GapReport(
         beta=beta,
         likelihoods={f"{tried:g}": found for tried, found in likelihoods.items()},
         pools=len(pools),
-        all_gold=len(parts[0].stars.all_gold),
+        all_gold=len(parts[0].gold.all_gold),
         responses=sum(len(pool.good_Y) for pool in pools),
         gold=sum(int(pool.good_Y.sum()) for pool in pools),
-        constant=dict(zip(material.names, constant_K.tolist(), strict=True)),
+        constant=dict(zip(data.names, constant_K.tolist(), strict=True)),
         spread=spreads,
         verdict=_verdict(goes_on),
-        findings=_find(parts, folds, trials_at, beta=beta, draws=draws, shares=shares) if goes_on else None,
+        findings=_find(parts, folds, trials_at, beta=beta, bootstrap=bootstrap, shares=shares)
+        if goes_on
+        else None,
     )
 
 
 def fold_pools(
-    material: Material, rewards_FUK: np.ndarray, fold_P: np.ndarray, calibration: CalibrationMethod
+    data: StudyData, rewards_FUK: np.ndarray, fold_P: np.ndarray, calibration: CalibrationMethod
 ) -> list[dict[int, Pool]]:
-    """For every fold the pools of all prompts, by prompt's row, as the models and constants of that fold see them."""
-    chosen = set(material.overall_N2[:, 0].tolist())
-    rows = np.unique(material.overall_N2)
-    prompt_of = material.prompt_U[rows]
+    """For every fold the pools of all prompts, by prompt's row,
+    as the models and constants of that fold see them."""
+    chosen = set(data.overall_N2[:, 0].tolist())
+    rows = np.unique(data.overall_N2)
+    prompt_of = data.prompt_U[rows]
     members = {int(p): rows[prompt_of == p] for p in np.unique(prompt_of)}
     good = {p: np.array([row in chosen for row in found.tolist()]) for p, found in members.items()}
     views = []
     for fold, rewards_UK in enumerate(rewards_FUK):
-        calibrated_UK = calibrate(material, rewards_UK, fold_P != fold, calibration).apply_matrix(rewards_UK)
+        calibrated_UK = calibrate(data, rewards_UK, fold_P != fold, calibration).apply_matrix(rewards_UK)
         views.append(
-            {p: Pool(material.prompts[p].id, calibrated_UK[found], good[p]) for p, found in members.items()}
+            {p: Pool(data.prompts[p].id, calibrated_UK[found], good[p]) for p, found in members.items()}
         )
     return views
 
@@ -126,7 +134,8 @@ def fold_pools(
 def beta_likelihoods(
     views: Sequence[Sequence[dict[int, Pool]]], folds: Sequence[np.ndarray], betas: Sequence[float]
 ) -> dict[float, float]:
-    """Mean log pi_w(gold) over the training pools of every fold and seed, each fold under its own best constant."""
+    """Mean log pi_w(gold) over the training pools of every fold and seed,
+    each fold under its own best constant."""
     found = [
         choose_beta(_training(pools, fold_P, fold), grid=betas)[1]
         for by_fold, fold_P in zip(views, folds, strict=True)
@@ -140,15 +149,15 @@ def _training(pools: dict[int, Pool], fold_P: np.ndarray, fold: int) -> list[Poo
 
 
 def _fit_part(by_fold: Sequence[dict[int, Pool]], fold_P: np.ndarray, *, beta: float) -> _Part:
-    constant_FK = np.array([
-        best_constant_star(_training(pools, fold_P, fold), beta=beta) for fold, pools in enumerate(by_fold)
-    ])  # fmt: skip
+    constant_FK = np.array(
+        [gold_constant(_training(pools, fold_P, fold), beta=beta) for fold, pools in enumerate(by_fold)]
+    )
     prior = Prior(constant_FK.mean(axis=0))
     held_out = {p: by_fold[fold_P[p]][p] for p in by_fold[0]}
-    stars = fit_stars(list(held_out.values()), beta=beta, prior=prior)
+    gold = fit_gold_weights(list(held_out.values()), beta=beta, prior=prior)
     row_of = {pool.prompt_id: p for p, pool in held_out.items()}
-    rows_P = np.array([row_of[pool.prompt_id] for pool in stars.pools])
-    return _Part(stars, prior, rows_P, constant_FK[fold_P[rows_P]])
+    rows_P = np.array([row_of[pool.prompt_id] for pool in gold.pools])
+    return _Part(gold, prior, rows_P, constant_FK[fold_P[rows_P]])
 
 
 def _verdict(goes_on: bool) -> str:
@@ -157,9 +166,9 @@ def _verdict(goes_on: bool) -> str:
             "w* varies by prompt beyond sampling noise under the rewards of every seed, so gaps are compared."
         )
     return (
-        "w* barely varies by prompt: sampling noise explains what it does, or what is left is too little to matter. "
-        "No weights that depend on the prompt can be told from the best constant on these pools; this part of the "
-        "report stops here."
+        "w* barely varies by prompt: sampling noise explains what it does, or what is left is too little to "
+        "matter. No weights that depend on the prompt can be told from the best constant on these pools; "
+        "this part of the report stops here."
     )
 
 
@@ -169,25 +178,25 @@ def _find(
     trials_at: TrialsAt,
     *,
     beta: float,
-    draws: Draws,
+    bootstrap: Bootstrap,
     shares: Sequence[float],
 ) -> GapFindings:
     trials = trials_at(1.0)
     # The pools of all seeds in one sequence: intervals group them by prompt.
-    pools = tuple(chain.from_iterable(part.stars.pools for part in parts))
-    stars_QK = np.concatenate([part.stars.stars_PK for part in parts])
+    pools = tuple(chain.from_iterable(part.gold.pools for part in parts))
+    gold_QK = np.concatenate([part.gold.weights_PK for part in parts])
     rows = [part.rows_P for part in parts]
     constant_QK = np.concatenate([part.constant_PK for part in parts])
     shuffled = [
-        shuffle_within(trial.f_PK[rows_P], np.zeros(len(rows_P)), seed=draws.seed + seed)
+        shuffle_within(trial.f_PK[rows_P], np.zeros(len(rows_P)), seed=bootstrap.seed + seed)
         for seed, (trial, rows_P) in enumerate(zip(trials, rows, strict=True))
     ]
     predictors = {
-        STAR: stars_QK,
+        GOLD: gold_QK,
         F: _stacked([trial.f_PK for trial in trials], rows),
         CONSTANT: constant_QK,
-        FITTED: _stacked([trial.fitted_PK for trial in trials], rows),
-        UNIFORM: np.full_like(stars_QK, 1 / stars_QK.shape[1]),
+        FITTED_CONSTANT: _stacked([trial.fitted_PK for trial in trials], rows),
+        UNIFORM: np.full_like(gold_QK, 1 / gold_QK.shape[1]),
         SHUFFLED: np.concatenate(shuffled),
     }
     trained = np.mean([[(fold_P != fold).sum() for fold in np.unique(fold_P)] for fold_P in folds])
@@ -196,98 +205,17 @@ def _find(
         for share in shares
     }
     checks = [
-        check_pool(pool.rewards_YK, w_K, star_K, beta=beta)
+        check_pool(pool.rewards_YK, w_K, gold_K, beta=beta)
         for weights_QK in predictors.values()
-        for pool, w_K, star_K in zip(pools, weights_QK, stars_QK, strict=True)
+        for pool, w_K, gold_K in zip(pools, weights_QK, gold_QK, strict=True)
     ]
     return GapFindings(
         check=PoolCheck(**{name: max(getattr(c, name) for c in checks) for name in PoolCheck.model_fields}),
         checked=len(checks),
-        table=gap_table(pools, predictors, stars_QK, beta=beta, draws=draws.draws, seed=draws.seed),
-        curve=learning_curve(pools, outcomes, stars_QK, beta=beta, draws=draws.draws, seed=draws.seed),
+        table=gap_table(pools, predictors, gold_QK, beta=beta, bootstrap=bootstrap),
+        curve=learning_curve(pools, outcomes, gold_QK, beta=beta, bootstrap=bootstrap),
     )
 
 
 def _stacked(weights: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([weights_PK[rows_P] for weights_PK, rows_P in zip(weights, rows, strict=True)])
-
-
-def render_gap(report: GapReport) -> str:
-    """Markdown: the spread first, and nothing more where w* barely varies."""
-    constant = ", ".join(f"{name} {value:.2f}" for name, value in report.constant.items())
-    edge = report.beta in (min(betas := [float(beta) for beta in report.likelihoods]), max(betas))
-    parts = [
-        f"{report.pools} pools with {report.responses} responses, {report.gold} of them gold (chosen in an overall "
-        f"pair); {report.all_gold} prompts left out because all of theirs are gold. beta {report.beta:g}, one for all, "
-        "is the likeliest under the folds' best constants"
-        f"{', at the edge of those tried' if edge else ''}; these are on average {constant}.",
-        spread_table(report),
-        "w* of a pool is fitted to its gold labels with a prior worth one gold response at the constant. Halves: "
-        "correlation of the w* of two random halves of each pool, each less the mean w* that one preference for all "
-        "prompts gives it; 0 is noise alone. Share: of the variance "
-        "of w*, what noise does not explain.",
-        report.verdict,
-    ]
-    if report.findings is not None:
-        found = report.findings
-        parts += [
-            gap_rows(found),
-            f"Gap: beta KL(pi_w || pi_w*), in units of calibrated reward, lower is better; the difference is paired, "
-            f"below 0 beats the best constant. w* is fitted on the same pool that the gap is measured on, so it has no "
-            f"gap by construction and follows the pool's noise as well: every other gap holds that noise, a floor for "
-            f"whoever has not seen the pool's labels, and differences are what to read. `{CONSTANT}` maximises the "
-            f"likelihood of the training folds' gold labels, the very measure that w* is fitted by; `{F}` and "
-            f"`{FITTED}` never see it: they are fitted to targets made of training pairs and rewards.",
-            f"Checked on {found.checked} pairs of a pool and weights; largest violation of the identity "
-            f"{found.check.identity:.1e}, of the lower bound {found.check.lower:.1e}, of the upper bound "
-            f"{found.check.upper:.1e}.",
-            curve_table(found),
-            "Only the orchestrator's head is fitted on fewer prompts; rewards and calibration keep theirs. "
-            "The last row is the table's.",
-        ]
-    return "\n\n".join(parts)
-
-
-def spread_table(report: GapReport) -> str:
-    """How much w* varies, by seed."""
-    names = list(report.constant)
-    return table(
-        [
-            "seed",
-            *(f"w* of {name}: sd (range)" for name in names),
-            "halves",
-            "share",
-            "prompts",
-            "too small to halve",
-        ],
-        [
-            [
-                seed,
-                *(
-                    f"{sd:.3f} ({low:.2f} to {high:.2f})"
-                    for sd, low, high in zip(s.sd, s.low, s.high, strict=True)
-                ),
-                s.halves,
-                f"{s.share:.2f}",
-                s.prompts,
-                s.too_small,
-            ]
-            for seed, s in enumerate(report.spread)
-        ],
-    )
-
-
-def gap_rows(found: GapFindings) -> str:
-    """Gaps of all predictors."""
-    return table(
-        ["weights", "gap", "minus best constant"],
-        [
-            [row.name, row.gap, "" if row.minus_constant is None else row.minus_constant]
-            for row in found.table
-        ],
-    )
-
-
-def curve_table(found: GapFindings) -> str:
-    """The learning curve."""
-    return table(["training prompts", "gap of the orchestrator"], [[p.prompts, p.gap] for p in found.curve])

@@ -1,4 +1,5 @@
-"""Responses that the report asks a policy for: which (prompt, weights) are needed, drawn in one call of the sampler.
+"""Responses that the report asked a policy for: which (prompt, weights) are needed, drawn in one call of the
+sampler.
 
 Every prompt has one seed, so that all weights and all policies are compared on the same random numbers.
 """
@@ -15,7 +16,7 @@ from preforch_models.weights import round_weights
 from preforch_training.records import Prompt
 from preforch_training.sampling.vllm import Sampler, SampleRequest
 
-Ask = tuple[int, tuple[float, ...]]
+WeightedPrompt = tuple[int, tuple[float, ...]]
 """Index of a prompt, and rounded weights in the order of the objectives."""
 
 
@@ -33,24 +34,28 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One response to each ask. `unfinished` ones were cut at the token limit."""
+    """One response to each weighted prompt. `unfinished` ones were cut at the token limit."""
 
-    responses: Mapping[Ask, str]
+    responses: Mapping[WeightedPrompt, str]
     unfinished: int
     seconds: float
 
 
-def ask(prompt: int, weights_K: np.ndarray, context_format: ContextFormat) -> Ask:
-    """The ask for a prompt and weights, rounded to the context's grid."""
+def weighted(prompt: int, weights_K: np.ndarray, context_format: ContextFormat) -> WeightedPrompt:
+    """A prompt with weights, rounded to the context's grid."""
     named = {name: float(value) for name, value in zip(context_format.objectives, weights_K, strict=True)}
     return prompt, tuple(round_weights(named, context_format.units).values())
 
 
 def draw(
-    sampler: Sampler, policy: Path, asks: Sequence[Ask], prompts: Sequence[Prompt], sampling: Sampling
+    sampler: Sampler,
+    policy: Path,
+    asked: Sequence[WeightedPrompt],
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
 ) -> Drawn:
-    """One response to each distinct ask."""
-    distinct = list(dict.fromkeys(asks))
+    """One response to each distinct weighted prompt."""
+    distinct = list(dict.fromkeys(asked))
     requests = [
         SampleRequest(
             messages=prompts[index].messages,

@@ -1,0 +1,253 @@
+"""The part of the report about policies, with policies that give exactly what they are asked for,
+or never listen."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from preforch_models.conditioning import Conditioning
+from preforch_models.conditioning.context import ContextConditioning
+from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_models.context import context_tokens
+from preforch_models.policy_card import CARD_FILE, PolicyCard
+from preforch_training.report.facts import Facts
+from preforch_training.report.policies.comparison import report_policies
+from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE, ONLINE, Contender, make_plan
+from preforch_training.report.records import Arm, PolicyReport
+from preforch_training.report.stage import Subject, contenders
+from preforch_training.report.tables import policy_tables
+from preforch_training.statistics.predictors import (
+    CONSTANT,
+    NO_WEIGHTS,
+    RECOMMENDED,
+    SHUFFLED,
+    TRUE,
+    UNIFORM,
+)
+from report_world import NAMES, EchoSampler, make_facts, make_judge
+
+POLICIES = (Contender(OFFLINE, Path("round-0")), Contender(ONLINE, Path("round-1")))
+SFT = Contender("sft", Path("sft"), reads_weights=False)
+STUBBORN = "0.5 0.5 0.5"
+"""What the policy that reads no weights always answers: worth a half under any weights."""
+
+
+def measure(
+    facts: Facts, f: np.ndarray, sampler: EchoSampler, policies: Sequence[Contender] = POLICIES
+) -> PolicyReport:
+    plan = make_plan(
+        facts, f, np.ones(len(f), dtype=bool), step=0.2, sweep_prompts=12, utility_prompts=18, seed=4
+    )
+    return report_policies(policies, sampler, plan, make_judge(facts))
+
+
+def true_weights(facts: Facts) -> np.ndarray:
+    assert facts.true_PK is not None
+    return facts.true_PK
+
+
+@pytest.fixture(scope="module")
+def report() -> PolicyReport:
+    facts = make_facts()
+    return measure(facts, true_weights(facts), EchoSampler({"round-0": 0.5, "round-1": 1.0}))
+
+
+def test_control_of_a_linear_policy_is_1_on_every_swept_split(report: PolicyReport) -> None:
+    assert [entry.spearman.value for entry in report.control] == pytest.approx([1.0] * 21)
+    swept = {(entry.policy, entry.split) for entry in report.control}
+    assert swept == {
+        (OFFLINE, "test_topic"),
+        *((ONLINE, s) for s in ("validation", "test_phrasing", "test_topic", "test_both")),
+    }
+    measures = {entry.measure for entry in report.control if entry.split == "test_topic"}
+    assert measures == {"true", "calibrated"}
+
+
+def test_the_sweep_of_a_linear_policy_gives_back_the_weights_and_nothing_is_dominated(
+    report: PolicyReport,
+) -> None:
+    points = [point for point in report.sweep if point.policy == ONLINE and point.measure == "true"]
+    assert len(points) == 21
+    for point in points:
+        assert {name: reward.value for name, reward in point.rewards.items()} == pytest.approx(point.weights)
+        assert not point.dominated
+
+
+def test_utilities_are_those_computed_by_hand(report: PolicyReport) -> None:
+    found = {(entry.arm.arm, entry.split): entry for entry in report.utilities if entry.arm.policy == ONLINE}
+    # Weights 0.8, 0.1, 0.1 asked and obtained: 0.64 + 0.01 + 0.01. Any constant: a third, for families in
+    # turn.
+    assert found[RECOMMENDED, ALL_TESTS].utility.value == pytest.approx(0.66)
+    assert found[TRUE, ALL_TESTS].utility.value == pytest.approx(0.66)
+    assert found[UNIFORM, ALL_TESTS].utility.value == pytest.approx(1 / 3, abs=0.02)
+    assert found[CONSTANT, "test_topic"].utility.value == pytest.approx(1 / 3)
+    assert (found[RECOMMENDED, ALL_TESTS].utility.groups, found[CONSTANT, ALL_TESTS].utility.groups) == (
+        54,
+        36,
+    )
+
+
+def test_recommended_weights_beat_the_constant_and_shuffled_ones_do_not(report: PolicyReport) -> None:
+    found = {
+        (entry.first.arm, entry.second.policy, entry.second.arm): entry.difference
+        for entry in report.differences
+        if entry.split == ALL_TESTS
+    }
+    assert found[RECOMMENDED, ONLINE, CONSTANT].value == pytest.approx(0.66 - 1 / 3)
+    assert found[RECOMMENDED, ONLINE, CONSTANT].low > 0
+    assert found[RECOMMENDED, ONLINE, SHUFFLED].low > 0
+    assert found[SHUFFLED, ONLINE, CONSTANT].value < 0.1
+    assert found[RECOMMENDED, ONLINE, TRUE].value == pytest.approx(0.0)
+    assert found[RECOMMENDED, OFFLINE, RECOMMENDED].value == pytest.approx(0.33)
+
+
+def test_the_best_constant_is_the_best_point_of_the_grid_on_validation_prompts() -> None:
+    facts = make_facts(families=("how-to", "how-to", "risky"))
+    report = measure(facts, true_weights(facts), EchoSampler({"round-0": 1.0, "round-1": 1.0}))
+    # Utility is linear in what is asked, so a corner wins: that of the most frequent family.
+    assert report.constant == {"helpful": 1.0, "harmless": 0.0, "humor": 0.0}
+
+
+def test_shuffled_weights_lose_against_a_constant_where_families_are_uneven() -> None:
+    facts = make_facts(families=("how-to", "how-to", "risky"))
+    report = measure(facts, true_weights(facts), EchoSampler({"round-0": 1.0, "round-1": 1.0}))
+    (found,) = [
+        entry.difference for entry in report.differences
+        if (entry.first.arm, entry.second.arm, entry.split) == (SHUFFLED, CONSTANT, ALL_TESTS)
+    ]  # fmt: skip
+    assert found.high < 0
+
+
+def test_every_policy_is_sampled_once_and_nothing_is_asked_twice() -> None:
+    facts = make_facts()
+    sampler = EchoSampler({"round-0": 1.0, "round-1": 1.0})
+    report = measure(facts, true_weights(facts), sampler)
+    assert [name for name, _ in sampler.calls] == ["round-0", "round-1"]
+    assert report.responses == sum(count for _, count in sampler.calls)
+    # Recommended weights are the true ones here: the two arms share their responses.
+    assert sampler.calls[1][1] < 4 * 12 * 21 + 4 * 54
+
+
+def test_without_online_rounds_the_offline_policy_answers_for_every_arm() -> None:
+    facts = make_facts()
+    report = measure(facts, true_weights(facts), EchoSampler({"round-0": 1.0}), POLICIES[:1])
+    assert {entry.arm.policy for entry in report.utilities} == {OFFLINE}
+    assert {entry.arm.arm for entry in report.utilities} == {RECOMMENDED, UNIFORM, SHUFFLED, TRUE, CONSTANT}
+    assert {entry.second.policy for entry in report.differences} == {OFFLINE}
+
+
+def test_real_data_is_swept_on_one_split_by_calibrated_rewards() -> None:
+    facts = replace(make_facts(), true_PK=None, family_P=None)
+    f = np.full((len(facts.prompts), 3), 1 / 3)
+    report = measure(facts, f, EchoSampler({"round-0": 1.0, "round-1": 1.0}))
+    assert {(entry.measure, entry.split) for entry in report.control} == {("calibrated", "test_topic")}
+    assert report.utilities == ()
+    assert report.differences == ()
+    assert report.constant is None
+    assert {entry.objective for entry in report.control} == set(NAMES)
+
+
+def measure_beside(*others: Contender, gains: dict[str, float | str]) -> tuple[PolicyReport, EchoSampler]:
+    """The policies of a run where `others` come before the served one."""
+    facts = make_facts()
+    sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0, **gains})
+    return measure(facts, true_weights(facts), sampler, (*others, *POLICIES)), sampler
+
+
+def test_a_policy_that_reads_no_weights_has_a_utility_and_neither_sweep_nor_control(
+    report: PolicyReport,
+) -> None:
+    beside, sampler = measure_beside(SFT, gains={"sft": STUBBORN})
+    assert (beside.served, beside.fixed) == (ONLINE, ("sft",))
+    assert (beside.control, beside.sweep, beside.constant) == (report.control, report.sweep, report.constant)
+    # One answer for each of the 54 test prompts, whatever the weights are.
+    assert sampler.calls[0] == ("sft", 54)
+    own = Arm(policy="sft", arm=NO_WEIGHTS)
+    found = {entry.split: entry.utility for entry in beside.utilities if entry.arm == own}
+    assert set(found) == {"test_phrasing", "test_topic", "test_both", ALL_TESTS}
+    assert [entry.value for entry in found.values()] == pytest.approx([0.5] * 4)
+    assert {entry.arm.arm for entry in beside.utilities if entry.arm.policy == "sft"} == {NO_WEIGHTS}
+    (gain,) = [d for d in beside.differences if d.second == own and d.split == ALL_TESTS]
+    assert gain.first == Arm(policy=ONLINE, arm=RECOMMENDED)
+    assert gain.difference.value == pytest.approx(0.66 - 0.5)
+    # Nothing else changes beside it.
+    assert [entry for entry in beside.utilities if entry.arm.policy != "sft"] == list(report.utilities)
+    assert [entry for entry in beside.differences if entry.second != own] == list(report.differences)
+
+
+def test_another_policy_that_reads_weights_is_swept_on_one_split_and_asked_for_recommended_weights() -> None:
+    other = Contender("other", Path("other"))
+    beside, _ = measure_beside(other, gains={"other": 0.25})
+    assert beside.fixed == ()
+    assert {entry.split for entry in beside.control if entry.policy == "other"} == {"test_topic"}
+    assert {entry.arm.arm for entry in beside.utilities if entry.arm.policy == "other"} == {RECOMMENDED}
+    seconds = {d.second.policy for d in beside.differences}
+    assert seconds == {ONLINE, OFFLINE, "other"}
+
+
+def test_a_served_policy_that_reads_no_weights_is_judged_by_its_answers_alone() -> None:
+    facts = make_facts()
+    served = replace(SFT, name=OFFLINE)
+    report = measure(facts, true_weights(facts), EchoSampler({"sft": STUBBORN}), (served,))
+    assert (report.served, report.fixed) == (OFFLINE, (OFFLINE,))
+    assert (report.control, report.sweep, report.differences, report.constant) == ((), (), (), None)
+    assert {entry.arm for entry in report.utilities} == {Arm(policy=OFFLINE, arm=NO_WEIGHTS)}
+    assert report.responses == 54
+    text = policy_tables(report)
+    assert f"anyway: {OFFLINE}." in text
+    for absent in ("Spearman", "Best constant", "difference in utility", "strictly dominated"):
+        assert absent not in text
+
+
+def test_a_served_policy_that_reads_no_weights_is_compared_with_one_that_does() -> None:
+    facts = make_facts()
+    policies = (POLICIES[1], replace(SFT, name=OFFLINE))
+    report = measure(facts, true_weights(facts), EchoSampler({"sft": STUBBORN, "round-1": 1.0}), policies)
+    assert {entry.policy for entry in report.control} == {ONLINE}
+    (gain,) = [d for d in report.differences if d.split == ALL_TESTS]
+    assert (str(gain.first), str(gain.second)) == (f"{OFFLINE} {NO_WEIGHTS}", f"{ONLINE} {RECOMMENDED}")
+    assert gain.difference.value == pytest.approx(0.5 - 0.66)
+
+
+def test_without_truth_a_policy_that_reads_no_weights_is_not_asked() -> None:
+    facts = replace(make_facts(), true_PK=None, family_P=None)
+    f = np.full((len(facts.prompts), 3), 1 / 3)
+    sampler = EchoSampler({"round-0": 1.0, "round-1": 1.0, "sft": STUBBORN})
+    report = measure(facts, f, sampler, (SFT, *POLICIES))
+    assert [name for name, _ in sampler.calls] == ["round-0", "round-1"]
+    assert measure(facts, f, sampler, (SFT,)).responses == 0
+    assert report.utilities == ()
+
+
+def write_card(folder: Path, conditioning: Conditioning) -> Path:
+    """A policy folder with nothing but its card."""
+    folder.mkdir(parents=True)
+    context = conditioning.context_format(NAMES)
+    card = PolicyCard(
+        objectives=NAMES,
+        conditioning=conditioning,
+        control_strings=tuple(context_tokens(context)) if context else (),
+        max_model_len=64,
+        revision="r",
+    )
+    (folder / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def test_contenders_are_the_ends_of_all_policies_and_both_ends_of_the_served_one(tmp_path: Path) -> None:
+    rounds = [write_card(tmp_path / f"wic-{n}", ContextConditioning(encoding="levels")) for n in range(3)]
+    only = write_card(tmp_path / "sft-0", FixedConditioning())
+    subject = Subject(known_world=True, studied=False, policies={"wic": rounds, "sft": [only]}, served="wic")
+    found = contenders(subject)
+    assert [(c.name, c.folder, c.reads_weights) for c in found] == [
+        ("sft", only, False),
+        (OFFLINE, rounds[0], True),
+        (ONLINE, rounds[2], True),
+    ]
+    found = contenders(replace(subject, served="sft"))
+    assert [(c.name, c.folder, c.reads_weights) for c in found] == [
+        ("wic", rounds[2], True),
+        (OFFLINE, only, False),
+    ]

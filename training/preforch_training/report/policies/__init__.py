@@ -1,0 +1,1 @@
+"""Policies compared by what they answer: control, sweep, utility (METHOD 9)."""

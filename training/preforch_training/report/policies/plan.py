@@ -1,0 +1,142 @@
+"""Which policies are compared, and what each is asked for: prompts with weights (METHOD 9).
+
+In:  facts, f(x) of all prompts, policies. Out: `Plan`; for every policy its share of it, a `Program`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from preforch_models.context import ContextFormat
+from preforch_models.policy_card import read_policy_card
+
+from preforch_training.report.facts import Facts
+from preforch_training.report.policies.responses import WeightedPrompt, weighted
+from preforch_training.statistics.metrics import shuffle_within, simplex_grid
+from preforch_training.statistics.predictors import NO_WEIGHTS, RECOMMENDED, SHUFFLED, TRUE, UNIFORM
+
+ONLINE, OFFLINE = "online", "offline"
+"""The served policy after its last round, and after its first."""
+ALL_TESTS = "test"
+"""All test splits together."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy under the name that tables give it. One that reads no weights answers every arm alike."""
+
+    name: str
+    folder: Path
+    reads_weights: bool = True
+
+    @property
+    def own_arm(self) -> str:
+        """The arm that it is compared with others by."""
+        return RECOMMENDED if self.reads_weights else NO_WEIGHTS
+
+
+def contender(name: str, folder: Path) -> Contender:
+    """A policy as its card says it is. Raises ArtifactError where there is none."""
+    return Contender(name, folder, reads_weights=read_policy_card(folder).conditioning.kind != "fixed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that may be asked. `grid_GK`: the grid's weights; `arms`:
+    the weights of all prompts, (P, K), by arm."""
+
+    grid_GK: np.ndarray
+    sweep: Mapping[str, np.ndarray]
+    """By split, the prompts that answer for the whole grid."""
+    utility: Mapping[str, np.ndarray]
+    """By test split, the prompts that answer for every arm; empty where the truth is unknown."""
+    arms: Mapping[str, np.ndarray]
+    control_split: str
+
+    @property
+    def scopes(self) -> dict[str, np.ndarray]:
+        """Prompts of every test split, and of all of them together."""
+        every = {ALL_TESTS: np.concatenate(list(self.utility.values()))} if self.utility else {}
+        return {**self.utility, **every}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one policy is asked for: the splits of its sweep, and its arms, both as in `Plan`."""
+
+    sweep: Mapping[str, np.ndarray]
+    arms: Mapping[str, np.ndarray]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has every arm, so that its best constant can be looked for."""
+        return UNIFORM in self.arms
+
+
+def make_plan(
+    facts: Facts,
+    f_PK: np.ndarray,
+    fits_P: np.ndarray,
+    *,
+    step: float,
+    sweep_prompts: int,
+    utility_prompts: int,
+    seed: int,
+) -> Plan:
+    """The first prompts of each split, whose order is random, that leave room for a response (`fits_P`, (P,)
+    bool).
+
+    Without truth only the control split is swept.
+    """
+    rows = {split: np.flatnonzero((facts.split_P == split) & fits_P) for split in facts.held_out}
+    control_split = "test_topic" if "test_topic" in rows else (facts.tests or facts.held_out)[0]
+    if facts.true_PK is None:
+        sweep = {control_split: rows[control_split][:sweep_prompts]}
+        return Plan(simplex_grid(len(facts.names), step), sweep, {}, {}, control_split)
+    arms = {
+        RECOMMENDED: f_PK,
+        UNIFORM: np.full_like(f_PK, 1 / f_PK.shape[1]),
+        SHUFFLED: shuffle_within(f_PK, np.isin(facts.split_P, facts.tests), seed=seed),
+        TRUE: facts.true_PK,
+    }
+    return Plan(
+        grid_GK=simplex_grid(len(facts.names), step),
+        sweep={split: prompts[:sweep_prompts] for split, prompts in rows.items()},
+        utility={split: rows[split][: max(sweep_prompts, utility_prompts)] for split in facts.tests},
+        arms=arms,
+        control_split=control_split,
+    )
+
+
+def program_of(plan: Plan, policy: Contender, *, in_full: bool) -> Program:
+    """Everything for the policy that is judged in full; for others the sweep of one split and the recommended
+    weights.
+
+    A policy that reads no weights has neither sweep nor arms, only its answers: one for each prompt.
+    """
+    if not policy.reads_weights:
+        # Whatever is asked for: the request must carry some weights.
+        return Program({}, {NO_WEIGHTS: plan.arms[UNIFORM]} if plan.arms else {})
+    if in_full:
+        return Program(plan.sweep, plan.arms)
+    recommended = {RECOMMENDED: plan.arms[RECOMMENDED]} if plan.arms else {}
+    return Program({plan.control_split: plan.sweep[plan.control_split]}, recommended)
+
+
+def grid_of(plan: Plan, prompts: np.ndarray, context_format: ContextFormat) -> list[WeightedPrompt]:
+    """Prompt by prompt, all points of the grid."""
+    return [
+        weighted(int(index), weights_K, context_format) for index in prompts for weights_K in plan.grid_GK
+    ]
+
+
+def asked_of(plan: Plan, program: Program, context_format: ContextFormat) -> list[WeightedPrompt]:
+    """Everything that a program asks for; what several of its parts need comes several times."""
+    sweep = [key for prompts in program.sweep.values() for key in grid_of(plan, prompts, context_format)]
+    return sweep + [
+        weighted(int(index), weights_PK[index], context_format)
+        for weights_PK in program.arms.values()
+        for prompts in plan.utility.values()
+        for index in prompts
+    ]
