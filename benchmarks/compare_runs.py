@@ -63,9 +63,7 @@ def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, bootstrap: Boo
     rows = []
     for what, ids, (ours, theirs) in measured:
         group_N = np.unique(ids, return_inverse=True)[1]
-        shown = [
-            mean_interval(hits, group_N, bootstrap=bootstrap) for hits in (ours, theirs, theirs - ours)
-        ]
+        shown = [mean_interval(hits, group_N, bootstrap=bootstrap) for hits in (ours, theirs, theirs - ours)]
         rows.append([what, len(ids), *shown])
     return table(["on test pairs", "pairs", "first", "second", "second minus first"], rows).splitlines()
 

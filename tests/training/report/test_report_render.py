@@ -60,7 +60,7 @@ def make_report(
     plan = make_plan(
         facts, f, np.ones(len(f), dtype=bool), step=0.2, sweep_prompts=12, utility_prompts=18, seed=4
     )
-    sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0, "sft": "0.5 0.5 0.5"})
+    sampler = EchoSampler({"round-0": 0.5, "round-1": 1.0, "other": 0.25, "sft": "0.5 0.5 0.5"})
     policy_part = report_policies(policies, sampler, plan, make_judge(facts)) if policies else None
     confidence = ConfidenceReport(mode="off", held_out=(), unlike=())
     return Report(
@@ -235,7 +235,9 @@ def test_plots_are_written_and_named(good: Report, tmp_path: Path) -> None:
 def test_a_run_with_a_policy_that_reads_no_weights_is_reported_whole(served: str, tmp_path: Path) -> None:
     sft = Contender("sft", Path("sft"), reads_weights=False)
     policies = (
-        (sft, *POLICIES) if served == "wic" else (Contender(OFFLINE, Path("sft"), reads_weights=False),)
+        (sft, Contender("other", Path("other")), *POLICIES)
+        if served == "wic"
+        else (Contender(OFFLINE, Path("sft"), reads_weights=False),)
     )
     report = make_report(true_weights, policies=policies)
     names = [verdict.name for verdict in report.verdicts]
@@ -262,7 +264,9 @@ def test_every_swept_policy_is_drawn(good: Report) -> None:
     third = [point.model_copy(update={"policy": "third"}) for point in good.policy.sweep[:5]]
     policy = good.policy.model_copy(update={"sweep": (*good.policy.sweep, *third)})
     (axis, *_) = pareto_plot(policy, good.objectives).axes
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == [OFFLINE, ONLINE, "third"]
+    legend = axis.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [OFFLINE, ONLINE, "third"]
 
 
 def test_costs_come_from_manifests_and_curves_from_metrics(tmp_path: Path) -> None:

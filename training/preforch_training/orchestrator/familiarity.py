@@ -1,12 +1,12 @@
-"""Confidence: how familiar a prompt is to a trained orchestrator
-(`preforch_models.orchestrator_model.Familiarity`).
+"""Confidence (METHOD 4): how familiar a prompt is to a trained orchestrator.
 
 In:  a trained orchestrator, the pooled vectors of its training prompts and of held-out ones, the fallback
      weights.
 Out: the orchestrator with its `Familiarity` fitted, and how familiar held-out prompts are to it.
 
-Mean and covariance come from the training prompts (Ledoit and Wolf's shrinkage); where "unfamiliar" begins
-comes from held-out prompts, because the vectors of training prompts are nearer to their own mean.
+Its formula is in `preforch_models.orchestrator_model.Familiarity`. Mean and covariance come from the training
+prompts (Ledoit and Wolf's shrinkage); where "unfamiliar" begins comes from held-out prompts, because the
+vectors of training prompts are nearer to their own mean.
 """
 
 import math

@@ -1,5 +1,4 @@
-"""What the report measures on: the run's prompts, and its overall pairs with calibrated rewards and target
-weights.
+"""What the report measures on: prompts, and overall pairs with calibrated rewards and w* (METHOD 3; Eq. 7).
 
 In:  records and the score table. Out: `Facts`, arrays whose rows are prompts (P) or overall pairs (N).
 """

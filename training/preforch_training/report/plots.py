@@ -85,8 +85,8 @@ def weights_plot(report: Report) -> Figure:
 
 
 def pareto_plot(policy: PolicyReport, objectives: tuple[str, ...]) -> Figure:
-    """Mean rewards of every point of the grid, a panel for each pair of objectives;
-    hollow where dominated."""
+    """Mean rewards of every point of the grid,
+    a panel for each pair of objectives; hollow where dominated."""
     pairs = list(combinations(objectives, 2))
     figure, axes = panels(len(pairs))
     for axis, (first, second) in zip(axes, pairs, strict=True):

@@ -1,4 +1,5 @@
-"""How good the reward models are: held-out pair accuracy, agreement with the truth, correlation of margins.
+"""How good the reward models are: held-out pair accuracy, agreement with the truth, correlation of margins
+(METHOD 1).
 
 Scores of training pairs are out-of-fold: they come from the score table only, and training pairs that are not
 in it are left out.

@@ -20,7 +20,8 @@ def pair_hits(margin_N: np.ndarray) -> np.ndarray:
 
 
 def preference_hits(weights_NK: np.ndarray, margin_NK: np.ndarray) -> np.ndarray:
-    """1 where w.(r+ - r-) is positive, 0 where negative, a half at ties."""
+    """Preference accuracy by pair (METHOD 4):
+    1 where w.(r+ - r-) is positive, 0 where negative, a half at ties."""
     return pair_hits((weights_NK * margin_NK).sum(-1))
 
 
@@ -59,7 +60,8 @@ def margin_correlations(margin_NK: np.ndarray, names: Sequence[str]) -> dict[str
 
 
 def simplex_grid(count: int, step: float) -> np.ndarray:
-    """All weights on multiples of `step`, (G, count); 21 points for three objectives and a step of 0.2."""
+    """All weights on multiples of `step`, (G, count), for sweeps;
+    21 for three objectives and a step of 0.2."""
     steps = round(1 / step)
     if abs(steps * step - 1) > 1e-9:
         raise ValueError(f"the step of the weights grid must divide 1, got {step}")
@@ -81,7 +83,7 @@ def spearman(asked_GK: np.ndarray, obtained_BGK: np.ndarray) -> np.ndarray:
 
 
 def control(asked_GK: np.ndarray, rewards_PGK: np.ndarray, *, bootstrap: Bootstrap) -> list[Interval]:
-    """Spearman of each objective between the asked weight and the mean reward over P prompts."""
+    """Spearman of each objective between the asked weight and the mean reward over P prompts (METHOD 9)."""
     prompts, points, count = rewards_PGK.shape
     flat_PX = rewards_PGK.reshape(prompts, points * count)
 
@@ -94,7 +96,7 @@ def control(asked_GK: np.ndarray, rewards_PGK: np.ndarray, *, bootstrap: Bootstr
 
 
 def strictly_dominated(points_GK: np.ndarray) -> np.ndarray:
-    """Whether another point is higher in every objective, (G,)."""
+    """Whether another point is higher in every objective, (G,): strict dominance (METHOD 9)."""
     higher_GG = np.all(points_GK[None, :, :] > points_GK[:, None, :], axis=-1)
     return np.asarray(higher_GG.any(axis=1))
 

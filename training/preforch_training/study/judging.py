@@ -169,6 +169,6 @@ def hits_of(weights_NK: np.ndarray, trial: Trial) -> np.ndarray:
 
 
 def best_likelihood(gain_N: np.ndarray) -> tuple[float, float]:
-    """max over s of mean log sigma(s g), and its s within `SCALES`. At s = 0 it is log(1/2)."""
+    """max over s of mean log sigma(s g), and its s within `SCALES` (METHOD 2). At s = 0 it is log(1/2)."""
     scale = float(np.clip(logistic_scale(gain_N), *SCALES))
     return -float(np.logaddexp(0, -scale * gain_N).mean()), scale
