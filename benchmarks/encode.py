@@ -1,4 +1,4 @@
-"""Encoding texts: a plain transformers loop against `TextVectors`, same texts, same model, same process, in turns.
+"""Encoding texts: a plain transformers loop against `TextVectors`, same texts, model and process, in turns.
 
 In:  texts (a JSON Lines file, or made from the demo world) and an encoder.
 Out: a Markdown table on stdout. Fails when the vectors differ by more than 1e-4.
@@ -144,8 +144,9 @@ def table(timings: Timings, options: argparse.Namespace) -> list[str]:
         *lines,
         "",
         f"Largest difference of a vector's entry: {timings.difference:.1e} (allowed {TOLERANCE:.0e}).",
-        "\\* Computed from the measured passes: a plain loop that keeps nothing encodes every text once per objective",
-        "and epoch; ours encodes once and is charged a whole cached pass per model, though it scores one fold only.",
+        "\\* Computed from the measured passes: a plain loop that keeps nothing encodes every text once per",
+        "objective and epoch; ours encodes once and is charged a whole cached pass per model, though it scores one",
+        "fold only.",
         "Encoding alone: what the heads themselves compute is the same on both sides and left out.",
     ]
 
@@ -161,10 +162,11 @@ def describe(settings: EncoderSettings, texts: Sequence[str], options: argparse.
     about = describe_texts(lengths, options.texts, field=options.field, seed=options.seed)
     return [
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}.",
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}.",
         f"{about}; at most {settings.max_tokens}.",
-        f"Padding: {sum(lengths)} tokens become {padded[0]} (x{padded[0] / sum(lengths):.2f}) in the plain loop, "
-        f"{padded[1]} (x{padded[1] / sum(lengths):.2f}) in ours. {options.repeats} rounds.",
+        f"Padding: {sum(lengths)} tokens become {padded[0]} (x{padded[0] / sum(lengths):.2f}) in the plain "
+        f"loop, {padded[1]} (x{padded[1] / sum(lengths):.2f}) in ours. {options.repeats} rounds.",
     ]
 
 

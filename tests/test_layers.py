@@ -1,4 +1,4 @@
-"""The layers of DESIGN: who may import whom, and that an import does nothing. Read from the source, nothing is run."""
+"""The layers of DESIGN: who may import whom, and that an import does nothing. Read from the source, never run."""
 
 import ast
 import sys
