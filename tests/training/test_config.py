@@ -1,6 +1,8 @@
 """The configuration: complete, strict, filled by presets, and read back as it was written."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -254,3 +256,31 @@ def test_a_study_is_off_unless_the_file_has_its_section(tmp_path: Path) -> None:
     assert config.study.folds == 4
     assert str(config.study.features[0]) == "cls of layers -1"
     assert resolved(config, tmp_path) == config
+
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "onnx",
+    "onnxruntime",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "vllm",
+)
+
+
+def test_reading_a_config_loads_no_model_library() -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom preforch_training.config import read_config\n"
+        "read_config(Path(sys.argv[1]))\nprint(*sys.modules)"
+    )
+    for path in CONFIGS:
+        command = [sys.executable, "-c", program, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        loaded = {name.partition(".")[0] for name in done.stdout.split()}
+        assert "preforch_training" in loaded
+        assert not loaded & set(HEAVY)

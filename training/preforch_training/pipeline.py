@@ -1,4 +1,4 @@
-"""All stages in order, each given its own section and what earlier stages made. One process works on a run."""
+"""All stages in order, each given its section and what earlier stages made. One process works on a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
