@@ -12,30 +12,29 @@ from pathlib import Path
 
 import numpy as np
 from preforch_models.manifest import digest, read_manifest
-from preforch_training.config import RunConfig, read_config
+from preforch_training.config import read_config
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.pipeline import open_run
-from preforch_training.records import PreferencePair, Prompt, by_id, read_records
-from preforch_training.reward.scoring import pair_margins
+from preforch_training.records import Prompt, by_id
+from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Run
 from preforch_training.scores.pairs import pair_rewards
 from preforch_training.scores.table import read_calibration, read_scores
 from preforch_training.statistics.bootstrap import Bootstrap, mean_interval
 from preforch_training.statistics.markdown import table
-from preforch_training.statistics.metrics import preference_hits
+from preforch_training.statistics.metrics import pair_hits, preference_hits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table. Exits with a message where the runs have different data."""
     options = parse(argv)
-    configs = [read_config(folder / "config.toml") for folder in (options.first, options.second)]
-    runs = [open_run(config) for config in configs]
+    runs = [open_run(read_config(folder / "config.toml")) for folder in (options.first, options.second)]
     first, second = (digest(read_manifest(run.data).files) for run in runs)
     if first != second:
         raise SystemExit(
             f"{options.first} and {options.second} have different data; compare runs on the same"
         )
-    print("\n".join(compare(configs, runs, bootstrap=Bootstrap(options.seed, options.replicates))))
+    print("\n".join(compare(runs, bootstrap=Bootstrap(options.seed, options.replicates))))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,19 +46,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, bootstrap: Bootstrap) -> list[str]:
+def compare(runs: Sequence[Run], *, bootstrap: Bootstrap) -> list[str]:
     """One row per objective, and one for the weights where both runs have an orchestrator."""
-    prompts = by_id(read_records(runs[0].data / "prompts.jsonl", Prompt))
-    pairs = [p for p in read_records(runs[0].data / "pairs.jsonl", PreferencePair) if p.split == "test"]
+    prompts = by_id(runs[0].prompts())
     measured = []
-    for name in configs[0].names:
-        own = [pair for pair in pairs if pair.objective == name]
-        hits = [
-            reward_hits(config, run, name, own, prompts) for config, run in zip(configs, runs, strict=True)
-        ]
+    for name in runs[0].names:
+        own = runs[0].pairs(name, "test")
+        hits = [pair_hits(RunRewards(run).margins(name, prompts, own)) for run in runs]
         measured.append((f"pair accuracy {name}", [pair.prompt_id for pair in own], hits))
     if all(run.orchestrator.exists() for run in runs):
-        measured.append(("preference accuracy of f(x)", *weight_hits(configs[0], runs, prompts)))
+        measured.append(("preference accuracy of f(x)", *weight_hits(runs, prompts)))
     rows = []
     for what, ids, (ours, theirs) in measured:
         group_N = np.unique(ids, return_inverse=True)[1]
@@ -68,20 +64,10 @@ def compare(configs: Sequence[RunConfig], runs: Sequence[Run], *, bootstrap: Boo
     return table(["on test pairs", "pairs", "first", "second", "second minus first"], rows).splitlines()
 
 
-def reward_hits(
-    config: RunConfig, run: Run, name: str, pairs: Sequence[PreferencePair], prompts: dict[str, Prompt]
-) -> np.ndarray:
-    """Whether one objective's full model orders its own test pairs as labelled, (N,); ties count half."""
-    margin_N = pair_margins(config.reward[name], run.reward(name), run.encoder_cache, prompts, pairs)
-    return np.asarray((np.sign(margin_N) + 1) / 2)
-
-
-def weight_hits(
-    config: RunConfig, runs: Sequence[Run], prompts: dict[str, Prompt]
-) -> tuple[list[str], list[np.ndarray]]:
+def weight_hits(runs: Sequence[Run], prompts: dict[str, Prompt]) -> tuple[list[str], list[np.ndarray]]:
     """Prompt ids of overall test pairs, and whether each run's weights order them by the first's rewards."""
     scored = [entry for entry in read_scores(runs[0].scores) if entry.split == "test"]
-    pairs = pair_rewards(scored, read_calibration(runs[0].scores), config.names)
+    pairs = pair_rewards(scored, read_calibration(runs[0].scores), runs[0].names)
     texts = [prompts[prompt_id].text for prompt_id in pairs.prompt_ids]
     margin_NK = pairs.chosen_NK - pairs.rejected_NK
     return pairs.prompt_ids, [

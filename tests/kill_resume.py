@@ -1,4 +1,4 @@
-"""Kill a training run with SIGKILL at random moments, continue it, compare with a run that was left alone.
+"""Kill a training run with SIGKILL at random moments, continue it, and compare with one that was left alone.
 
 As a program: `python tests/kill_resume.py CONFIG WHOLE_RUN FOLDER --kills 10 --seed 1 [--set key=value ...]`,
 where WHOLE_RUN is a finished run of the same config. Prints what it found and exits with 1 when a promise is
@@ -136,20 +136,15 @@ def _compare(one: Any, two: Any, where: str) -> list[str]:
 def kill_and_continue(
     config: Path, folder: Path, settings: list[str], *, kills: int, seconds: float, seed: int
 ) -> None:
-    """Kill at `kills` moments spread at random over `seconds` of work, then let it finish.
-
-    Raises AssertionError.
-    """
+    """Kill at `kills` random moments within `seconds` of work, then let it finish. Raises AssertionError."""
     command, log = train_command(config, folder, settings), folder.with_suffix(".log")
     folder.parent.mkdir(parents=True, exist_ok=True)
     generator = random.Random(seed)
     moments = sorted(generator.uniform(0, seconds) for _ in range(kills))
     for number, (earlier, moment) in enumerate(zip([0.0, *moments], moments, strict=False), 1):
         running, orphans = kill_after(command, moment - earlier + START_SECONDS, log)
-        print(
-            f"kill {number}: {'running' if running else 'already done'}, "
-            f"{check_artifacts(folder)} artifacts whole"
-        )
+        state = "running" if running else "already done"
+        print(f"kill {number}: {state}, {check_artifacts(folder)} artifacts whole")
         assert not orphans, f"kill {number} left processes {orphans}"
     with log.open("ab") as output:
         subprocess.run(command, check=True, stdout=output, stderr=output)

@@ -1,25 +1,13 @@
-"""The layers of DESIGN: who may import whom, and that an import does nothing.
-
-Read from the source, nothing is run.
-"""
+"""The layers of DESIGN: who may import whom, and that an import does nothing. Read from the source."""
 
 import ast
 import sys
-from collections.abc import Iterator
-from functools import cache
-from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
+from preforch_training.stages import STAGES
+from sources import MODULES, PACKAGES, ROOT, files, imported, parse, tops
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = {
-    "preforch_models": ROOT / "models" / "preforch_models",
-    "preforch_training": ROOT / "training" / "preforch_training",
-    "preforch_service": ROOT / "service" / "preforch_service",
-    "preforch_client": ROOT / "clients" / "preforch_client",
-    "preforch_cli": ROOT / "clients" / "preforch_cli",
-}
 FORBIDDEN = {
     "preforch_models": {"preforch_training", "preforch_service", "preforch_client", "preforch_cli"},
     "preforch_training": {"preforch_service", "preforch_client", "preforch_cli"},
@@ -34,12 +22,10 @@ FORBIDDEN = {
 }
 # The demo talks to the service as a user does.
 EXCEPTIONS = {("show.py", "preforch_client")}
-STAGES = ("data", "reward", "scores", "orchestrator", "policy", "bundle", "study", "report")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 TORCH_MODULES = {"encoder", "orchestrator_model", "reward_model"}
 LONGEST = 60
 """Lines of a function, from its name to its end."""
-MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 # What a module may do when it is imported, besides definitions: give a name to a value.
 QUIET = (
     ast.Import,
@@ -62,60 +48,6 @@ LOUD = {
     "parse_args",
     "Popen",
 }
-
-
-def module_name(path: Path) -> str:
-    folder = next(folder for folder in PACKAGES.values() if path.is_relative_to(folder))
-    parts = path.relative_to(folder.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-@cache
-def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Every module that is imported anywhere in the file, lazily too.
-
-    Types that only a checker sees are left out.
-    """
-    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
-    typing_only = {
-        id(node)
-        for block in ast.walk(parse(path))
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
-        for statement in block.body
-        for node in ast.walk(statement)
-    }
-    for node in ast.walk(parse(path)):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = (
-                resolve_name("." * node.level + (node.module or ""), package)
-                if node.level
-                else node.module or ""
-            )
-            yield base
-            # `from package import module` imports the module as well.
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from (
-                arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
-            )
-
-
-def tops(path: Path) -> set[str]:
-    return {name.partition(".")[0] for name in imported(path)}
-
-
-def files(package: str) -> list[Path]:
-    found = [path for path in MODULES if path.is_relative_to(PACKAGES[package])]
-    assert found, f"{package} has no modules"
-    return found
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

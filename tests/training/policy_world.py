@@ -63,9 +63,12 @@ class ScriptedSampler:
             for request in requests
         ]
 
+    def close(self) -> None:
+        """There is nothing to give back."""
+
 
 def write_inputs(folder: Path, config: RunConfig | None = None) -> tuple[Run, RunConfig]:
-    """A run with everything that the policy stage reads, and its config (`make_config(folder)` by default)."""
+    """A run with everything that the policy stage reads, and its config, by default `make_config(folder)`."""
     config = config or make_config(folder)
     run = open_run(config)
     for stage in ("data", "reward", "scores"):
@@ -112,7 +115,7 @@ def make_config(
     policies: Mapping[str, Mapping[str, Any]] | None = None,
     **sections: Any,
 ) -> RunConfig:
-    """A config whose rewards are the true ones. `shared`: settings of `[policy]`; `policies`: one `wic` by default."""
+    """A config whose rewards are the true ones, with one policy `wic` by default. `shared`: of `[policy]`."""
     base = {
         "base": "demo",
         "scratch": {"vocabulary": 400, "width": 32, "layers": 1, "heads": 1, "inner": 32},

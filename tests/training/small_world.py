@@ -1,7 +1,7 @@
 """A toy world for the tests of the training stages: tiny random encoders and a rule that anyone can learn.
 
-A prompt is "joke about NOUN" or "danger near NOUN". The response that says "haha" is funny, the one that says "careful"
-is safe; overall, jokes want the funny one and dangers the safe one.
+A prompt is "joke about NOUN" or "danger near NOUN". The response that says "haha" is funny, the one that says
+"careful" is safe; overall, jokes want the funny one and dangers the safe one.
 """
 
 import json
@@ -213,7 +213,7 @@ def make_pairs(objective: str) -> tuple[dict[str, Prompt], list[PreferencePair]]
 
 
 def raw_config(folder: Path, **sections: Any) -> dict[str, Any]:
-    """A complete config with function rewards, whose source is `folder/pairs.jsonl`, as TOML would give it."""
+    """A complete config with function rewards as TOML would give it; its source is `folder/pairs.jsonl`."""
     base: dict[str, Any] = {
         "preset": "recommended",
         "run": {"folder": str(folder / "run"), "seed": 1},
@@ -280,3 +280,6 @@ class NoSampler:
         max_tokens: int,
     ) -> list[list[Generation]]:
         raise AssertionError(f"nothing should be sampled from {policy}")
+
+    def close(self) -> None:
+        """There is nothing to give back."""

@@ -1,6 +1,8 @@
 """The configuration: complete, strict, filled by presets, and read back as it was written."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from small_world import make_config, raw_config
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
 BASE = """
 preset = "recommended"
-policy = "off"
 scores = {}
 objectives = [{name = "funny"}, {name = "safe", low = 0.1}]
 [run]
@@ -32,12 +33,6 @@ kind = "endpoint"
 url = "http://localhost:1"
 [orchestrator]
 epochs = 2
-"""
-POLICY = """
-[policy]
-base = "demo"
-offline = {steps = 3, learning_rate = 1e-3, batch_size = 2}
-online = {steps = 3, learning_rate = 1e-3, batch_size = 2}
 """
 
 
@@ -56,8 +51,7 @@ def read(folder: Path, *settings: str, text: str = BASE) -> RunConfig:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fills_every_choice_that_the_file_leaves_open(tmp_path: Path, preset: str) -> None:
-    text = BASE.replace('policy = "off"', "").replace("recommended", preset) + POLICY
-    values = read(tmp_path, text=text).model_dump(mode="json")
+    values = read(tmp_path, text=BASE.replace("recommended", preset)).model_dump(mode="json")
     for section, choices in PRESETS[preset].items():
         assert {key: values[section][key] for key in choices} == choices
 
@@ -101,11 +95,6 @@ def test_an_unknown_key_is_named_with_its_section(tmp_path: Path, setting: str, 
         read(tmp_path, setting)
 
 
-def test_an_unknown_key_of_the_policy_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"policy\..*offline\.stepz: Extra inputs"):
-        read(tmp_path, "policy.offline.stepz=1", text=BASE.replace('policy = "off"', "") + POLICY)
-
-
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -114,7 +103,7 @@ def test_an_unknown_key_of_the_policy_is_named(tmp_path: Path) -> None:
         ("orchestrator.target=best", r"orchestrator\.target: .*'chosen_softmax'"),
         ("run.seed=-1", r"run\.seed: .*greater than or equal to 0"),
         ("run.seed=1979-05-27", r"run\.seed: .*integer"),
-        ("scores.folds=1", r"scores\.folds: .*greater than or equal to 2"),
+        ("reward.folds=1", r"reward\.folds: .*greater than or equal to 2"),
         ("reward.funny.kind=guess", r"reward\.funny: .*'pair_head'"),
         ("reward.funny.function=nocolon", r"reward\.funny\.function\.function: .*pattern"),
         ("reward.third.kind=function", r"third"),
@@ -207,6 +196,7 @@ def test_a_setting_below_a_value_is_refused(tmp_path: Path, setting: str) -> Non
 
 
 def resolved(config: RunConfig, folder: Path) -> RunConfig:
+    (folder / "sub").mkdir()
     write_resolved(config, folder / "sub" / "resolved.toml")
     assert [path.name for path in (folder / "sub").iterdir()] == ["resolved.toml"]
     return read_config(folder / "sub" / "resolved.toml")
@@ -266,3 +256,31 @@ def test_a_study_is_off_unless_the_file_has_its_section(tmp_path: Path) -> None:
     assert config.study.folds == 4
     assert str(config.study.features[0]) == "cls of layers -1"
     assert resolved(config, tmp_path) == config
+
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "onnx",
+    "onnxruntime",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "vllm",
+)
+
+
+def test_reading_a_config_loads_no_model_library() -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom preforch_training.config import read_config\n"
+        "read_config(Path(sys.argv[1]))\nprint(*sys.modules)"
+    )
+    for path in CONFIGS:
+        command = [sys.executable, "-c", program, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        loaded = {name.partition(".")[0] for name in done.stdout.split()}
+        assert "preforch_training" in loaded
+        assert not loaded & set(HEAVY)

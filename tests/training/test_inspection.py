@@ -51,7 +51,7 @@ def test_every_other_artifact_is_described(toy_run: tuple[Run, RunConfig]) -> No
     text = describe(run.scores)
     assert text.startswith("scores ")
     assert "inputs: data" in text
-    assert '"folds": 2' in text
+    assert '"calibration": "zscore"' in text
 
 
 def test_hidden_work_is_no_artifact(toy_run: tuple[Run, RunConfig], tmp_path: Path) -> None:

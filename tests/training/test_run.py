@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from preforch_models.context import ContextFormat
+from preforch_models.conversation import Message
 from preforch_models.manifest import ArtifactError, Manifest, read_manifest, verify
+from preforch_models.objectives import Objective
+from preforch_training.records import PreferencePair, Prompt, write_records
 from preforch_training.run import Outcome, Run, origin_of, work_folder
 
 
@@ -29,9 +33,17 @@ class Builder:
         return Outcome(counts={"builds": self.builds}, metrics={"loss": 0.5})
 
 
+def run_in(folder: Path, *, seed: int = 1) -> Run:
+    objectives = (Objective(name="a"), Objective(name="b"))
+    context_format = ContextFormat(objectives=("a", "b"))
+    return Run(
+        folder=folder, seed=seed, objectives=objectives, context_format=context_format, preset="recommended"
+    )
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run(folder=tmp_path, seed=1)
+    return run_in(tmp_path)
 
 
 def make(
@@ -153,8 +165,41 @@ def test_the_work_of_another_recipe_is_wiped(run: Run, change: str) -> None:
 def test_the_paths_of_a_run_differ(run: Run) -> None:
     paths = [run.data, run.encoder_cache, run.reward("a"), run.reward("b"), run.scores, run.orchestrator]
     paths += [run.policy_base, run.policy_round("wic", 0), run.policy_round("wic", 1), run.bundle, run.report]
-    assert len({*paths, run.config_file}) == 12
+    paths += [run.policy_round("plain", 0), run.study, run.logs, run.config_file]
+    assert len(set(paths)) == len(paths) == 15
     assert all(path.is_relative_to(run.folder) for path in paths)
+
+
+def test_rewards_go_by_the_name_that_they_have_as_inputs_in_the_order_of_the_objectives(run: Run) -> None:
+    assert list(run.rewards.items()) == [("reward/a", run.reward("a")), ("reward/b", run.reward("b"))]
+
+
+def test_prompts_and_pairs_are_read_whole_or_by_split_and_objective(run: Run) -> None:
+    prompts = [
+        Prompt(id=split, messages=(Message(role="user", content="x"),), split=split)
+        for split in ("train", "validation", "test")
+    ]
+    pairs = [
+        PreferencePair(
+            id=f"{objective} {split}",
+            prompt_id=split,
+            objective=objective,
+            chosen="y",
+            rejected="n",
+            split=split,
+        )
+        for objective in ("a", "b", "overall")
+        for split in ("train", "test")
+    ]
+    run.data.mkdir()
+    write_records(run.data / "prompts.jsonl", prompts)
+    write_records(run.data / "pairs.jsonl", pairs)
+    assert run.prompts() == prompts
+    assert run.prompts("validation") == prompts[1:2]
+    assert run.pairs() == pairs
+    assert [pair.id for pair in run.pairs("overall")] == ["overall train", "overall test"]
+    assert [pair.id for pair in run.pairs(split="test")] == ["a test", "b test", "overall test"]
+    assert [pair.id for pair in run.pairs("a", "train")] == ["a train"]
 
 
 parts = st.lists(st.one_of(st.integers(0, 9), st.text(max_size=3)), max_size=3)
@@ -164,7 +209,7 @@ parts = st.lists(st.one_of(st.integers(0, 9), st.text(max_size=3)), max_size=3)
 def test_every_stage_and_run_has_a_seed_of_its_own(
     first: list[str | int], second: list[str | int], one: int, two: int
 ) -> None:
-    seeds = [Run(folder=Path(), seed=one).seed_for(*first), Run(folder=Path(), seed=two).seed_for(*second)]
+    seeds = [run_in(Path(), seed=one).seed_for(*first), run_in(Path(), seed=two).seed_for(*second)]
     assert (seeds[0] == seeds[1]) == ((first, one) == (second, two))
     assert all(0 <= seed < 2**31 for seed in seeds)
 

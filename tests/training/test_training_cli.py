@@ -31,14 +31,14 @@ def test_one_stage_is_built_with_the_settings_and_the_resolved_config_lies_in_th
     config_file: Path,
 ) -> None:
     args = parse(
-        cli.add_train_arguments, "data", str(config_file), "--set", "run.seed=5", "--set", "scores.folds=3"
+        cli.add_train_arguments, "data", str(config_file), "--set", "run.seed=5", "--set", "reward.folds=3"
     )
     assert cli.run_train(args) == 0
     run = config_file.parent / "run"
-    assert sorted(path.name for path in run.iterdir()) == ["config.toml", "data"]
+    assert sorted(path.name for path in run.iterdir()) == ["config.toml", "data", "run.json"]
     assert verify(run / "data").config["seed"] == 5
     resolved = read_config(run / "config.toml")
-    assert (resolved.run.seed, resolved.scores.folds) == (5, 3)
+    assert (resolved.run.seed, resolved.reward.folds) == (5, 3)
 
 
 def test_stages_build_on_each_other(config_file: Path) -> None:

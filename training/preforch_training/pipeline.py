@@ -1,5 +1,7 @@
-"""All stages in order, each given its own section and what earlier stages made. One process at a time
-works on a run."""
+"""All stages in order, each given its own section and what earlier stages made.
+
+One process at a time works on a run.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,17 +24,19 @@ from preforch_training.scores import stage as scores
 from preforch_training.stages import STAGES
 from preforch_training.study import stage as study
 
+LOCK_FILE = ".lock"
+
 
 def train(config: RunConfig, *, stage: str) -> Run:
     """Build one stage, or `all`. Raises ValueError when another process is at work on the run."""
     run = open_run(config)
+    info = RunInfo(serve=config.served)
     with (
         only_one(run.folder),
+        described(run.folder, info),
         library_log(run.logs / "libraries.log"),
         VllmSampler(log=run.logs / "vllm.log") as sampler,
     ):
-        read_run_info(run.folder)
-        write_run_info(run.folder, RunInfo(serve=config.served))
         for name in STAGES if stage == "all" else (stage,):
             sampler.reset_peak_memory()
             build(name, run, config, sampler)
@@ -98,10 +102,25 @@ def report_subject(run: Run, config: RunConfig) -> report.Subject:
 
 
 @contextmanager
+def described(folder: Path, info: RunInfo) -> Iterator[None]:
+    """Write `run.json` before the first artifact, for a kill must not leave artifacts without it.
+
+    It goes again where nothing was made. Raises ArtifactError for a run of another format, which stays as it is.
+    """
+    read_run_info(folder)
+    write_run_info(folder, info)
+    try:
+        yield
+    finally:
+        if {path.name for path in folder.iterdir()} <= {RUN_FILE, LOCK_FILE}:
+            (folder / RUN_FILE).unlink()
+
+
+@contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the run's lock; the kernel frees it when the process dies, however it dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -110,9 +129,7 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         # While the lock is held: whoever waits for the deleted file notices and opens a new one.
-        (folder / ".lock").unlink(missing_ok=True)
-        if [path.name for path in folder.iterdir()] == [RUN_FILE]:
-            (folder / RUN_FILE).unlink()
+        (folder / LOCK_FILE).unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # only when it is empty: the run failed before its first artifact
         lock.release()

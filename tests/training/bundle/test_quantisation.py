@@ -32,7 +32,7 @@ def fit_head(model: OrchestratorModel, vectors_ND: torch.Tensor) -> None:
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """MiniLM with a head that has learned which kind of question it is, and familiarity, as ONNX and in 8 bits."""
+    """MiniLM with a head that has learned the kind of question, and familiarity, as ONNX and in 8 bits."""
     folder = tmp_path_factory.mktemp("minilm")
     encoder = encoder_path(MINILM)
     with torch.random.fork_rng():

@@ -1,4 +1,4 @@
-"""Batches: every text once, no batch over its budget, little padding, and ids as the tokenizer writes them."""
+"""Batches: every text once, no batch over its budget, little padding, ids as the tokenizer writes them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Frozen vectors: each text encoded once, the same beside any other text, and the packaged encoder verified."""
+"""Frozen vectors: each text encoded once, the same beside any other, and the packaged encoder verified."""
 
 from pathlib import Path
 from typing import Any
