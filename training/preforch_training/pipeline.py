@@ -103,9 +103,10 @@ def report_subject(run: Run, config: RunConfig) -> report.Subject:
 
 @contextmanager
 def described(folder: Path, info: RunInfo) -> Iterator[None]:
-    """Write `run.json` before the first artifact, for a kill must not leave artifacts without it.
+    """Write `run.json` before the first artifact: a kill must not leave artifacts without it.
 
-    It goes again where nothing was made. Raises ArtifactError for a run of another format, which stays as it is.
+    It goes again where nothing was made. Raises ArtifactError for a run of another format, and leaves that
+    as it is.
     """
     read_run_info(folder)
     write_run_info(folder, info)

@@ -1,4 +1,4 @@
-"""Stage `bundle`: ONNX Runtime gives what torch gives, in every shape, and a bundle that does not is never written."""
+"""Stage `bundle`: ONNX Runtime gives what torch gives, in every shape; no other bundle is ever written."""
 
 import shutil
 from dataclasses import replace

@@ -133,8 +133,8 @@ def test_a_saved_orchestrator_serves_the_same(tmp_path: Path) -> None:
 
 def test_onnx_gives_what_torch_gives_with_shrinkage(tmp_path: Path) -> None:
     model = tiny.orchestrator(NAMES, 40)
-    # Wide enough for the first prompt to be familiar and the second in between, narrow enough for the third to
-    # be far.
+    # Wide enough for the first prompt to be familiar and the second in between, narrow enough for the third
+    # to be far.
     around(model, shift=0.25)
     export_onnx(model, tmp_path / "graph.onnx", max_tokens=tiny.MAX_TOKENS)
     session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"), providers=["CPUExecutionProvider"])

@@ -30,7 +30,7 @@ def test_the_best_under_the_asked_weights_is_kept_if_it_beats_what_is_known() ->
     rewards_NK = np.array([[0.5, -9.0], [0.4, 9.0], [9.0, 9.0], [-1.0, 9.0], [-0.5, 9.0], [9.0, 9.0]])
     groups = [generations(True, True, False)] * 2
     samples = judge(asks, groups, rewards_NK, known(), keep="best_by_weights", quantile=0.7)
-    # The third of each group has the best rewards but no end; the second prompt's best is worse than the known 0.
+    # The third of each group has the best rewards but no end; the second prompt's best is below the known 0.
     assert [s.kept for s in samples] == [True, False, False, False, False, False]
     assert samples[0].rewards == {"a": 0.5, "b": -9.0}
 

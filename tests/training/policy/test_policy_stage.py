@@ -1,4 +1,4 @@
-"""The policy stage on a tiny run: what it makes, for several policies at once, and what a change builds again."""
+"""The policy stage on a tiny run: what it makes, for several policies too, and what a change builds again."""
 
 from pathlib import Path
 from typing import Any

@@ -42,8 +42,10 @@ class RowPair:
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(file:line, row). Raises ValueError for a file that is not there; a line that is not JSON comes out as a
-    string, so that it is reported like any other bad record."""
+    """(file:line, row). Raises ValueError for a file that is not there.
+
+    A line that is not JSON comes out as a string, so that it is reported like any other bad record.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ _SCALE_LEARNING_RATE = 1e-2
 
 
 class WithLoss(nn.Module):
-    """The orchestrator with its loss, as the Trainer takes it; a checkpoint holds `log_scale` beside the model."""
+    """The orchestrator with its loss, as the Trainer takes it; a checkpoint also holds `log_scale`."""
 
     def __init__(self, model: OrchestratorModel, config: Config, *, log_scale: float) -> None:
         super().__init__()

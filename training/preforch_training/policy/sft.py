@@ -39,7 +39,7 @@ def build(task: PolicyTask, config: SftPolicy) -> None:
 
 
 def training_rows(task: PolicyTask) -> list[TokenRow]:
-    """Rows (x, y) of the distinct chosen responses of training prompts, as a template without context writes them."""
+    """Rows (x, y) of the distinct chosen responses of training prompts, written without any context."""
     prompts, reader = task.prompts(), PolicyTokenizer(task.run.policy_base, FixedConditioning())
     scores = [score for score in read_scores(task.run.scores) if score.split == "train"]
     chosen = dict.fromkeys((score.prompt_id, score.response) for score in scores if score.side == "chosen")
