@@ -19,7 +19,7 @@ TEXTS = [ask.format(topic) for ask in ASKS for topic in TOPICS]
 
 
 def fit_head(model: OrchestratorModel, vectors_ND: torch.Tensor) -> None:
-    """0.8 on the objective of the kind of question, 0.1 on the others; no ties, which any noise would turn."""
+    """0.8 on the objective of the kind of question, 0.1 on the others; no ties, which noise would turn."""
     kinds_N = torch.arange(len(TEXTS)) // len(TOPICS)
     targets_NK = torch.cat([torch.eye(3) * 0.7 + 0.1, torch.tensor([[0.5, 0.3, 0.2]])])[kinds_N]
     optimizer = torch.optim.Adam(model.head.parameters(), lr=0.05, weight_decay=1e-4)
