@@ -24,7 +24,7 @@ from preforch_service.engine.pool import Pool
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.upstream import AiohttpUpstream, read_all
 from preforch_service.telemetry.metrics import Metrics
-from preforch_training.policy.base_model import Scratch
+from preforch_training.policy.config import Scratch
 from processes import alive, children, title, wait_until
 from test_with_vllm import gateway_process
 
@@ -74,7 +74,7 @@ class Served:
         return next(
             pid
             for pid in self.engine_processes()
-            if "--uds" in title(pid) and "engine_main" not in title(pid)
+            if "--uds" in title(pid) and "engine.launcher" not in title(pid)
         )
 
     def stop_engine(self, number: int) -> None:

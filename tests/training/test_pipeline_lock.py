@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from preforch_training.pipeline import STAGES, only_one
+from preforch_training.pipeline import only_one
+from preforch_training.stages import STAGES
 
 
 def test_a_second_process_is_refused_and_told_why(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from preforch_models.manifest import ArtifactError, verify
 from preforch_training import cli
 from preforch_training.config import ConfigError, read_config, write_resolved
-from preforch_training.pipeline import STAGES
 from preforch_training.run import Run
+from preforch_training.stages import STAGES
 from small_world import make_config, pair_rows, write_rows
 
 

@@ -43,7 +43,11 @@ class Served:
     def __init__(self, bundle: Bundle, **settings: object) -> None:
         self.upstream = FakeUpstream()
         self.gateway = make_gateway(
-            bundle, recommender=FakeRecommender(), upstream=self.upstream, **({"keys": KEYS} | settings)
+            bundle,
+            recommender=FakeRecommender(),
+            upstream=self.upstream,
+            conditioning=None,
+            **({"keys": KEYS} | settings),
         )
 
     @property

@@ -21,6 +21,7 @@ from preforch_models.conversation import conversation_text
 from preforch_models.manifest import read_manifest
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.bundle import stage
+from preforch_training.bundle.config import Config
 from preforch_training.config import RunConfig
 from preforch_training.orchestrator.prediction import predict
 from preforch_training.run import Run
@@ -136,7 +137,7 @@ def test_a_difference_that_is_too_large_is_refused_and_leaves_nothing(
     copy = replace(run, folder=tmp_path)
     for path in (run.data, run.scores, run.orchestrator):
         shutil.copytree(path, tmp_path / path.name)
-    strict = config.model_copy(update={"bundle": stage.Config(max_difference=-1.0)})
+    strict = config.model_copy(update={"bundle": Config(max_difference=-1.0)})
     with pytest.raises(ValueError, match=r"torch and ONNX differ by .*, allowed is -1e"):
         build("bundle", copy, strict)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "orchestrator", "scores"]
@@ -171,7 +172,7 @@ def test_the_int8_graph_can_be_left_out(toy_run: tuple[Run, RunConfig], tmp_path
     copy = replace(run, folder=tmp_path)
     for path in (run.data, run.scores, run.orchestrator):
         shutil.copytree(path, tmp_path / path.name)
-    build("bundle", copy, config.model_copy(update={"bundle": stage.Config(int8=False)}))
+    build("bundle", copy, config.model_copy(update={"bundle": Config(int8=False)}))
     bundle = read_bundle(copy.bundle)
     assert bundle.info.int8 is None
     assert not (copy.bundle / INT8_FILE).exists()

@@ -9,6 +9,7 @@ from policy_world import sft, wic
 from preforch_models.manifest import read_manifest, verify
 from preforch_models.policy_card import read_policy_card
 from preforch_training.config import RunConfig
+from preforch_training.pipeline import open_run
 from preforch_training.policy import stage
 from preforch_training.policy.checkpoint import read_policy_info
 from preforch_training.run import Run
@@ -157,5 +158,5 @@ def test_the_base_is_one_for_all_and_each_policy_starts_from_it(built: Built) ->
 
 def test_no_policy_is_made_where_the_config_has_none(tmp_path: Path) -> None:
     config = policy_world.make_config(tmp_path / "run", policies={})
-    build("policy", policy_world.open_run(config), config)
+    build("policy", open_run(config), config)
     assert not (tmp_path / "run").exists()
