@@ -1,4 +1,4 @@
-"""Two runs on the same data, judged on the same test pairs: rewards and orchestrators, paired differences.
+"""Reward models and orchestrators of two runs on the same data: paired differences on the same test pairs.
 
 In:  folders of two runs whose stage `data` is the same. Orchestrators are judged by the first run's rewards.
 Out: a Markdown table on stdout.
@@ -20,13 +20,13 @@ from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Run
 from preforch_training.scores.pairs import pair_rewards
 from preforch_training.scores.table import read_calibration, read_scores
-from preforch_training.statistics.bootstrap import mean_interval
+from preforch_training.statistics.bootstrap import Bootstrap, mean_interval
 from preforch_training.statistics.markdown import table
 from preforch_training.statistics.metrics import pair_hits, preference_hits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the table. Exits with a message where the runs have different data."""
     options = parse(argv)
     runs = [open_run(read_config(folder / "config.toml")) for folder in (options.first, options.second)]
     first, second = (digest(read_manifest(run.data).files) for run in runs)
@@ -34,19 +34,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(
             f"{options.first} and {options.second} have different data; compare runs on the same"
         )
-    print("\n".join(compare(runs, seed=options.seed, draws=options.draws)))
+    print("\n".join(compare(runs, bootstrap=Bootstrap(options.seed, options.replicates))))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Two runs on the same data, judged on the same test pairs.")
     parser.add_argument("first", type=Path, help="folder of a run")
     parser.add_argument("second", type=Path, help="folder of a run with the same data")
-    parser.add_argument("--draws", type=int, default=1000, help="redraws of the bootstrap over prompts")
+    parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap over prompts")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     return parser.parse_args(argv)
 
 
-def compare(runs: Sequence[Run], *, seed: int, draws: int) -> list[str]:
+def compare(runs: Sequence[Run], *, bootstrap: Bootstrap) -> list[str]:
     """One row per objective, and one for the weights where both runs have an orchestrator."""
     prompts = by_id(runs[0].prompts())
     measured = []
@@ -60,14 +60,14 @@ def compare(runs: Sequence[Run], *, seed: int, draws: int) -> list[str]:
     for what, ids, (ours, theirs) in measured:
         group_N = np.unique(ids, return_inverse=True)[1]
         shown = [
-            mean_interval(hits, group_N, seed=seed, draws=draws) for hits in (ours, theirs, theirs - ours)
+            mean_interval(hits, group_N, bootstrap=bootstrap) for hits in (ours, theirs, theirs - ours)
         ]
         rows.append([what, len(ids), *shown])
     return table(["on test pairs", "pairs", "first", "second", "second minus first"], rows).splitlines()
 
 
 def weight_hits(runs: Sequence[Run], prompts: dict[str, Prompt]) -> tuple[list[str], list[np.ndarray]]:
-    """Prompt ids of the overall test pairs, and whether each run's weights order them by the first's rewards."""
+    """Prompt ids of overall test pairs, and whether each run's weights order them by the first's rewards."""
     scored = [entry for entry in read_scores(runs[0].scores) if entry.split == "test"]
     pairs = pair_rewards(scored, read_calibration(runs[0].scores), runs[0].names)
     texts = [prompts[prompt_id].text for prompt_id in pairs.prompt_ids]

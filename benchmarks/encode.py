@@ -31,7 +31,7 @@ PLAIN_BATCH = 32
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Print the table. Raises ValueError when the vectors of both ways differ."""
     options = parse(argv)
     torch.set_num_threads(options.threads)
     settings = EncoderSettings(name=options.encoder, pooling="mean", max_tokens=options.max_tokens)
@@ -91,7 +91,7 @@ def our_way(settings: EncoderSettings, texts: Sequence[str], cache: Path) -> np.
 
 @dataclass
 class Timings:
-    """Seconds per round."""
+    """Seconds per round, one entry a round."""
 
     plain: list[float] = field(default_factory=list)
     cold: list[float] = field(default_factory=list)
@@ -145,8 +145,8 @@ def table(timings: Timings, options: argparse.Namespace) -> list[str]:
         "",
         f"Largest difference of a vector's entry: {timings.difference:.1e} (allowed {TOLERANCE:.0e}).",
         "\\* Computed from the measured passes: a plain loop that keeps nothing encodes every text once per",
-        "objective and epoch; ours encodes once and is charged a whole cached pass per model, though it scores one",
-        "fold only.",
+        "objective and epoch; ours encodes once and is charged a whole cached pass per model, though it",
+        "scores one fold only.",
         "Encoding alone: what the heads themselves compute is the same on both sides and left out.",
     ]
 
@@ -165,8 +165,9 @@ def describe(settings: EncoderSettings, texts: Sequence[str], options: argparse.
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}.",
         f"{about}; at most {settings.max_tokens}.",
-        f"Padding: {sum(lengths)} tokens become {padded[0]} (x{padded[0] / sum(lengths):.2f}) in the plain "
-        f"loop, {padded[1]} (x{padded[1] / sum(lengths):.2f}) in ours. {options.repeats} rounds.",
+        f"Padding: {sum(lengths)} tokens become {padded[0]} (x{padded[0] / sum(lengths):.2f}) "
+        "in the plain loop, "
+        f"{padded[1]} (x{padded[1] / sum(lengths):.2f}) in ours. {options.repeats} rounds.",
     ]
 
 

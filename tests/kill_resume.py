@@ -1,4 +1,4 @@
-"""Kill a training run with SIGKILL at random moments, continue it, and compare with one that was left alone.
+"""Kill a training run with SIGKILL at random moments, continue it, compare with a run that was left alone.
 
 As a program: `python tests/kill_resume.py CONFIG WHOLE_RUN FOLDER --kills 10 --seed 1 [--set key=value ...]`,
 where WHOLE_RUN is a finished run of the same config. Prints what it found and exits with 1 when a promise is
