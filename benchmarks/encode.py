@@ -165,8 +165,9 @@ def describe(settings: EncoderSettings, texts: Sequence[str], options: argparse.
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}.",
         f"{about}; at most {settings.max_tokens}.",
-        f"Padding: {sum(lengths)} tokens become {padded[0]} (x{padded[0] / sum(lengths):.2f}) in the plain "
-        f"loop, {padded[1]} (x{padded[1] / sum(lengths):.2f}) in ours. {options.repeats} rounds.",
+        f"Padding: {sum(lengths)} tokens become {padded[0]} (x{padded[0] / sum(lengths):.2f}) "
+        "in the plain loop, "
+        f"{padded[1]} (x{padded[1] / sum(lengths):.2f}) in ours. {options.repeats} rounds.",
     ]
 
 

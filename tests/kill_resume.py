@@ -1,4 +1,4 @@
-"""Kill a training run with SIGKILL at random moments, continue it, and compare with one that was left alone.
+"""Kill a training run with SIGKILL at random moments, continue it, compare with a run that was left alone.
 
 As a program: `python tests/kill_resume.py CONFIG WHOLE_RUN FOLDER --kills 10 --seed 1 [--set key=value ...]`,
 where WHOLE_RUN is a finished run of the same config. Prints what it found and exits with 1 when a promise is
@@ -37,6 +37,8 @@ NOT_COMPARED = {
     "revision",
     "bundle",
 }
+# Compared wherever they lie, besides all JSON of the first level.
+COMPARED_JSON = ("run.json", "reward.json", "policy.json", "report.json", MANIFEST)
 
 
 def train_command(config: Path, folder: Path, settings: list[str]) -> list[str]:
@@ -105,10 +107,7 @@ def differences(whole: Path, continued: Path) -> list[str]:
             found += _compare(pq.read_table(path).to_pylist(), pq.read_table(other).to_pylist(), name)
         elif path.name in ("samples.jsonl", "prompts.jsonl", "pairs.jsonl", "golden.jsonl"):
             found += _compare(_lines(path), _lines(other), name)
-        elif (path.suffix == ".json" and path.parent.parent == whole) or path.name in (
-            "report.json",
-            MANIFEST,
-        ):
+        elif (path.suffix == ".json" and path.parent.parent == whole) or path.name in COMPARED_JSON:
             found += _compare(json.loads(path.read_text()), json.loads(other.read_text()), name)
     return found
 

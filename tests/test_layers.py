@@ -1,4 +1,7 @@
-"""The layers of DESIGN: who may import whom, and that an import does nothing. Read from the source."""
+"""The layers of DESIGN: who may import whom, and that an import does nothing.
+
+Read from the source, nothing is run.
+"""
 
 import ast
 import sys

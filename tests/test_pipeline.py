@@ -3,9 +3,11 @@
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from kill_resume import differences, kill_and_continue, train_command
 from preforch_models.bundle import read_bundle
 from preforch_models.manifest import verify
@@ -20,11 +22,13 @@ DATA = [
 ]
 REWARDS = [f"reward.{name}.epochs=1" for name in ("helpful", "harmless", "humor")]
 POLICY = [
-    "policy.offline.steps=12",
-    "policy.online_rounds=1",
-    "policy.online_prompts=8",
-    "policy.samples_per_prompt=2",
-    "policy.online.steps=4",
+    "policies.wic.offline.steps=12",
+    "policies.wic.online_rounds=1",
+    "policies.wic.online.prompts=8",
+    "policies.wic.online.samples_per_prompt=2",
+    "policies.wic.online.steps=4",
+    "policies.plain={kind='sft', training={steps=4, learning_rate=1e-3, batch_size=8}}",
+    "serve=wic",
     "report.sweep_prompts=2",
     "report.utility_prompts=2",
     "report.grid_step=0.5",
@@ -57,6 +61,7 @@ def test_every_stage_leaves_a_whole_artifact(run: Path) -> None:
         ("policy/base", "policy-base"),
         ("policy/wic/round-0", "policy"),
         ("policy/wic/round-1", "policy"),
+        ("policy/plain/round-0", "policy"),
         ("bundle", "bundle"),
         ("report", "report"),
     ]:
@@ -66,7 +71,8 @@ def test_every_stage_leaves_a_whole_artifact(run: Path) -> None:
 
 
 def test_bundle_and_policy_of_a_run_belong_together(run: Path) -> None:
-    check_match(read_bundle(run / "bundle"), read_policy_card(run / "policy/wic/round-1"))
+    for policy in ("wic/round-1", "plain/round-0"):
+        check_match(read_bundle(run / "bundle"), read_policy_card(run / "policy" / policy))
 
 
 def test_training_again_changes_nothing(run: Path) -> None:
@@ -88,7 +94,17 @@ def test_the_demo_shows_answers_from_the_real_service_and_ends(run: Path) -> Non
 
 
 def test_a_killed_run_ends_with_the_same_result(tmp_path: Path) -> None:
+<<<<<<< HEAD
     settings = [*DATA, *REWARDS, "policy=off", "report.replicates=100"]
     subprocess.run(train_command(CONFIG, tmp_path / "whole", settings), check=True)
     kill_and_continue(CONFIG, tmp_path / "killed", settings, kills=2, seconds=20, seed=3)
+=======
+    values = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
+    del values["policy"], values["policies"]
+    config = tmp_path / "config.toml"
+    config.write_text(tomli_w.dumps(values), encoding="utf-8")
+    settings = [*DATA, *REWARDS, "report.replicates=100"]
+    subprocess.run(train_command(config, tmp_path / "whole", settings), check=True)
+    kill_and_continue(config, tmp_path / "killed", settings, kills=2, seconds=20, seed=3)
+>>>>>>> tests
     assert differences(tmp_path / "whole", tmp_path / "killed") == []

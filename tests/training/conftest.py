@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import small_world
 import torch
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_training.config import RunConfig
 from preforch_training.run import Run
 
@@ -27,4 +28,5 @@ def toy_run(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
     run, config = small_world.make_run(tmp_path_factory.mktemp("toy"), orchestrator={"encoder": str(encoder)})
     for stage in ("data", "reward", "scores", "orchestrator", "bundle"):
         small_world.build(stage, run, config)
+    write_run_info(run.folder, RunInfo())
     return run, config

@@ -75,12 +75,12 @@ def save_tokenizer(folder: Path, *, brackets: bool, chat_template: str | None = 
     fast.save_pretrained(folder)
 
 
-def bert_config(**options: Any) -> BertConfig:
+def bert_config(*, layers: int = 1, **options: Any) -> BertConfig:
     """A BERT of 32 numbers a token."""
     return BertConfig(
         vocab_size=word_tokenizer().get_vocab_size(),
         hidden_size=32,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,
@@ -90,11 +90,11 @@ def bert_config(**options: Any) -> BertConfig:
     )
 
 
-def write_encoder(folder: Path) -> Path:
+def write_encoder(folder: Path, *, layers: int = 1) -> Path:
     """A tiny random BERT with its tokenizer."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BertModel(bert_config()).save_pretrained(folder)
+        BertModel(bert_config(layers=layers)).save_pretrained(folder)
     save_tokenizer(folder, brackets=True)
     return folder
 

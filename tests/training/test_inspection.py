@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from preforch_models.bundle import ONNX_FILE, read_bundle
 from preforch_models.manifest import ArtifactError
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_training.config import RunConfig
 from preforch_training.inspection import describe
 from preforch_training.run import Run
@@ -56,6 +57,7 @@ def test_every_other_artifact_is_described(toy_run: tuple[Run, RunConfig]) -> No
 
 def test_hidden_work_is_no_artifact(toy_run: tuple[Run, RunConfig], tmp_path: Path) -> None:
     run, _ = toy_run
+    write_run_info(tmp_path, RunInfo())
     shutil.copytree(run.scores, tmp_path / "scores")
     shutil.copytree(run.scores, tmp_path / ".scores.partial")
     assert describe(tmp_path).count("\nscores") == 1
