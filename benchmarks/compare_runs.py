@@ -59,13 +59,7 @@ def compare(runs: Sequence[Run], *, bootstrap: Bootstrap) -> list[str]:
     rows = []
     for what, ids, (ours, theirs) in measured:
         group_N = np.unique(ids, return_inverse=True)[1]
-<<<<<<< HEAD
         shown = [mean_interval(hits, group_N, bootstrap=bootstrap) for hits in (ours, theirs, theirs - ours)]
-=======
-        shown = [
-            mean_interval(hits, group_N, bootstrap=bootstrap) for hits in (ours, theirs, theirs - ours)
-        ]
->>>>>>> tests
         rows.append([what, len(ids), *shown])
     return table(["on test pairs", "pairs", "first", "second", "second minus first"], rows).splitlines()
 

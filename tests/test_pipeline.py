@@ -94,11 +94,6 @@ def test_the_demo_shows_answers_from_the_real_service_and_ends(run: Path) -> Non
 
 
 def test_a_killed_run_ends_with_the_same_result(tmp_path: Path) -> None:
-<<<<<<< HEAD
-    settings = [*DATA, *REWARDS, "policy=off", "report.replicates=100"]
-    subprocess.run(train_command(CONFIG, tmp_path / "whole", settings), check=True)
-    kill_and_continue(CONFIG, tmp_path / "killed", settings, kills=2, seconds=20, seed=3)
-=======
     values = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
     del values["policy"], values["policies"]
     config = tmp_path / "config.toml"
@@ -106,5 +101,4 @@ def test_a_killed_run_ends_with_the_same_result(tmp_path: Path) -> None:
     settings = [*DATA, *REWARDS, "report.replicates=100"]
     subprocess.run(train_command(config, tmp_path / "whole", settings), check=True)
     kill_and_continue(config, tmp_path / "killed", settings, kills=2, seconds=20, seed=3)
->>>>>>> tests
     assert differences(tmp_path / "whole", tmp_path / "killed") == []
