@@ -39,14 +39,15 @@ def write_hh(root: Path) -> None:
             if prompt.startswith(kind)
         ]
         write(root / "hh_rlhf" / f"{name}_base_test.jsonl", [*rows, {**rows[0], "chosen": ""}])
-    write_ranked(root)
+    # The study transfers to prompts that the run does not have.
+    write_ranked(root, end=" old text")
 
 
-def write_ranked(root: Path) -> None:
+def write_ranked(root: Path, *, end: str = "") -> None:
     """Overall pairs after conversations."""
     rows = [
         {
-            "messages": [{"role": "user", "content": prompt}],
+            "messages": [{"role": "user", "content": prompt + end}],
             "chosen": liked(prompt)[0],
             "rejected": liked(prompt)[1],
         }
@@ -74,9 +75,10 @@ def write_oasst1(root: Path) -> None:
 
 
 def write_truthfulqa(root: Path) -> None:
-    """Four answers a question, labelled 0 or 1 twice."""
+    """Five answers a question, labelled 0 or 1 twice; two of them are good in every way."""
     answers = {
         f"{FUNNY} {SAFE}": (1, 1),
+        f"{SAFE} {FUNNY}": (1, 1),
         FUNNY: (1, 0),
         SAFE: (0, 1),
         "old text": (0, 0),

@@ -18,7 +18,7 @@ def test_a_run_is_a_table_of_its_artifacts_in_the_order_they_were_made(
     run, _ = toy_run
     lines = describe(run.folder).splitlines()
     names = [line.split()[0] for line in lines[3:-2]]
-    assert lines[0] == f"run {run.folder}"
+    assert lines[0] == f"run {run.folder}, no policy to serve"
     assert names == ["data", "reward/funny", "reward/safe", "scores", "orchestrator", "bundle"]
     assert lines[-1] == "no report yet"
     assert "train_rows" in next(line for line in lines if line.startswith("orchestrator"))
@@ -71,6 +71,13 @@ def test_a_damaged_artifact_is_named(toy_run: tuple[Run, RunConfig], tmp_path: P
         file.write(b"\0")
     with pytest.raises(ArtifactError, match=f"{ONNX_FILE}: sha256 is"):
         describe(copy)
+
+
+def test_a_run_of_an_earlier_version_is_refused(toy_run: tuple[Run, RunConfig], tmp_path: Path) -> None:
+    run, _ = toy_run
+    shutil.copytree(run.scores, tmp_path / "scores")
+    with pytest.raises(ArtifactError, match="this run has format 1, .*train again"):
+        describe(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "nowhere"])

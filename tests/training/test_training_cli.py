@@ -84,4 +84,4 @@ def test_inspect_prints_what_there_is(
 ) -> None:
     run, _ = toy_run
     assert cli.run_inspect(parse(cli.add_inspect_arguments, str(run.folder))) == 0
-    assert capsys.readouterr().out.startswith(f"run {run.folder}\n")
+    assert capsys.readouterr().out.startswith(f"run {run.folder}, no policy to serve\n")
