@@ -93,9 +93,9 @@ class FineTuning(Record):
     learning_rate: float = Field(gt=0)
     """Peak learning rate; cosine decay to a tenth."""
     batch_size: int = Field(ge=1)
-    """Rows a step and device."""
+    """Rows a batch. A step holds batch_size x accumulation rows on each device."""
     accumulation: int = Field(default=1, ge=1)
-    """Batches a step."""
+    """Batches a step. Each holds rows of like length, so 4 of 8 rows learn what 1 of 32 does, padded less."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)

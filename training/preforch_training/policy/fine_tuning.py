@@ -1,23 +1,29 @@
-"""Supervised fine-tuning of a policy on token rows, by TRL; a killed training continues from its last checkpoint.
+"""Supervised fine-tuning of a policy on token rows, by TRL. A killed one continues from its last checkpoint.
 
-In:  a policy folder, rows of prompt and response token ids, settings, and a work folder that survives a kill.
-Out: the trained model with LoRA merged, and the metrics of the training; `metrics.jsonl` and TensorBoard files.
+In:  a policy folder, rows of prompt and response token ids, settings, a work folder that survives a kill.
+Out: the trained model with LoRA merged, the metrics of the training; `metrics.jsonl` and TensorBoard files.
 
-Loss on the response and its end token only [RiC]. Rows are token ids, so nothing is decoded and encoded again.
+Loss on the response and its end token only [RiC]. Rows are token ids: nothing is decoded and encoded again.
+
+The loss of a step is a sum over its rows i and their label tokens t, divided by the step's number N of them:
+
+    L = -1/N sum_i sum_t log p(y_it | x_i, y_i,<t)
+
+TRL takes N from the whole step, all its batches and processes. So L and its gradient depend on which rows a
+step holds, not on which of them share a batch: rows of like length do, which takes the least padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from datasets import Dataset
 from peft import LoraConfig
 from preforch_models.context import context_tokens
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedModel,
-)
+from torch.utils.data import Sampler
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from preforch_training.hf_trainer import run_trainer
@@ -44,13 +50,54 @@ def fit_rows(rows: Sequence[TokenRow], *, max_tokens: int) -> list[TokenRow]:
     return fitting
 
 
+class TrainingOrder(Sampler[int]):
+    """Row numbers of an epoch as a random sampler draws them, but within each step the shortest row first.
+
+    A step holds what it would hold unsorted; the last one of an epoch holds the rows that are left.
+    """
+
+    def __init__(self, random: SeedableRandomSampler, lengths: Sequence[int], *, rows_per_step: int) -> None:
+        self._random = random
+        self._lengths = lengths
+        self._rows_per_step = rows_per_step
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw by seed and epoch alone, so that a continued training finds its place."""
+        self._random.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rows = list(self._random)
+        for start in range(0, len(rows), self._rows_per_step):
+            yield from sorted(rows[start : start + self._rows_per_step], key=self._lengths.__getitem__)
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is partly untyped
+    """TRL's trainer, which reads its rows in training order."""
+
+    def get_train_dataloader(self) -> DataLoaderShard:
+        loader: DataLoaderShard = super().get_train_dataloader()
+        # Process p of n reads batches p, p + n, p + 2n, ... of this order, `accumulation` of them a step:
+        # a step holds n times the rows, and all processes are at rows of like length at any time.
+        batches_per_step = self.args.gradient_accumulation_steps * self.args.world_size
+        order = TrainingOrder(
+            loader.get_sampler(),
+            [len(ids) for ids in self.train_dataset["input_ids"]],
+            rows_per_step=batches_per_step * self.args.per_device_train_batch_size,
+        )
+        loader.set_sampler(order)
+        return loader
+
+
 def fine_tune(
     policy: Path, rows: Sequence[TokenRow], settings: FineTuning, *, seed: int, folder: Path, work: Path
 ) -> tuple[PreTrainedModel, dict[str, float]]:
-    """Train, write metrics into `folder`, return the model (LoRA merged) and the last metrics. Raises TrainingError."""
+    """Train, write metrics into `folder`. The model (LoRA merged) and last metrics. Raises TrainingError."""
     reader = PolicyTokenizer(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype="auto")
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=model,
         args=_arguments(settings, work, seed=seed),
         train_dataset=Dataset.from_list([_example(row, reader.end_id) for row in rows]),
@@ -60,7 +107,7 @@ def fine_tune(
         else None,
     )
     if settings.lora_rank and model.config.tie_word_embeddings:
-        # PEFT wraps a tied head and hides its bias, which TRL's loss asks for; no language model here has one.
+        # PEFT wraps a tied head and hides its bias, which TRL's loss asks for; no model here has one.
         trainer.model.get_output_embeddings().bias = None
     history = run_trainer(trainer, work=work, folder=folder)
     trained = trainer.model.merge_and_unload() if settings.lora_rank else trainer.model
@@ -108,7 +155,7 @@ def _arguments(settings: FineTuning, work: Path, *, seed: int) -> SFTConfig:
 
 
 def _lora(reader: PolicyTokenizer, settings: FineTuning, *, tied: bool) -> LoraConfig:
-    """LoRA on all linear layers, and the rows of the tokens that the template writes, which no adapter would move."""
+    """LoRA on all linear layers, and the rows of the template's tokens, which no adapter would move."""
     context_format = reader.card.context_format
     tokens = [*(context_tokens(context_format) if context_format else ()), START, END]
     ids = [reader.tokenizer.convert_tokens_to_ids(token) for token in tokens]
@@ -122,7 +169,7 @@ def _lora(reader: PolicyTokenizer, settings: FineTuning, *, tied: bool) -> LoraC
 
 
 def _summary(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The last logged loss and accuracy."""
+    """The last logged loss, and accuracy as TRL has it: the mean over batches, not over tokens."""
     losses = [entry for entry in history if "loss" in entry]
     return {
         "loss": losses[-1]["loss"],
