@@ -76,7 +76,7 @@ def test_a_damaged_artifact_is_named(toy_run: tuple[Run, RunConfig], tmp_path: P
 def test_a_run_of_an_earlier_version_is_refused(toy_run: tuple[Run, RunConfig], tmp_path: Path) -> None:
     run, _ = toy_run
     shutil.copytree(run.scores, tmp_path / "scores")
-    with pytest.raises(ArtifactError, match="this run has format 1, .*train again"):
+    with pytest.raises(ArtifactError, match=r"this run has format 1, .*train again"):
         describe(tmp_path)
 
 
