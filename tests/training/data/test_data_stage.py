@@ -91,7 +91,7 @@ def test_text_that_no_file_can_hold_is_a_bad_record_like_any_other(tmp_path: Pat
     lines = [json.dumps(row), *map(json.dumps, [{**row, "about": "jokes"} for row in pair_rows()])]
     source = {"path": "pairs.jsonl", "columns": {"objective": "objective", "category": "about"}}
     with pytest.raises(
-        RecordError, match=rf"pairs\.jsonl:1: column '{column}' is no valid Unicode: '\\ud83d'"
+        RecordError, match=rf"pairs\.jsonl:1: column '{column}' is not valid Unicode: '\\ud83d'"
     ):
         build_data(tmp_path, lines, sources=[source])
     run = build_data(tmp_path, lines, sources=[source], on_bad_record="skip")
