@@ -28,14 +28,13 @@ from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_models.weights import round_weights, uniform
 from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
-from preforch_training.policy.config import Sampling, Scratch
+from preforch_training.policy.config import Scratch
 from preforch_training.sampling.vllm import Generation, SampleRequest, VllmSampler
 from rounds import mean, ratio
 from texts import read_texts
 
 CONTEXT = ContextFormat(objectives=("helpful", "harmless", "humor"), encoding="levels")
 MAX_MODEL_LEN = 512
-SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=80)
 
 
 @dataclass
@@ -78,7 +77,7 @@ def write_policy(target: Path, *, seed: int) -> Path:
             folder,
             model,
             tokenizer,
-            PolicyInfo(name="random", kind="base", round=None, sampling=SAMPLING),
+            PolicyInfo(name="random", kind="base", round=None),
             objectives=CONTEXT.objectives,
             conditioning=ContextConditioning(encoding=CONTEXT.encoding),
             max_model_len=MAX_MODEL_LEN,

@@ -21,7 +21,7 @@ from preforch_models.weights import normalise
 from preforch_training.bundle.onnx_export import OPSET, export_onnx
 from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
-from preforch_training.policy.config import Sampling, Scratch
+from preforch_training.policy.config import Scratch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig
 
@@ -138,8 +138,7 @@ TINY = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
 
 def policy_info(name: str) -> PolicyInfo:
     """What says how a policy was made."""
-    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=32)
-    return PolicyInfo(name=name, kind="wic", round=0, sampling=sampling)
+    return PolicyInfo(name=name, kind="wic", round=0)
 
 
 def write_policy(

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
+from preforch_training.policy.config import Sampling
 from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.judging import PolicyJudge
-from preforch_training.report.policies.responses import Sampling
+from preforch_training.report.policies.responses import Drawing
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.bootstrap import Bootstrap
 
@@ -110,7 +111,8 @@ def make_facts(*, noise: float = 0.05, families: Sequence[str] = tuple(FAMILIES)
 def make_judge(facts: Facts) -> PolicyJudge:
     """A judge that knows the truth where the facts do."""
     context_format = ContextFormat(objectives=NAMES, encoding="levels")
-    sampling = Sampling(context_format=context_format, temperature=0.7, top_p=0.9, max_tokens=8, seed_of=len)
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=8)
+    drawing = Drawing(context_format=context_format, sampling=sampling, seed_of=len)
     return PolicyJudge(
-        facts, LinearTruth() if facts.true_PK is not None else None, calibrated, sampling, BOOTSTRAP
+        facts, LinearTruth() if facts.true_PK is not None else None, calibrated, drawing, BOOTSTRAP
     )

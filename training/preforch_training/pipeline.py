@@ -98,6 +98,7 @@ def report_subject(run: Run, config: RunConfig) -> report.Subject:
         studied=config.study != "off",
         policies={name: policy.folders(run, name, kind) for name, kind in config.policies.items()},
         served=config.served,
+        sampling=None if config.policy is None else config.policy.sampling,
     )
 
 

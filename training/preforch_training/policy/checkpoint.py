@@ -13,8 +13,6 @@ from preforch_models.objectives import Record
 from preforch_models.policy_card import CARD_FILE, PolicyCard
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from preforch_training.policy.config import Sampling
-
 POLICY_FILE = "policy.json"
 
 
@@ -24,7 +22,6 @@ class PolicyInfo(Record):
     name: str
     kind: str
     round: int | None
-    sampling: Sampling
 
 
 def save_policy(

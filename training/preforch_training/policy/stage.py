@@ -61,7 +61,7 @@ def make_base(run: Run, config: Config, folder: Path, work: Path) -> Outcome:
         folder,
         model,
         tokenizer,
-        PolicyInfo(name="base", kind="base", round=None, sampling=config.sampling),
+        PolicyInfo(name="base", kind="base", round=None),
         objectives=run.names,
         conditioning=ContextConditioning(encoding=run.context_format.encoding),
         max_model_len=config.max_model_len,

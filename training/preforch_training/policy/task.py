@@ -78,7 +78,7 @@ class PolicyTask:
             folder,
             model,
             PolicyTokenizer(previous, conditioning).tokenizer,
-            PolicyInfo(name=self.name, kind=kind, round=number, sampling=self.shared.sampling),
+            PolicyInfo(name=self.name, kind=kind, round=number),
             objectives=self.run.names,
             conditioning=conditioning,
             max_model_len=self.shared.max_model_len,

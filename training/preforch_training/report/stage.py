@@ -17,7 +17,7 @@ from preforch_training.demo import world
 from preforch_training.demo.truth import DemoTruth, Truth
 from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
-from preforch_training.policy.checkpoint import read_policy_info
+from preforch_training.policy.config import Sampling
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import write_record
 from preforch_training.report.config import Config
@@ -28,7 +28,7 @@ from preforch_training.report.plots import draw_plots
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
-from preforch_training.report.policies.responses import Sampling
+from preforch_training.report.policies.responses import Drawing
 from preforch_training.report.records import REPORT_FILE, PolicyReport, Report
 from preforch_training.report.reward import collect_rewards, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
@@ -56,6 +56,7 @@ class Subject:
     studied: bool
     policies: Mapping[str, Sequence[Path]]
     served: str | None
+    sampling: Sampling | None
 
 
 def build(run: Run, config: Config, subject: Subject, *, sampler: Sampler) -> None:
@@ -76,6 +77,7 @@ def build(run: Run, config: Config, subject: Subject, *, sampler: Sampler) -> No
         "preset": run.preset,
         "seed": run.seed,
         "served": subject.served,
+        "sampling": subject.sampling.model_dump() if subject.sampling else None,
     }
     run.make(run.report, kind="report", config=recipe, inputs=artifacts, build=make)
 
@@ -116,8 +118,13 @@ def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Rep
         facts, f_PK, partial(predict_weights, run.orchestrator), truth, bootstrap=bootstrap
     )
     policy = None
-    if subject.policies:
-        policy = measure_policies(run, config, contenders(subject), sampler, facts, f_PK, truth)
+    if subject.sampling is not None:
+        drawing = Drawing(
+            context_format=run.context_format,
+            sampling=subject.sampling,
+            seed_of=lambda prompt_id: run.seed_for("report", prompt_id),
+        )
+        policy = measure_policies(run, config, contenders(subject), sampler, drawing, facts, f_PK, truth)
     study = read_study(run.study) if subject.studied else None
     onnx_difference = read_bundle(run.bundle).info.onnx_difference
     return Report(
@@ -159,23 +166,15 @@ def measure_policies(
     config: Config,
     policies: Sequence[Contender],
     sampler: Sampler,
+    drawing: Drawing,
     facts: Facts,
     f_PK: np.ndarray,
     truth: Truth | None,
 ) -> PolicyReport:
     """Every contender's answers on held-out prompts."""
-    drawn = read_policy_info(policies[-1].folder).sampling
-    sampling = Sampling(
-        context_format=run.context_format,
-        temperature=drawn.temperature,
-        top_p=drawn.top_p,
-        max_tokens=drawn.max_tokens,
-        seed_of=lambda prompt_id: run.seed_for("report", prompt_id),
-    )
     reader = PolicyTokenizer(run.policy_base)
-    fits_P = np.array(
-        [reader.has_room(prompt.messages, response_tokens=drawn.max_tokens) for prompt in facts.prompts]
-    )
+    tokens = drawing.sampling.max_tokens
+    fits_P = np.array([reader.has_room(prompt.messages, response_tokens=tokens) for prompt in facts.prompts])
     plan = make_plan(
         facts,
         f_PK,
@@ -186,5 +185,5 @@ def measure_policies(
         seed=run.seed_for("report", "shuffle"),
     )
     bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
-    judge = PolicyJudge(facts, truth, CalibratedRewards(run), sampling, bootstrap)
+    judge = PolicyJudge(facts, truth, CalibratedRewards(run), drawing, bootstrap)
     return report_policies(policies, sampler, plan, judge)

@@ -42,10 +42,10 @@ def report_policies(
     constant, drawn_by = None, list[Drawn]()
     for policy in policies:
         program = program_of(plan, policy, in_full=policy is served)
-        asked = asked_of(plan, program, judge.sampling.context_format)
+        asked = asked_of(plan, program, judge.drawing.context_format)
         if not asked:
             continue
-        drawn = draw(sampler, policy.folder, asked, judge.facts.prompts, judge.sampling)
+        drawn = draw(sampler, policy.folder, asked, judge.facts.prompts, judge.drawing)
         drawn_by.append(drawn)
         for split, prompts in program.sweep.items():
             found = judge_sweep(policy.name, split, prompts, plan, drawn, judge)

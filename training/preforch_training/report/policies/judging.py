@@ -9,7 +9,7 @@ from preforch_training.demo.truth import Truth
 from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.plan import Plan, grid_of
-from preforch_training.report.policies.responses import Drawn, Sampling, WeightedPrompt, weighted
+from preforch_training.report.policies.responses import Drawing, Drawn, Query, weighted
 from preforch_training.report.records import Control, Measure, SweepPoint
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
 from preforch_training.statistics.metrics import control, strictly_dominated
@@ -25,10 +25,10 @@ class PolicyJudge:
     facts: Facts
     truth: Truth | None
     calibrated: CalibratedScorer
-    sampling: Sampling
+    drawing: Drawing
     bootstrap: Bootstrap
 
-    def true_rewards(self, drawn: Drawn, asked: Sequence[WeightedPrompt]) -> np.ndarray:
+    def true_rewards(self, drawn: Drawn, asked: Sequence[Query]) -> np.ndarray:
         """(N, K), of the demo world's truth, which must be known."""
         assert self.truth is not None
         texts = [self.facts.prompts[index].text for index, _ in asked]
@@ -36,7 +36,7 @@ class PolicyJudge:
             [self.truth.rewards(text, drawn.responses[a]) for text, a in zip(texts, asked, strict=True)]
         )
 
-    def calibrated_rewards(self, drawn: Drawn, asked: Sequence[WeightedPrompt]) -> np.ndarray:
+    def calibrated_rewards(self, drawn: Drawn, asked: Sequence[Query]) -> np.ndarray:
         """(N, K), of the run's own full reward models."""
         return self.calibrated(
             [self.facts.prompts[index] for index, _ in asked], [drawn.responses[a] for a in asked]
@@ -55,7 +55,7 @@ def judge_sweep(
 
     Calibrated rewards are computed on the control split only, since scoring takes as long as drawing.
     """
-    asked = grid_of(plan, prompts, judge.sampling.context_format)
+    asked = grid_of(plan, prompts, judge.drawing.context_format)
     names, shape = judge.facts.names, (len(prompts), *plan.grid_GK.shape)
     measures: dict[Measure, np.ndarray] = {}
     if judge.truth is not None:
@@ -89,7 +89,7 @@ def judge_sweep(
 def best_constant_of_policy(plan: Plan, drawn: Drawn, judge: PolicyJudge) -> np.ndarray:
     """The grid point with the highest mean utility on validation prompts, (K,)."""
     prompts = plan.sweep["validation"]
-    asked = grid_of(plan, prompts, judge.sampling.context_format)
+    asked = grid_of(plan, prompts, judge.drawing.context_format)
     utility_N = _utilities(drawn, asked, judge)
     return np.asarray(plan.grid_GK[utility_N.reshape(len(prompts), -1).mean(axis=0).argmax()])
 
@@ -97,18 +97,18 @@ def best_constant_of_policy(plan: Plan, drawn: Drawn, judge: PolicyJudge) -> np.
 def constant_gains(plan: Plan, constant_K: np.ndarray, drawn: Drawn, judge: PolicyJudge) -> dict[int, float]:
     """Utility by prompt of the best constant, on the test prompts that answered for the whole grid."""
     prompts = np.concatenate([plan.sweep[split] for split in plan.utility])
-    asked = [weighted(int(index), constant_K, judge.sampling.context_format) for index in prompts]
+    asked = [weighted(int(index), constant_K, judge.drawing.context_format) for index in prompts]
     return dict(zip(prompts.tolist(), _utilities(drawn, asked, judge).tolist(), strict=True))
 
 
 def arm_gains(plan: Plan, weights_PK: np.ndarray, drawn: Drawn, judge: PolicyJudge) -> dict[int, float]:
     """Utility by prompt where each prompt is asked with its own weights."""
     prompts = np.concatenate(list(plan.utility.values()))
-    asked = [weighted(int(index), weights_PK[index], judge.sampling.context_format) for index in prompts]
+    asked = [weighted(int(index), weights_PK[index], judge.drawing.context_format) for index in prompts]
     return dict(zip(prompts.tolist(), _utilities(drawn, asked, judge).tolist(), strict=True))
 
 
-def _utilities(drawn: Drawn, asked: Sequence[WeightedPrompt], judge: PolicyJudge) -> np.ndarray:
+def _utilities(drawn: Drawn, asked: Sequence[Query], judge: PolicyJudge) -> np.ndarray:
     """w°(x).r(x, y), (N,)."""
     assert judge.facts.true_PK is not None
     true_NK = judge.facts.true_PK[[index for index, _ in asked]]

@@ -12,7 +12,7 @@ from preforch_models.context import ContextFormat
 from preforch_models.policy_card import read_policy_card
 
 from preforch_training.report.facts import Facts
-from preforch_training.report.policies.responses import WeightedPrompt, weighted
+from preforch_training.report.policies.responses import Query, weighted
 from preforch_training.statistics.metrics import shuffle_within, simplex_grid
 from preforch_training.statistics.predictors import NO_WEIGHTS, RECOMMENDED, SHUFFLED, TRUE, UNIFORM
 
@@ -124,14 +124,14 @@ def program_of(plan: Plan, policy: Contender, *, in_full: bool) -> Program:
     return Program({plan.control_split: plan.sweep[plan.control_split]}, recommended)
 
 
-def grid_of(plan: Plan, prompts: np.ndarray, context_format: ContextFormat) -> list[WeightedPrompt]:
+def grid_of(plan: Plan, prompts: np.ndarray, context_format: ContextFormat) -> list[Query]:
     """Prompt by prompt, all points of the grid."""
     return [
         weighted(int(index), weights_K, context_format) for index in prompts for weights_K in plan.grid_GK
     ]
 
 
-def asked_of(plan: Plan, program: Program, context_format: ContextFormat) -> list[WeightedPrompt]:
+def asked_of(plan: Plan, program: Program, context_format: ContextFormat) -> list[Query]:
     """Everything that a program asks for; what several of its parts need comes several times."""
     sweep = [key for prompts in program.sweep.values() for key in grid_of(plan, prompts, context_format)]
     return sweep + [

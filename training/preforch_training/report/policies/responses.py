@@ -13,35 +13,33 @@ import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.weights import round_weights
 
+from preforch_training.policy.config import Sampling
 from preforch_training.records import Prompt
 from preforch_training.sampling.vllm import Sampler, SampleRequest
 
-WeightedPrompt = tuple[int, tuple[float, ...]]
+Query = tuple[int, tuple[float, ...]]
 """Index of a prompt, and rounded weights in the order of the objectives."""
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How responses are drawn; the same for all policies."""
+class Drawing:
+    """How responses are drawn; the same for all policies. `seed_of`: the seed of a prompt, by its id."""
 
     context_format: ContextFormat
-    temperature: float
-    top_p: float
-    max_tokens: int
+    sampling: Sampling
     seed_of: Callable[[str], int]
-    """Seed of a prompt, by its id."""
 
 
 @dataclass(frozen=True)
 class Drawn:
     """One response to each weighted prompt. `unfinished` ones were cut at the token limit."""
 
-    responses: Mapping[WeightedPrompt, str]
+    responses: Mapping[Query, str]
     unfinished: int
     seconds: float
 
 
-def weighted(prompt: int, weights_K: np.ndarray, context_format: ContextFormat) -> WeightedPrompt:
+def weighted(prompt: int, weights_K: np.ndarray, context_format: ContextFormat) -> Query:
     """A prompt with weights, rounded to the context's grid."""
     named = {name: float(value) for name, value in zip(context_format.objectives, weights_K, strict=True)}
     return prompt, tuple(round_weights(named, context_format.units).values())
@@ -50,18 +48,18 @@ def weighted(prompt: int, weights_K: np.ndarray, context_format: ContextFormat) 
 def draw(
     sampler: Sampler,
     policy: Path,
-    asked: Sequence[WeightedPrompt],
+    asked: Sequence[Query],
     prompts: Sequence[Prompt],
-    sampling: Sampling,
+    drawing: Drawing,
 ) -> Drawn:
     """One response to each distinct weighted prompt."""
     distinct = list(dict.fromkeys(asked))
     requests = [
         SampleRequest(
             messages=prompts[index].messages,
-            weights=dict(zip(sampling.context_format.objectives, weights, strict=True)),
+            weights=dict(zip(drawing.context_format.objectives, weights, strict=True)),
             n=1,
-            seed=sampling.seed_of(prompts[index].id),
+            seed=drawing.seed_of(prompts[index].id),
         )
         for index, weights in distinct
     ]
@@ -69,9 +67,9 @@ def draw(
     generations = sampler.sample(
         policy,
         requests,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_tokens=sampling.max_tokens,
+        temperature=drawing.sampling.temperature,
+        top_p=drawing.sampling.top_p,
+        max_tokens=drawing.sampling.max_tokens,
     )
     firsts = [answers[0] for answers in generations]
     return Drawn(
