@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
-from preforch_training.policy.config import Sampling
 from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.responses import Drawing
+from preforch_training.sampling.settings import Sampling
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.bootstrap import Bootstrap
 

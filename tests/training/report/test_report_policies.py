@@ -239,7 +239,9 @@ def write_card(folder: Path, conditioning: Conditioning) -> Path:
 def test_contenders_are_the_ends_of_all_policies_and_both_ends_of_the_served_one(tmp_path: Path) -> None:
     rounds = [write_card(tmp_path / f"wic-{n}", ContextConditioning(encoding="levels")) for n in range(3)]
     only = write_card(tmp_path / "sft-0", FixedConditioning())
-    subject = Subject(known_world=True, studied=False, policies={"wic": rounds, "sft": [only]}, served="wic", sampling=None)
+    subject = Subject(
+        known_world=True, studied=False, policies={"wic": rounds, "sft": [only]}, served="wic", sampling=None
+    )
     found = contenders(subject)
     assert [(c.name, c.folder, c.reads_weights) for c in found] == [
         ("sft", only, False),

@@ -15,7 +15,7 @@ from preforch_models.child_process import die_with_parent
 
 from preforch_training.demo import world
 from preforch_training.demo.world import Parts
-from preforch_training.policy.config import Sampling
+from preforch_training.sampling.settings import Sampling
 
 READY_SECONDS = 300.0
 SEED = 1

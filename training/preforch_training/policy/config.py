@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
+from preforch_training.sampling.settings import Sampling
+
 OfflineResponses = Literal["chosen_and_filtered", "all"]
 Keep = Literal["best_by_weights", "any_above_quantile"]
 
@@ -42,14 +44,6 @@ class Scratch(Record):
     """Attention heads; the width is a multiple of it."""
     inner: int = Field(default=384, ge=8)
     """Width of the feed-forward layers."""
-
-
-class Sampling(Record):
-    """How responses are drawn from a policy: in online rounds, in the report and in the demo."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
 
 
 class Config(Record):

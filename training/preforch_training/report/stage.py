@@ -17,7 +17,6 @@ from preforch_training.demo import world
 from preforch_training.demo.truth import DemoTruth, Truth
 from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
-from preforch_training.policy.config import Sampling
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import write_record
 from preforch_training.report.config import Config
@@ -37,6 +36,7 @@ from preforch_training.report.tables import render
 from preforch_training.report.verdicts import find_warnings, judge_run
 from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Outcome, Run
+from preforch_training.sampling.settings import Sampling
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.scores.calibration import CalibratedRewards
 from preforch_training.scores.table import read_calibration, read_scores

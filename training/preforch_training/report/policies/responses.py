@@ -13,8 +13,8 @@ import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.weights import round_weights
 
-from preforch_training.policy.config import Sampling
 from preforch_training.records import Prompt
+from preforch_training.sampling.settings import Sampling
 from preforch_training.sampling.vllm import Sampler, SampleRequest
 
 Query = tuple[int, tuple[float, ...]]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from preforch_training.policy import sft, wic
+from preforch_training.policy.kinds import sft, wic
 from preforch_training.policy.task import PolicyTask
 
 # Each takes the settings of its own kind, which no common type can say.

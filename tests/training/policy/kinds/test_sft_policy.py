@@ -10,7 +10,7 @@ from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.context import context_tokens
 from preforch_models.manifest import verify
 from preforch_models.policy_card import read_policy_card
-from preforch_training.policy import sft as kind
+from preforch_training.policy.kinds import sft as kind
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.run import Run

@@ -3,7 +3,7 @@
 import numpy as np
 from known_world import FORMAT, known
 from preforch_models.conversation import Message
-from preforch_training.policy.online_samples import WeightedPrompt, draw_weights, judge
+from preforch_training.policy.kinds.online_samples import WeightedPrompt, draw_weights, judge
 from preforch_training.records import Prompt
 from preforch_training.sampling.vllm import Generation
 

@@ -15,9 +15,9 @@ import small_world
 from preforch_training.hf_trainer import last_checkpoint
 from preforch_training.policy.base_model import train_tokenizer
 from preforch_training.records import PreferencePair, Prompt
-from preforch_training.reward.bradley_terry import fit, pair_tokens
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.fit_task import FitTask
+from preforch_training.reward.kinds.bradley_terry import fit, pair_tokens
 from preforch_training.reward.scoring import score
 from reward_world import differ
 from small_world import FUNNY, SAFE, make_pairs, make_prompt

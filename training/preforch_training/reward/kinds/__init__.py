@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from preforch_training.records import Prompt
-from preforch_training.reward import bradley_terry, classifier, endpoint, function, pair_head
 from preforch_training.reward.fit_task import FitTask
-from preforch_training.reward.pair_head import CrossFit
+from preforch_training.reward.kinds import bradley_terry, classifier, endpoint, function, pair_head
+from preforch_training.reward.kinds.pair_head import CrossFit
 
 # Each function takes the settings of its own kind first, which no common type can say.
 Score = Callable[[Any, Path, Path, Sequence[Prompt], Sequence[str]], np.ndarray]

@@ -10,7 +10,7 @@ from preforch_models.manifest import read_manifest, verify
 from preforch_models.reward_model import PairHead
 from preforch_training.config import RunConfig
 from preforch_training.reward.config import PairHeadReward
-from preforch_training.reward.pair_head import cross_fit, fit_pair_head
+from preforch_training.reward.kinds.pair_head import cross_fit, fit_pair_head
 from preforch_training.reward.scoring import score
 from preforch_training.run import Run
 from reward_world import pair_heads

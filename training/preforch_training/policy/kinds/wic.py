@@ -15,8 +15,8 @@ from preforch_models.conditioning.context import ContextConditioning
 
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.config import OnlineRound, WicPolicy
+from preforch_training.policy.kinds.online_samples import draw_weights, judge, sample_metrics, sample_rows
 from preforch_training.policy.known_responses import Known, good_responses, known_rows, originals
-from preforch_training.policy.online_samples import draw_weights, judge, sample_metrics, sample_rows
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Prompt, Sample, read_records, write_records

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from preforch_training.reward.linear import best_penalty, fit_linear_reward, fit_margins
+from preforch_training.reward.kinds.linear import best_penalty, fit_linear_reward, fit_margins
 from torch.nn import functional
 
 Pairs = tuple[torch.Tensor, torch.Tensor, np.ndarray]

@@ -21,7 +21,7 @@ from preforch_training.hf_trainer import METRICS_FILE
 from preforch_training.records import Prompt
 from preforch_training.reward.config import PairHeadReward
 from preforch_training.reward.fit_task import FitTask
-from preforch_training.reward.linear import fit_linear_reward
+from preforch_training.reward.kinds.linear import fit_linear_reward
 
 
 def fit_pair_head(

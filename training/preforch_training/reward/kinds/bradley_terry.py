@@ -21,9 +21,9 @@ from trl import RewardConfig, RewardTrainer
 from preforch_training.embeddings.vectors import encoder_path
 from preforch_training.hf_trainer import run_trainer
 from preforch_training.records import PreferencePair, Prompt
-from preforch_training.reward.classifier import classifier_text, score_classifier
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.fit_task import FitTask
+from preforch_training.reward.kinds.classifier import classifier_text, score_classifier
 
 
 def fit(config: BradleyTerryReward, task: FitTask) -> None:
