@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 from preforch_models.orchestrator_model import OrchestratorModel
+from preforch_models.run_folder import RunInfo, write_run_info
 from tokenizers import Tokenizer
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "weights.py"
@@ -40,6 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Copied, because training one anew may number its tokens differently.
     orchestrator(folder / "bundle" / "tokenizer.json").save_pretrained(folder / "orchestrator")
     shutil.copy(folder / "bundle" / "tokenizer.json", folder / "orchestrator")
+    write_run_info(folder, RunInfo())
     return folder
 
 
