@@ -82,6 +82,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is partly untyped
         # Process p of n reads batches p, p + n, p + 2n, ... of this order, `accumulation` of them a step:
         # a step holds n times the rows, and all processes are at rows of like length at any time.
         batches_per_step = self.args.gradient_accumulation_steps * self.args.world_size
+        if batches_per_step == 1:
+            return loader  # one batch is padded to its longest row, whatever its order
         order = TrainingOrder(
             loader.get_sampler(),
             [len(ids) for ids in self.train_dataset["input_ids"]],
