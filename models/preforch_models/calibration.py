@@ -3,7 +3,7 @@
 In:  raw rewards by objective. Out: calibrated reward = (reward - offset) * scale, by objective. Training fits
      the constants (`preforch_training.scores.calibration`).
 
-Source: METHOD section 2.
+Source: METHOD 2.
 * `zscore`: mean 0 and deviation 1 over the training responses, chosen and rejected (RiC, 2402.10207).
 * `log_odds`: training mean 0; the scale s makes sigma(s * margin) the probability that the response with the
   higher reward wins, fitted by logistic regression without intercept on held-out pairs of the objective.

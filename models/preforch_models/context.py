@@ -53,7 +53,7 @@ def context_tokens(context_format: ContextFormat) -> list[str]:
 
 
 def render_context(weights: Mapping[str, float], context_format: ContextFormat) -> str:
-    """` <W1> 0.70 <W2> 0.30`, to be put directly behind the last user turn.
+    """` <W1> 0.70 <W2> 0.30`, to be put directly after the last user turn.
 
     The weights must be rounded already.
     """
@@ -104,7 +104,7 @@ JOINER = "\u2060"
 class ControlStrings:
     """Finds and defuses control strings (special tokens of a policy's tokenizer) in a user's text.
 
-    Escaping puts a word joiner (U+2060) behind the first character, so that the text still reads the same and
+    Escaping puts a word joiner (U+2060) after the first character, so that the text still reads the same and
     no tokenizer sees the token in it. A special token of one character (some tokenizers pad with `!`) is
     ordinary text, and cannot be split; it is left alone. Raises ValueError for a control string that holds
     the joiner itself. Time is linear in the text, whatever the text: a user chooses it.
@@ -117,7 +117,7 @@ class ControlStrings:
             raise ValueError(f"control string {joined[0]!r} holds U+2060, which escaping adds")
         pattern = _any_of(long) if long else r"(?!)"
         self._found = re.compile(pattern)
-        # The empty place behind the first character. Looking around finds also those that begin inside
+        # The empty place after the first character. Looking around finds also those that begin inside
         # another one: `abab` is in `ababab` twice.
         self._places = re.compile(rf"(?<=(?={pattern}).)", re.DOTALL)
 

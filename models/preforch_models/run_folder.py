@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from preforch_models.files import write_text
 from preforch_models.manifest import MANIFEST, ArtifactError
@@ -37,6 +37,12 @@ class RunInfo(Record):
     serve: str | None = None
 
 
+class _Format(BaseModel):
+    """What is read first: another format may have other keys."""
+
+    format_version: int
+
+
 def write_run_info(folder: Path, info: RunInfo) -> None:
     """Write `run.json`, whole or not at all."""
     write_text(folder / RUN_FILE, info.model_dump_json(indent=2) + "\n")
@@ -53,12 +59,12 @@ def read_run_info(folder: Path) -> RunInfo | None:
             raise ArtifactError(_other_format(folder, 1))
         return None
     try:
-        info = RunInfo.model_validate_json(file.read_bytes())
+        version = _Format.model_validate_json(file.read_bytes()).format_version
+        if version != RUN_FORMAT:
+            raise ArtifactError(_other_format(folder, version))
+        return RunInfo.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ArtifactError(f"{file}: {explain(error)}") from error
-    if info.format_version != RUN_FORMAT:
-        raise ArtifactError(_other_format(folder, info.format_version))
-    return info
 
 
 def _other_format(folder: Path, version: int) -> str:

@@ -87,16 +87,20 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Print what a run or an artifact holds and how it was made, or the numbers of several runs together."""
-    from preforch_training.inspection import describe
+    if len(args.paths) == 1:
+        from preforch_training.inspection import describe
+
+        print(describe(args.paths[0]))
+        return 0
+    # Only for several runs: it reads reports, whose records load the model libraries.
     from preforch_training.seeds import summarise
 
-    print(describe(args.paths[0]) if len(args.paths) == 1 else summarise(args.paths))
+    print(summarise(args.paths))
     return 0
 
 
 def _quiet_libraries() -> None:
-    """No hub requests for local folders' sake, no tokenizer fork warnings, errors only from chatty
-    libraries."""
+    """No hub requests for local folders' sake, no fork warnings of tokenizers, errors only from libraries."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

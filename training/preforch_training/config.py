@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from preforch_training.bundle.config import Config as BundleConfig
 from preforch_training.data.config import Config as DataConfig
 from preforch_training.orchestrator.config import Config as OrchestratorConfig
-from preforch_training.policy.config import NEW_FORM, Policy
+from preforch_training.policy.config import NEW_FORM, RESERVED_NAMES, Policy
 from preforch_training.policy.config import Config as PolicyConfig
 from preforch_training.presets import POLICY_PRESETS, PRESETS
 from preforch_training.report.config import Config as ReportConfig
@@ -88,10 +88,10 @@ class RunConfig(Record):
         if bool(self.policies) != (self.policy is not None):
             raise ValueError(f"[policy] and [policies.NAME] go together: {NEW_FORM}")
         for name in self.policies:
-            if name == "base" or not re.fullmatch("[a-z][a-z0-9_-]*", name):
+            if name in RESERVED_NAMES or not re.fullmatch("[a-z][a-z0-9_-]*", name):
                 raise ValueError(
                     f"[policies.{name}]: the name is a folder; allowed are lower-case letters, digits, '_' "
-                    "and '-', first a letter, and not 'base'"
+                    f"and '-', first a letter, but not {', '.join(RESERVED_NAMES)}"
                 )
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")

@@ -12,9 +12,6 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-# These have handlers of their own, which write to stderr whatever the root logger does.
-_LOUD = ("torch", "transformers")
-
 
 class _LazyFile(logging.FileHandler):
     """A log file that is made, with its folder, when the first line is written."""
@@ -34,7 +31,9 @@ def library_log(path: Path) -> Iterator[None]:
     altogether."""
     file = _LazyFile(path)
     root = logging.getLogger()
-    loud = [logging.getLogger(name) for name in _LOUD]
+    # Many libraries give loggers handlers of their own, which write to stderr whatever the root logger does.
+    known = [logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    loud = [logger for logger in known if logger.handlers]
     before = [(logger, logger.handlers, logger.propagate) for logger in (root, *loud)]
     for logger in loud:
         logger.handlers, logger.propagate = [], True

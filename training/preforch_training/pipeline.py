@@ -30,10 +30,9 @@ LOCK_FILE = ".lock"
 def train(config: RunConfig, *, stage: str) -> Run:
     """Build one stage, or `all`. Raises ValueError when another process is at work on the run."""
     run = open_run(config)
-    info = RunInfo(serve=config.served)
     with (
         only_one(run.folder),
-        described(run.folder, info),
+        described(run.folder),
         library_log(run.logs / "libraries.log"),
         VllmSampler(log=run.logs / "vllm.log") as sampler,
     ):
@@ -42,6 +41,7 @@ def train(config: RunConfig, *, stage: str) -> Run:
             build(name, run, config, sampler)
             # After the stage: a config that fails its first stage leaves nothing behind.
             write_resolved(config, run.config_file)
+            write_run_info(run.folder, RunInfo(serve=config.served))
     return run
 
 
@@ -81,9 +81,9 @@ def build(stage: str, run: Run, config: RunConfig, sampler: Sampler) -> None:
             raise KeyError(stage)
 
 
-def study_subject(config: RunConfig) -> study.Subject:
+def study_subject(config: RunConfig) -> study.StudySubject:
     """What the run itself chooses, which the study sets its alternatives against."""
-    return study.Subject(
+    return study.StudySubject(
         rewards=config.reward.objectives,
         calibration=config.scores.calibration,
         orchestrator=config.orchestrator,
@@ -91,9 +91,9 @@ def study_subject(config: RunConfig) -> study.Subject:
     )
 
 
-def report_subject(run: Run, config: RunConfig) -> report.Subject:
+def report_subject(run: Run, config: RunConfig) -> report.ReportSubject:
     """What a report is about."""
-    return report.Subject(
+    return report.ReportSubject(
         known_world=config.data.source == "demo",
         studied=config.study != "off",
         policies={name: policy.folders(run, name, kind) for name, kind in config.policies.items()},
@@ -103,14 +103,14 @@ def report_subject(run: Run, config: RunConfig) -> report.Subject:
 
 
 @contextmanager
-def described(folder: Path, info: RunInfo) -> Iterator[None]:
-    """Write `run.json` before the first artifact: a kill must not leave artifacts without it.
+def described(folder: Path) -> Iterator[None]:
+    """Have a `run.json` before the first artifact: a kill must not leave artifacts without it.
 
-    It goes again where nothing was made. Raises ArtifactError for a run of another format, and leaves that
-    as it is.
+    A new one names no policy yet, and goes again where nothing was made. Raises ArtifactError for a run of
+    another format, and leaves that as it is.
     """
-    read_run_info(folder)
-    write_run_info(folder, info)
+    if read_run_info(folder) is None:
+        write_run_info(folder, RunInfo())
     try:
         yield
     finally:

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from preforch_models.manifest import ArtifactError
+from preforch_models.run_folder import read_run_info
 from scipy.stats import t as student
 
 from preforch_training.report.records import Report, read_report
@@ -16,6 +18,9 @@ from preforch_training.statistics.markdown import table
 def summarise(folders: Sequence[Path]) -> str:
     """The table. Raises ValueError for fewer than two runs, or runs that differ in more than the seed,
     ArtifactError where a run has no report."""
+    for folder in folders:
+        if read_run_info(folder) is None:
+            raise ArtifactError(f"{folder}: not a run, so there is no report of one seed")
     reports = [read_report(folder / "report") for folder in folders]
     check_comparable(folders, reports)
     numbers = [headlines(report) for report in reports]

@@ -1,6 +1,6 @@
 """`context`: the policy's chat template prints ` <W1> 0.70 <W2> 0.30` at the end of the last user turn."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from preforch_models.context import ContextFormat, Encoding
 from preforch_models.objectives import Record
@@ -9,6 +9,7 @@ from preforch_models.objectives import Record
 class ContextConditioning(Record):
     """The policy reads weights in its context, written in `encoding`."""
 
+    reads_weights: ClassVar[bool] = True
     kind: Literal["context"] = "context"
     encoding: Encoding
 

@@ -1,6 +1,6 @@
 """`fixed`: weights were used in training, if at all. The policy does not read those of a request."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from preforch_models.context import ContextFormat
 from preforch_models.objectives import Record
@@ -9,6 +9,7 @@ from preforch_models.objectives import Record
 class FixedConditioning(Record):
     """The policy answers alike whatever the weights are."""
 
+    reads_weights: ClassVar[bool] = False
     kind: Literal["fixed"] = "fixed"
 
     def context_format(self, _objectives: tuple[str, ...]) -> ContextFormat | None:

@@ -56,7 +56,7 @@ def test_what_a_killed_run_had_stored_is_not_encoded_again(encoder: Path, tmp_pa
     # The kill: nothing after the first part happens, and the second was being written.
     del parts
     [first] = files(tmp_path)
-    first.with_name("partial.npz").write_bytes(first.read_bytes()[:100])
+    first.with_name(".part-00001.partial.npz").write_bytes(first.read_bytes()[:100])
 
     again = open_vectors(encoder, tmp_path)
     assert sum(again.store(texts)) == len(set(texts)) - stored

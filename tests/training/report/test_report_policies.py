@@ -16,7 +16,7 @@ from preforch_training.report.facts import Facts
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE, ONLINE, Contender, make_plan
 from preforch_training.report.records import Arm, PolicyReport
-from preforch_training.report.stage import Subject, contenders
+from preforch_training.report.stage import ReportSubject, contenders
 from preforch_training.report.tables import policy_tables
 from preforch_training.statistics.predictors import (
     CONSTANT,
@@ -239,7 +239,7 @@ def write_card(folder: Path, conditioning: Conditioning) -> Path:
 def test_contenders_are_the_ends_of_all_policies_and_both_ends_of_the_served_one(tmp_path: Path) -> None:
     rounds = [write_card(tmp_path / f"wic-{n}", ContextConditioning(encoding="levels")) for n in range(3)]
     only = write_card(tmp_path / "sft-0", FixedConditioning())
-    subject = Subject(
+    subject = ReportSubject(
         known_world=True, studied=False, policies={"wic": rounds, "sft": [only]}, served="wic", sampling=None
     )
     found = contenders(subject)

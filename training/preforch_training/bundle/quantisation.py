@@ -39,21 +39,21 @@ def quantise(source: Path, target: Path) -> None:
     # Shapes that the exporter noted contradict those of the new operators.
     model.graph.ClearField("value_info")
     named = {initializer.name for initializer in model.graph.initializer}
-    behind = [node.name for node in model.graph.node if _is_behind_encoder(node, named)]
+    after = [node.name for node in model.graph.node if _is_after_encoder(node, named)]
     # A Gemm is first split into a MatMul of this name and an Add.
-    behind += [f"{name}_MatMul" for name in behind]
+    after += [f"{name}_MatMul" for name in after]
     quantize_dynamic(
         model,
         str(target),
         op_types_to_quantize=["MatMul", "Gather"],
-        nodes_to_exclude=behind,
+        nodes_to_exclude=after,
         per_channel=True,
         reduce_range=True,
         weight_type=QuantType.QInt8,
     )
 
 
-def _is_behind_encoder(node: Any, named: set[str]) -> bool:
+def _is_after_encoder(node: Any, named: set[str]) -> bool:
     """Whether a node multiplies with a parameter of ours. The exporter renames those of the encoder
     (`val_17`)."""
     return any(name.startswith("model.") and not name.startswith(ENCODER) for name in named & set(node.input))

@@ -1,4 +1,4 @@
-"""The demo world: prompts, preference pairs and their truth (METHOD, section 10).
+"""The demo world: prompts, preference pairs and their truth (METHOD 10).
 
 In: a seed and numbers of prompts. Out: `DemoData`, and functions that recompute the truth from texts alone.
 

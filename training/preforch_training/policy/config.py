@@ -14,6 +14,8 @@ OfflineResponses = Literal["chosen_and_filtered", "all"]
 Keep = Literal["best_by_weights", "any_above_quantile"]
 
 DEMO = "demo"
+RESERVED_NAMES = ("base", "offline", "online")
+"""The folder of the base model, and what the report calls the first and last round of the served policy."""
 NEW_FORM = """\
 one policy is one table below [policies], and [policy] holds what all of them share:
 
@@ -163,7 +165,7 @@ class SftPolicy(Record):
 
     @property
     def rounds(self) -> int:
-        """One."""
+        """There is only an offline round."""
         return 1
 
 

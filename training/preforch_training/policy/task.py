@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from preforch_models.conditioning import Conditioning
 
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
@@ -67,9 +66,6 @@ class PolicyTask:
         work: Path,
     ) -> Outcome:
         """Fine-tune the round before on rows and save the result as a policy."""
-        if torch.cuda.is_available():
-            # Training wants the memory that vLLM keeps between its calls; on a CPU it keeps little.
-            self.sampler.close()
         previous = self.round(number - 1)
         fitting = fit_rows(rows, max_tokens=self.shared.max_model_len)
         seed = self.seed(number, "sft")

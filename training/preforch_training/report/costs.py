@@ -9,6 +9,7 @@ from pathlib import Path
 
 from preforch_models.manifest import read_manifest
 
+from preforch_training.hf_trainer import METRICS_FILE
 from preforch_training.report.records import StageCost
 
 Curve = list[tuple[float, float]]
@@ -28,7 +29,7 @@ def training_curves(artifacts: Mapping[str, Path]) -> dict[str, dict[str, Curve]
     """By stage, losses in training and on validation data; stages that log nothing are left out."""
     curves: dict[str, dict[str, Curve]] = {}
     for name, folder in artifacts.items():
-        path = folder / "metrics.jsonl"
+        path = folder / METRICS_FILE
         if not path.is_file():
             continue
         for line in path.read_text(encoding="utf-8").splitlines():

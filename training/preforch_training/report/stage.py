@@ -45,7 +45,7 @@ from preforch_training.study.records import read_study
 
 
 @dataclass(frozen=True)
-class Subject:
+class ReportSubject:
     """What a report is about. `policies`: the rounds of each, by name; `served` is the one that is judged in
     full.
 
@@ -59,7 +59,7 @@ class Subject:
     sampling: Sampling | None
 
 
-def build(run: Run, config: Config, subject: Subject, *, sampler: Sampler) -> None:
+def build(run: Run, config: Config, subject: ReportSubject, *, sampler: Sampler) -> None:
     """Make `report/` (METHOD 9) of everything the run has."""
     artifacts = artifacts_of(run, subject)
 
@@ -82,7 +82,7 @@ def build(run: Run, config: Config, subject: Subject, *, sampler: Sampler) -> No
     run.make(run.report, kind="report", config=recipe, inputs=artifacts, build=make)
 
 
-def artifacts_of(run: Run, subject: Subject) -> dict[str, Path]:
+def artifacts_of(run: Run, subject: ReportSubject) -> dict[str, Path]:
     """Everything that a report reads, by stage."""
     artifacts = {
         "data": run.data,
@@ -100,7 +100,7 @@ def artifacts_of(run: Run, subject: Subject) -> dict[str, Path]:
     return artifacts
 
 
-def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Report:
+def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) -> Report:
     """What `report.json` holds; answers are sampled where the run has policies."""
     truth = DemoTruth(run.names) if subject.known_world else None
     fitted = read_orchestrator_info(run.orchestrator).config
@@ -148,7 +148,7 @@ def measure(run: Run, config: Config, subject: Subject, sampler: Sampler) -> Rep
     )
 
 
-def contenders(subject: Subject) -> list[Contender]:
+def contenders(subject: ReportSubject) -> list[Contender]:
     """Policies to compare, by the name that tables give them: the served one comes last and is judged in
     full.
 

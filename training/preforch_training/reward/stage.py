@@ -12,8 +12,8 @@ pairs and in-sample scores make the orchestrator's targets too sure. [ours]
 from pathlib import Path
 
 from preforch_training.data.splits import fold_of
-from preforch_training.records import by_id
-from preforch_training.reward.config import Config, Reward
+from preforch_training.records import by_id, write_record
+from preforch_training.reward.config import Config
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds import KINDS, Fit
 from preforch_training.reward.scoring import REWARD_FILE, RewardInfo, fold_folder, pair_margins
@@ -26,19 +26,18 @@ def build(run: Run, config: Config) -> None:
     for name in run.names:
         reward = config.objectives[name]
 
-        def make(folder: Path, work: Path, name: str = name, reward: Reward = reward) -> Outcome:
-            fit = KINDS[reward.kind].fit
-            info = RewardInfo(reward=reward, folds=config.folds if fit else 0)
-            (folder / REWARD_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        fit = KINDS[reward.kind].fit
+        info = RewardInfo(reward=reward, folds=config.folds if fit else 0)
+
+        def make(
+            folder: Path, work: Path, name: str = name, fit: Fit | None = fit, info: RewardInfo = info
+        ) -> Outcome:
+            write_record(folder / REWARD_FILE, info)
             return fit_folds(run, name, info, fit, folder, work) if fit else Outcome()
 
-        recipe: dict[str, object] = {
-            "reward": reward.model_dump(mode="json"),
-            "origin": origin_of(reward.base_model),
-        }
-        if reward.trained:
-            recipe |= {"seed": run.seed, "folds": config.folds}
-        inputs = {"data": run.data} if reward.trained else {}
+        recipe = info.model_dump(mode="json") | {"origin": origin_of(reward.base_model)}
+        recipe |= {"seed": run.seed} if fit else {}
+        inputs = {"data": run.data} if fit else {}
         run.make(run.reward(name), kind="reward", config=recipe, inputs=inputs, build=make)
 
 

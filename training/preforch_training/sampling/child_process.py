@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from preforch_training.sampling.wire import Job, Outcome, Progress, line_of, read_reply
+from preforch_training.sampling.wire import Job, JobOutcome, Progress, line_of, read_reply
 
 LAST_LINES = 15
 END_SECONDS = 10.0
@@ -49,7 +49,7 @@ class VllmProcess:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def ask(self, job: Job, progress: Callable[[int], None]) -> Outcome:
+    def ask(self, job: Job, progress: Callable[[int], None]) -> JobOutcome:
         """The outcome of a job. Raises ChildDiedError."""
         jobs, replies = self._process.stdin, self._process.stdout
         assert jobs is not None, "a pipe was asked for"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol, Self
 
+import torch
 from preforch_models.conversation import Message
 from preforch_models.manifest import digest
 from preforch_models.weights import Weights
@@ -91,8 +92,8 @@ class VllmSampler:
     whose weights cannot be shown to have arrived, gets a new process. What is drawn does not depend on the
     calls before. The kernel ends the process with the thread that started it, so call from one that stays.
 
-    The process keeps its memory while it waits. On a CPU that is the key-value cache and about 0.7 GiB; on a
-    GPU it is nearly all of it, so whoever is about to train on the same GPU calls `close` first.
+    The process keeps its memory while it waits: on a CPU the key-value cache and about 0.7 GiB. On a GPU it
+    would keep nearly all of it from rewards and training, so there it ends with each call (not run).
     """
 
     log: Path | None = None
@@ -164,6 +165,9 @@ class VllmSampler:
             job, shape=_shape(policy, job), contents=_contents(policy, reader.card.revision)
         )
         self.peak_memory_mib = max(self.peak_memory_mib, answer.peak_memory_mib)
+        if torch.cuda.is_available():
+            # vLLM keeps nearly all of a GPU's memory, which rewards and training want next.
+            self.close()
         return [
             [Generation(item.token_ids, reader.text(item.token_ids), item.finished) for item in group]
             for group in answer.responses

@@ -25,8 +25,8 @@ from preforch_training.sampling.wire import (
     Answer,
     Failure,
     Job,
+    JobOutcome,
     NotLoaded,
-    Outcome,
     Progress,
     TokenResponse,
     line_of,
@@ -54,7 +54,7 @@ def main(parent: int) -> int:
         try:
             if engine is None:
                 engine = _start(job)
-                outcome: Outcome = _generate(engine, job, partial(_send, replies))
+                outcome: JobOutcome = _generate(engine, job, partial(_send, replies))
             else:
                 outcome = _again(engine, job, partial(_send, replies))
         except Exception as error:
@@ -89,7 +89,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return jobs, replies
 
 
-def _send(replies: BinaryIO, record: Progress | Outcome) -> None:
+def _send(replies: BinaryIO, record: Progress | JobOutcome) -> None:
     replies.write(line_of(record))
     replies.flush()
 

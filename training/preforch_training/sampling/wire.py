@@ -68,13 +68,13 @@ class Failure(Record):
     error: str
 
 
-Outcome = Answer | NotLoaded | Failure
-Reply = Annotated[Progress | Outcome, Field(discriminator="kind")]
+JobOutcome = Answer | NotLoaded | Failure
+Reply = Annotated[Progress | JobOutcome, Field(discriminator="kind")]
 
-_REPLY: TypeAdapter[Progress | Outcome] = TypeAdapter(Reply)
+_REPLY: TypeAdapter[Progress | JobOutcome] = TypeAdapter(Reply)
 
 
-def read_reply(line: bytes) -> Progress | Outcome:
+def read_reply(line: bytes) -> Progress | JobOutcome:
     """A reply from its line. Raises pydantic's ValidationError."""
     return _REPLY.validate_json(line)
 

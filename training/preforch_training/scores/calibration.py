@@ -30,9 +30,9 @@ def fit_calibration(
     Raises ValueError on rewards that are not finite or do not vary, and on margins that no scale can be
     fitted to.
     """
-    held = dict(margins or {})
-    if method == "log_odds" and set(held) != set(names):
-        raise ValueError(f"log_odds needs held-out margins of exactly {list(names)}, got {sorted(held)}")
+    held_out = dict(margins or {})
+    if method == "log_odds" and set(held_out) != set(names):
+        raise ValueError(f"log_odds needs held-out margins of exactly {list(names)}, got {sorted(held_out)}")
     constants: dict[str, Constants] = {}
     for k, name in enumerate(names):
         column_N = rewards_NK[:, k]
@@ -47,7 +47,7 @@ def fit_calibration(
                 f"reward of {name!r} is the same for all {len(column_N)} responses; it says nothing"
             )
         else:
-            scale = log_odds_scale(held[name], name) if method == "log_odds" else 1 / deviation
+            scale = log_odds_scale(held_out[name], name) if method == "log_odds" else 1 / deviation
             constants[name] = Constants(offset=float(column_N.mean()), scale=scale)
     return Calibration(method=method, constants=constants)
 

@@ -29,7 +29,7 @@ from preforch_training.statistics.predictors import word_features
 from preforch_training.study.choices import Changed, Choice, Trial, run_trial
 from preforch_training.study.config import Config, Features
 from preforch_training.study.data import StudyData, category_folds, prompt_folds
-from preforch_training.study.subject import Subject
+from preforch_training.study.subject import StudySubject
 
 WORDS = 300
 """Dimensions that TF-IDF vectors are reduced to (truncated SVD), so that the same head fits them."""
@@ -173,7 +173,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def open_cross_fitting(
     run: Run,
     config: Config,
-    subject: Subject,
+    subject: StudySubject,
     data: StudyData,
     work: Path,
     *,
@@ -196,7 +196,7 @@ def open_cross_fitting(
     return CrossFitting(run, data, folds, tuple(rewards), features, fit, work)
 
 
-def reward_fit(run: Run, subject: Subject, data: StudyData) -> FitReward:
+def reward_fit(run: Run, subject: StudySubject, data: StudyData) -> FitReward:
     """What `crossfit` fits: the run's rewards in memory.
     Raises ValueError for a reward that has no such fit."""
     fitters = {}
@@ -210,7 +210,7 @@ def reward_fit(run: Run, subject: Subject, data: StudyData) -> FitReward:
 
 
 def prompt_features(
-    run: Run, subject: Subject, data: StudyData, others: Sequence[Features] = ()
+    run: Run, subject: StudySubject, data: StudyData, others: Sequence[Features] = ()
 ) -> dict[str, np.ndarray]:
     """Vectors of the prompts, (P, D), by what they are called: those of the run's orchestrator first."""
     return {

@@ -36,7 +36,7 @@ from preforch_training.study.records import (
     Transfer,
     WhatIf,
 )
-from preforch_training.study.subject import Subject
+from preforch_training.study.subject import StudySubject
 from preforch_training.study.transfers import judge_transfer
 
 
@@ -69,7 +69,7 @@ def alternatives(config: Config, recommended: Choice, paper: Choice) -> list[Cho
 def run_study(
     run: Run,
     config: Config,
-    subject: Subject,
+    subject: StudySubject,
     prompts: Sequence[Prompt],
     pairs: Sequence[PreferencePair],
     work: Path,
@@ -169,7 +169,7 @@ def gap_report(cross_fitting: CrossFitting, choice: Choice, bootstrap: Bootstrap
 def transfers(
     run: Run,
     config: Config,
-    subject: Subject,
+    subject: StudySubject,
     prompts: Sequence[Prompt],
     pairs: Sequence[PreferencePair],
     choice: Choice,
@@ -215,7 +215,7 @@ def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[st
 
 
 def category_result(
-    run: Run, config: Config, subject: Subject, data: StudyData, choice: Choice, work: Path
+    run: Run, config: Config, subject: StudySubject, data: StudyData, choice: Choice, work: Path
 ) -> ChoiceResult:
     """The recommended choice when whole categories are held out, from rewards and orchestrator alike."""
     cross_fitting = open_cross_fitting(run, config, subject, data, work, by_category=True)

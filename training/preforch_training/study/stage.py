@@ -14,12 +14,12 @@ from preforch_training.run import Outcome, Run, origin_of
 from preforch_training.study.config import Config
 from preforch_training.study.findings import run_study
 from preforch_training.study.records import STUDY_FILE
-from preforch_training.study.subject import Subject
+from preforch_training.study.subject import StudySubject
 
-__all__ = ["Subject", "build"]
+__all__ = ["StudySubject", "build"]
 
 
-def build(run: Run, config: Config, subject: Subject) -> None:
+def build(run: Run, config: Config, subject: StudySubject) -> None:
     """Make `study/`, from the pairs alone."""
 
     def make(folder: Path, work: Path) -> Outcome:
@@ -37,6 +37,7 @@ def build(run: Run, config: Config, subject: Subject) -> None:
         ),
         "transfers": source_hashes(subject.data.model_copy(update={"sources": config.transfers})),
         "origin": origin_of(orchestrator.encoder),
+        "reward_origins": {name: origin_of(reward.base_model) for name, reward in subject.rewards.items()},
         "seed": run.seed,
     }
     run.make(run.study, kind="study", config=recipe, inputs={"data": run.data}, build=make)

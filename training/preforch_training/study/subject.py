@@ -15,7 +15,7 @@ from preforch_training.study.config import Features
 
 
 @dataclass(frozen=True)
-class Subject:
+class StudySubject:
     """Rewards by objective, calibration, orchestrator, and how other sources of data are read."""
 
     rewards: Mapping[str, Reward]

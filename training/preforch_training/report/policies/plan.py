@@ -38,7 +38,7 @@ class Contender:
 
 def contender(name: str, folder: Path) -> Contender:
     """A policy as its card says it is. Raises ArtifactError where there is none."""
-    return Contender(name, folder, reads_weights=read_policy_card(folder).conditioning.kind != "fixed")
+    return Contender(name, folder, reads_weights=read_policy_card(folder).conditioning.reads_weights)
 
 
 @dataclass(frozen=True)

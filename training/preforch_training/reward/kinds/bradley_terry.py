@@ -1,5 +1,4 @@
-"""Reward kind `bradley_terry`: full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq.
-2).
+"""Reward kind `bradley_terry`: a sequence classifier fine-tuned by TRL's RewardTrainer (paper, Eq. 2).
 
 In:  pairs of one objective. Out: a checkpoint with its tokenizer; a killed training continues from its last
      one.

@@ -1,5 +1,4 @@
-"""Reward kind `pair_head`: a Bradley-Terry head on frozen vectors (`preforch_models.reward_model`; paper, Eq.
-2).
+"""Reward kind `pair_head`: a head on frozen vectors (`preforch_models.reward_model`; paper, Eq. 2).
 
 In:  pairs of one objective; frozen vectors of prompts, chosen and rejected responses.
 Out: the head (an MLP, or linear: `linear`) and its loss curve; raw rewards of any responses.

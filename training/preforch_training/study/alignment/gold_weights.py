@@ -1,7 +1,7 @@
 """w*(x), the weights under which a prompt's gold responses are likeliest (METHOD 9), and whether they vary by
 prompt.
 
-In:  pools (`alignment.Pool`): calibrated rewards of one prompt's responses, which of them are gold.
+In:  pools (`closed_form.Pool`): calibrated rewards of one prompt's responses, which of them are gold.
 Out: w*(x) by pool likelihood, the best constant, the best beta; the spread of w*, with the part that is
      noise.
 """
