@@ -25,7 +25,7 @@ test: $(READY) lint
 
 test-deploy: $(READY) $(TOOLS)
 	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)
-	$(BIN)/python -m pytest tests/service/test_playground_in_a_browser.py  # skipped by `make test` without a browser
+	$(BIN)/python -m pytest tests/service/pages/test_playground_in_a_browser.py  # skipped by `make test` without a browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Single files that are written whole or not at all; folders are the business of `manifest.writing`."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ def writing_file(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            # So that a rename that survives a power cut names a whole file.
+            os.fsync(written.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

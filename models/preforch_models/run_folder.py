@@ -68,7 +68,9 @@ def read_run_info(folder: Path) -> RunInfo | None:
 
 
 def _other_format(folder: Path, version: int) -> str:
+    if version > RUN_FORMAT:
+        return f"{folder}: this run has format {version}, which this program is too old for; upgrade it"
     return (
-        f"{folder}: this run has format {version}, this version of the program reads format {RUN_FORMAT}; "
-        "delete the folder or choose another run.folder, and train again"
+        f"{folder}: this run has format {version} (no {RUN_FILE}), this version of the program reads format "
+        f"{RUN_FORMAT}; delete the folder or choose another run.folder, and train again"
     )

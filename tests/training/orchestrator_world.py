@@ -10,7 +10,7 @@ import small_world
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.orchestrator.fine_tuning import fit
 from preforch_training.orchestrator.fitting import Targets
-from preforch_training.orchestrator.prediction import weights_of
+from preforch_training.orchestrator.prediction import serve
 from small_world import NAMES, make_config
 from transformers import AutoTokenizer
 
@@ -58,4 +58,4 @@ def validation_losses(curve: list[dict[str, float]]) -> list[float]:
 
 
 def read_validation(model: OrchestratorModel, encoder: Path) -> np.ndarray:
-    return weights_of(model, AutoTokenizer.from_pretrained(encoder), VALIDATION.texts)
+    return serve(model, AutoTokenizer.from_pretrained(encoder), VALIDATION.texts).weights_NK

@@ -21,6 +21,7 @@ def test_log_lines_and_warnings_of_libraries_go_to_the_file_alone(
         with library_log(path):
             loud.warning("from a handler of its own")
             logging.getLogger("another").warning("from the root logger")
+            warnings.simplefilter("always")
             warnings.warn("from Python", FutureWarning, stacklevel=1)
             print("ours", file=sys.stderr)
         assert loud.handlers == [handler]

@@ -9,7 +9,7 @@ from head_rows import fit_rows
 from orchestrator_world import TRAIN, VALIDATION, read_curve, read_validation, train, validation_losses
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors
 from preforch_training.orchestrator.fitting import Fitted, fit_frozen
-from preforch_training.orchestrator.prediction import weights_of
+from preforch_training.orchestrator.prediction import serve
 from small_world import NAMES, make_config
 from transformers import AutoModel
 
@@ -50,5 +50,5 @@ def test_the_model_of_a_frozen_orchestrator_is_its_head_on_the_vectors(encoder: 
         loss="reverse",
         tau=1.0,
     )
-    found = weights_of(fitted.model, fitted.tokenizer, texts)
+    found = serve(fitted.model, fitted.tokenizer, texts).weights_NK
     np.testing.assert_allclose(found, head.weights(vectors(texts)), atol=1e-4)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from preforch_models.calibration import Calibration, Constants
 from preforch_models.manifest import ArtifactError, Manifest, write_manifest
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_training.report.costs import stage_costs, training_curves
 from preforch_training.report.facts import Facts
 from preforch_training.report.orchestrator import report_orchestrator
@@ -290,6 +291,7 @@ def write_run(folder: Path, report: Report) -> Path:
     (folder / "report").mkdir(parents=True)
     (folder / "report" / "report.json").write_text(report.model_dump_json(), encoding="utf-8")
     write_manifest(folder / "report", Manifest(kind="report"))
+    write_run_info(folder, RunInfo())
     return folder
 
 
@@ -318,5 +320,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(good: Report, t
 
 
 def test_a_folder_without_a_report_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not a run"):
+        summarise([tmp_path, tmp_path])
+    write_run_info(tmp_path, RunInfo())
     with pytest.raises(ArtifactError, match="no manifest"):
         summarise([tmp_path, tmp_path])

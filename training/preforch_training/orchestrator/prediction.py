@@ -32,11 +32,6 @@ def predict(folder: Path, texts: Sequence[str]) -> Served:
     return serve(model, AutoTokenizer.from_pretrained(folder), texts)
 
 
-def weights_of(model: OrchestratorModel, tokenizer: object, texts: Sequence[str]) -> np.ndarray:
-    """Weights by a loaded model, (N, K)."""
-    return serve(model, tokenizer, texts).weights_NK
-
-
 def serve(model: OrchestratorModel, tokenizer: object, texts: Sequence[str]) -> Served:
     """Weights and confidence by a loaded model."""
     return serve_vectors(model, vectors_of(model, tokenizer, texts))

@@ -6,8 +6,11 @@ Out: `policy/base/`: the model before any training, with context tokens; for eve
      `metrics.jsonl`, TensorBoard files, and `samples.jsonl` where it sampled.
 """
 
+import shutil
+import sys
 from collections.abc import Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from preforch_models.conditioning.context import ContextConditioning
@@ -39,11 +42,23 @@ def build(run: Run, config: Config, policies: Mapping[str, Policy], *, sampler: 
     )
     for name, policy in policies.items():
         KINDS[policy.kind](PolicyTask(run, config, name, sampler), policy)
+        remove_rounds(run, name, policy.rounds)
 
 
 def folders(run: Run, name: str, policy: Policy) -> list[Path]:
     """Rounds of a policy, the finished one last."""
     return [run.policy_round(name, number) for number in range(policy.rounds)]
+
+
+def remove_rounds(run: Run, name: str, rounds: int) -> None:
+    """Remove later rounds, which an earlier configuration left: the newest one there is would be served."""
+    for later in count(rounds):
+        folder = run.policy_round(name, later)
+        if not folder.exists():
+            return
+        shutil.rmtree(folder)
+        label = folder.relative_to(run.folder).as_posix()
+        print(f"{label}: removed, the policy has {rounds} rounds now", file=sys.stderr, flush=True)
 
 
 def make_base(run: Run, config: Config, folder: Path, work: Path) -> Outcome:
