@@ -71,6 +71,7 @@ def _other_format(folder: Path, version: int) -> str:
     if version > RUN_FORMAT:
         return f"{folder}: this run has format {version}, which this program is too old for; upgrade it"
     return (
-        f"{folder}: this run has format {version} (no {RUN_FILE}), this version of the program reads format "
-        f"{RUN_FORMAT}; delete the folder or choose another run.folder, and train again"
+        f"{folder}: this run has format {version}, this version of the program reads format {RUN_FORMAT}; "
+        "delete the folder or choose another run.folder, and train again "
+        f"(a copy of a newer run must have its {RUN_FILE})"
     )
