@@ -72,6 +72,5 @@ def _other_format(folder: Path, version: int) -> str:
         return f"{folder}: this run has format {version}, which this program is too old for; upgrade it"
     return (
         f"{folder}: this run has format {version}, this version of the program reads format {RUN_FORMAT}; "
-        "delete the folder or choose another run.folder, and train again "
-        f"(a copy of a newer run must have its {RUN_FILE})"
+        "delete the folder or choose another run.folder, and train again"
     )
