@@ -84,6 +84,7 @@ def build_gateway(
     model = "" if card is None else settings.served_model_name or card.name
     side = None
     pool = None
+    conditioner = None
     if card is not None and upstreams is not None:
         guard = ControlGuard(
             ControlStrings(card.control_strings), mode=settings.control_tokens, metrics=metrics
@@ -106,6 +107,7 @@ def build_gateway(
         pool,
         model=model,
         card=card,
+        conditioner=conditioner,
         metrics=metrics,
         timeout=settings.health_timeout,
         on_ready=on_ready,

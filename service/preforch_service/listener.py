@@ -84,7 +84,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refusal = INVALID
         self._ignore_input = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    # uvicorn's type, which is narrower than asyncio's.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._reader_watch = ReaderWatch(transport, self.loop, self._idle_timeout)
         self._head_timer.start(self._too_slow)

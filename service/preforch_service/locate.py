@@ -38,7 +38,9 @@ def find_policy(run: Path, name: str | None = None) -> Path:
     """
     info = read_run_info(run)
     if info is None:
-        raise ArtifactError(f"{run}: no {RUN_FILE} in it, so it is no run; train one, or use --weights-only")
+        raise ArtifactError(
+            f"{run}: no {RUN_FILE} in it, so it is not a run; train one, or use --weights-only"
+        )
     found = rounds(run)
     if not found:
         raise ArtifactError(f"{run}: no policy/NAME/round-N in it; train a policy, or use --weights-only")

@@ -192,7 +192,8 @@ def test_the_context_sits_on_the_last_user_turn_also_after_tool_results() -> Non
         {"role": "tool", "content": "rain"},
     ]
     assert render(FORM, messages, weights=EVEN) == (
-        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nold<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nold<|im_end|>\n"
+        "<|im_start|>assistant\na<|im_end|>\n"
         "<|im_start|>user\nnew <W1> 0.34 <W2> 0.33 <W3> 0.33<|im_end|>\n"
         "<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\nrain<|im_end|>\n"
     )

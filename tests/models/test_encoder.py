@@ -19,10 +19,10 @@ def test_cls_is_the_first_token() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_what_stands_in_the_padding_changes_nothing(pooling: str) -> None:
+def test_what_stands_in_the_padding_changes_nothing(pooling: Pooling) -> None:
     other = HIDDEN.clone()
     other[:, 2] = -7.0
-    torch.testing.assert_close(pool(other, MASK, pooling), pool(HIDDEN, MASK, pooling))  # type: ignore[arg-type]
+    torch.testing.assert_close(pool(other, MASK, pooling), pool(HIDDEN, MASK, pooling))
 
 
 def test_a_text_of_nothing_but_padding_gives_zeros_and_no_nan() -> None:

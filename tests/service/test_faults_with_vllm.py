@@ -20,6 +20,7 @@ import tiny
 from preforch_models.bundle import read_bundle
 from preforch_models.policy_card import read_policy_card
 from preforch_models.run_folder import RunInfo, write_run_info
+from preforch_service.conditioning import conditioner_of
 from preforch_service.engine.pool import Pool
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.upstream import AiohttpUpstream, read_all
@@ -181,7 +182,9 @@ def test_one_real_engine_and_one_dead_address(served: Served) -> None:
             "engine": AiohttpUpstream("http://engine", socket=served.socket),
         }
         pool = Pool(upstreams, metrics=Metrics())
-        readiness = Readiness(pool, model="tiny", card=card, metrics=Metrics(), timeout=60)
+        readiness = Readiness(
+            pool, model="tiny", card=card, conditioner=conditioner_of(card), metrics=Metrics(), timeout=60
+        )
         try:
             assert await readiness.check()
             body = json.dumps({"model": "tiny", "messages": HELLO, "max_tokens": 2}).encode()

@@ -109,8 +109,8 @@ def test_a_run_of_another_format_is_refused_and_says_what_to_do(
         find(run)
 
 
-def test_a_folder_that_is_no_run_holds_no_policy(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=f"no {RUN_FILE} in it, so it is no run"):
+def test_a_folder_that_is_not_a_run_holds_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=f"no {RUN_FILE} in it, so it is not a run"):
         find_policy(tmp_path)
 
 

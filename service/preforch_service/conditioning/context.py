@@ -47,7 +47,7 @@ class ContextConditioner:
             expected = expected_tokens(weights, self._format)
             if found != expected:
                 raise TemplateError(
-                    f"model {model!r}: its chat template printed the control tokens {found} for the weights "
+                    f"model {model!r}: its chat template prints the control tokens {found} for the weights "
                     f"{weights}, expected {expected}"
                 )
             rendered.append(tokens)

@@ -23,15 +23,15 @@ class FixedConditioner:
         self._control_strings = card.control_strings
 
     def chat(self, body: dict[str, Any], _weights: Weights) -> dict[str, Any]:
-        """The body itself."""
+        """Unchanged: nothing in this policy's prompt depends on weights."""
         return body
 
     def completion(self, body: dict[str, Any], _weights: Weights) -> dict[str, Any]:
-        """The body itself."""
+        """Unchanged, as in a chat."""
         return body
 
     def default_template_kwargs(self, _fallback: Weights) -> dict[str, object]:
-        """None."""
+        """No arguments: the chat template prints the same whatever the weights."""
         return {}
 
     async def self_test(self, render: Render, *, model: str) -> None:

@@ -2,9 +2,9 @@
 
 In:  the bundle (its golden answers), the policy card, the engines.
 Out: `replay_golden` raises when the recommender does not give the golden answers; `Readiness` watches the
-     engines. Each time that one has come up, it must print the weights in its chat template and generate a
-     token. One that is silent while it has requests must generate a token too: vLLM's own health check does
-     not see a core that hangs.
+     engines. Each time that one has come up, it must pass its conditioner's self-test and generate a token.
+     One that is silent while it has requests must generate a token too: vLLM's own health check does not see
+     a core that hangs.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from preforch_models.conversation import conversation_text
 from preforch_models.manifest import ArtifactError
 from preforch_models.policy_card import PolicyCard
 
-from preforch_service.conditioning import Conditioner, conditioner_of
+from preforch_service.conditioning import Conditioner
 from preforch_service.conditioning.rendering import PROBE, TemplateError, corner
 from preforch_service.engine.pool import DOWN, Member, Pool
 from preforch_service.engine.upstream import Answer, Upstream, UpstreamDown, UpstreamLate, read_all
@@ -85,7 +85,7 @@ async def _tokens(upstream: Upstream, body: Mapping[str, object]) -> list[str]:
 async def generation_fault(
     upstream: Upstream, conditioner: Conditioner, *, model: str, objectives: Sequence[str]
 ) -> str | None:
-    """Why the engine does not generate a token, or None; a full queue is no fault. Raises UpstreamDown."""
+    """Why the engine does not generate a token, or None, also for a full queue. Raises UpstreamDown."""
     body = conditioner.chat(_conversation(model, PROBE, max_tokens=1), corner(objectives, 0))
     answer, content = await _ask(upstream, "/v1/chat/completions", body)
     if answer.status in (200, 503):
@@ -131,6 +131,7 @@ class Readiness:
         *,
         model: str,
         card: PolicyCard | None,
+        conditioner: Conditioner | None,
         metrics: Metrics,
         timeout: float = 10.0,
         on_ready: Callable[[], None] = lambda: None,
@@ -138,7 +139,7 @@ class Readiness:
         self._pool = pool
         self._model = model
         self._card = card
-        self._conditioner = None if card is None else conditioner_of(card)
+        self._conditioner = conditioner
         self._timeout = timeout
         self._on_ready = on_ready
         self._running: dict[Member, asyncio.Future[None]] = {}
@@ -205,7 +206,7 @@ class Readiness:
     async def _fault(self, member: Member) -> str | None:
         """What is wrong with an engine, or None. Raises UpstreamDown or TemplateError."""
         assert self._card is not None, "engines come with the card of their policy"
-        assert self._conditioner is not None, "it has a card"
+        assert self._conditioner is not None, "and with its conditioner"
         if not await _healthy(member.upstream):
             return member.blocked or DOWN
         if member.blocked is not None:

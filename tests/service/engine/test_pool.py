@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fakes import CHAT, chunk, policy_card, running_app
 from preforch_models.context import ContextFormat, objective_tokens
+from preforch_service.conditioning import conditioner_of
 from preforch_service.conditioning.rendering import PROBE
 from preforch_service.engine.pool import Member, Pool
 from preforch_service.engine.readiness import Readiness
@@ -100,7 +101,14 @@ class Engines:
         }
         self.pool = Pool(upstreams, metrics=self.metrics)
         card = policy_card(FORM)
-        self.readiness = Readiness(self.pool, model="tiny", card=card, metrics=self.metrics, timeout=timeout)
+        self.readiness = Readiness(
+            self.pool,
+            model="tiny",
+            card=card,
+            conditioner=conditioner_of(card),
+            metrics=self.metrics,
+            timeout=timeout,
+        )
 
     def member(self, name: str) -> Member:
         return next(member for member in self.pool.members if member.name == name)

@@ -16,9 +16,9 @@ def test_a_template_that_prints_the_weights_is_ready(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("tokens", "reason"),
     [
-        ([], "printed the control tokens []"),
-        (["<W1>", "<W3>", "<W2>"], "printed the control tokens"),
-        (["<W1>", "<W2>", "<W3>", "<W1>"], "printed the control tokens"),
+        ([], "chat template prints the control tokens []"),
+        (["<W1>", "<W3>", "<W2>"], "chat template prints the control tokens"),
+        (["<W1>", "<W2>", "<W3>", "<W1>"], "chat template prints the control tokens"),
         (["<W1>", "<W2>", "<W3>"], "the same prompt for different weights"),
     ],
 )

@@ -1,6 +1,7 @@
 """What one request may ask for: every limit over a real port, one below and one above."""
 
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -268,6 +269,18 @@ def test_a_head_that_never_ends_is_a_431_or_a_408(url: str) -> None:
     assert raw_answer(url, b"GET /objectives HTTP/1.1\r\nX-A: a")[0] == 408
 
 
+def test_a_head_that_comes_byte_by_byte_has_no_more_time(url: str) -> None:
+    with connection(url) as sock:
+        sock.sendall(b"GET /objectives HTTP/1.1\r\nX-A: ")
+        for _ in range(20):
+            if select.select([sock], [], [], 0.2)[0]:
+                break
+            sock.sendall(b"a")
+        else:
+            pytest.fail("no answer after four times the receive timeout")
+        assert read_answer(sock)[0] == 408
+
+
 def test_a_large_body_in_one_piece_with_its_head_is_not_a_large_head(url: str) -> None:
     body = b'{"prompt": "x"' + b" " * 3000 + b"}"
     assert raw_answer(url, HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)[0] == 200
@@ -293,11 +306,13 @@ def everything(sock: socket.socket) -> bytes:
 def test_an_upgrade_is_not_made_and_ends_the_connection(url: str, upgrade: bytes) -> None:
     head = b"GET /objectives HTTP/1.1\r\nHost: localhost\r\n" + UPGRADE + upgrade + b"\r\n\r\n"
     with connection(url) as sock:
+        sock.settimeout(3)  # uvicorn closes a connection that is kept alive after 5
         sock.sendall(head)
         time.sleep(0.2)
         sock.sendall(SMUGGLED)
         raw = everything(sock)
     assert raw.count(b"HTTP/1.1 200") == 1
+    assert b"\r\nconnection: close\r\n" in raw.lower()
     assert b"smuggled" not in raw
 
 
@@ -368,6 +383,16 @@ def test_trailers_that_are_too_large_are_named(url: str) -> None:
         status, body = read_answer(sock)
     message = "trailers and the frames of chunks are larger than 4096 bytes"
     assert (status, body["error"]["message"]) == (431, message)
+
+
+def test_trailers_of_several_requests_on_one_connection_do_not_add_up(url: str) -> None:
+    trailer = b"a: " + b"b" * 1500 + b"\r\n"
+    with connection(url) as sock:
+        for _ in range(4):
+            sock.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+            time.sleep(0.2)  # not in one piece with the head
+            sock.sendall(b"%x\r\n%b\r\n0\r\n" % (len(BODY), BODY) + trailer + b"\r\n")
+            assert read_answer(sock)[0] == 200
 
 
 def test_small_chunks_are_no_trailers(url: str) -> None:

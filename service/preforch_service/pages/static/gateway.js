@@ -84,7 +84,8 @@ export class Gateway {
     const method = body === undefined ? "GET" : "POST";
     let response;
     try {
-      response = await fetch(path, { method, headers, signal, body: JSON.stringify(body), cache: "no-store" });
+      const content = JSON.stringify(body);
+      response = await fetch(path, { method, headers, signal, body: content, cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new GatewayError("The gateway could not be reached. Does it run?");

@@ -46,9 +46,11 @@ export function sumNote(own, objectives) {
   if (own.length === 0) return "";
   const sum = own.reduce((total, weight) => total + weight, 0);
   if (own.length === objectives) {
-    return sum === 0 ? "At least one weight must be above 0." : "All weights are yours; they are scaled to sum to 1.";
+    if (sum === 0) return "At least one weight must be above 0.";
+    return "All weights are yours; they are scaled to sum to 1.";
   }
-  const rest = sum > 1.0001 ? "1.00 is the most while others are recommended." : "the orchestrator shares out the rest.";
+  const tooMuch = "1.00 is the most while others are recommended.";
+  const rest = sum > 1.0001 ? tooMuch : "the orchestrator shares out the rest.";
   return `What you set sums to ${sum.toFixed(2)}; ${rest}`;
 }
 
@@ -71,7 +73,8 @@ export class Row {
     this.#onChange = onChange;
     const allowed = [low > 0 && `at least ${low.toFixed(2)}`, high < 1 && `at most ${high.toFixed(2)}`];
     this.element.querySelector(".name").textContent = name;
-    this.element.querySelector(".description").textContent = [description, ...allowed].filter(Boolean).join("; ");
+    const about = [description, ...allowed].filter(Boolean).join("; ");
+    this.element.querySelector(".description").textContent = about;
     this.#pin.setAttribute("aria-label", `Set ${name} myself`);
     this.#slider.setAttribute("aria-label", `Weight of ${name}`);
     this.#pin.addEventListener("change", () => this.#update());

@@ -142,16 +142,19 @@ async function submit() {
 function aboutModels(models) {
   const names = `Answers come from ${models.map((model) => model.id).join(", ")}.`;
   if (models.every((model) => model.preference?.applied !== false)) return names;
-  return `${names} This model does not read weights: those that you set are shown, and change nothing in the answer.`;
+  const ignored = "those that you set are shown, and change nothing in the answer.";
+  return `${names} This model does not read weights: ${ignored}`;
 }
 
 /** What can be done here, given the models that the key may use (null: the gateway has none). */
 function showAbilities(models) {
   answersPossible = models !== null && models.length > 0;
   document.body.classList.toggle("weights-only", !answersPossible);
-  page.promptNote.textContent = `Ctrl+Enter ${answersPossible ? "asks for an answer" : "recommends weights"}.`;
+  const action = answersPossible ? "asks for an answer" : "recommends weights";
+  page.promptNote.textContent = `Ctrl+Enter ${action}.`;
   if (answersPossible) page.about.textContent = aboutModels(models);
-  else if (models === null) page.about.textContent = "This gateway recommends weights; it has no language model.";
+  else if (models === null)
+    page.about.textContent = "This gateway recommends weights; it has no language model.";
   else page.about.textContent = "This key may use no model here, only ask for weights.";
 }
 
