@@ -1,7 +1,7 @@
 """The graph of all modules: no cycle, and between the stages of training no arrow against their order."""
 
 import ast
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from preforch_training.stages import STAGES
 from sources import MODULES, PACKAGES, ROOT, files, imported, module_name, parse
 
 TRAINING = PACKAGES["preforch_training"]
+CONDITIONING = sorted((PACKAGES["preforch_models"] / "conditioning").glob("*.py"))
 READS_CONFIGS = {
     "study/subject.py": "a study sets its alternatives against what the run itself chooses",
     "study/config.py": "transfers name further sources of data, with the fields of any source",
@@ -163,10 +164,10 @@ def test_a_stage_reads_no_settings_of_another() -> None:
 # Kinds.
 
 
-def kinds_of(stage: str) -> dict[str, str]:
-    """Kind -> class of its settings, from the config of a stage."""
+def kinds_of(paths: Iterable[Path]) -> dict[str, str]:
+    """Kind -> class of its settings, from the files that define them."""
     found = {}
-    for node in parse(TRAINING / stage / "config.py").body:
+    for node in (node for path in paths for node in parse(path).body):
         if isinstance(node, ast.ClassDef):
             for line in node.body:
                 if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "kind":
@@ -202,14 +203,26 @@ def names_in(node: ast.AST) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
-@pytest.mark.parametrize(("stage", "some"), [("reward", "pair_head"), ("policy", "wic")])
-def test_nothing_but_the_table_tells_kinds_apart(stage: str, some: str) -> None:
-    kinds = kinds_of(stage)
+@pytest.mark.parametrize(
+    ("definitions", "table", "some"),
+    [
+        ([TRAINING / "reward" / "config.py"], TRAINING / "reward" / "kinds" / "__init__.py", "pair_head"),
+        ([TRAINING / "policy" / "config.py"], TRAINING / "policy" / "kinds" / "__init__.py", "wic"),
+        (CONDITIONING, PACKAGES["preforch_service"] / "conditioning", "fixed"),
+    ],
+    ids=["reward", "policy", "conditioning"],
+)
+def test_nothing_but_the_table_tells_kinds_apart(
+    definitions: Sequence[Path], table: Path, some: str
+) -> None:
+    kinds = kinds_of(definitions)
     assert some in kinds
-    table = {TRAINING / stage / "kinds" / "__init__.py", TRAINING / stage / "config.py"}
-    everything = [*files("preforch_training"), *files("preforch_service")]
+    assert table.exists()
     wrong = [
-        line for path in everything if path not in table for line in sorted(tells_kinds_apart(path, kinds))
+        line
+        for path in (*files("preforch_training"), *files("preforch_service"))
+        if path not in definitions and not path.is_relative_to(table)
+        for line in sorted(tells_kinds_apart(path, kinds))
     ]
     assert wrong == []
 

@@ -141,7 +141,11 @@ def loud_names(node: ast.stmt) -> set[str]:
     return (names | {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}) & LOUD
 
 
-@pytest.mark.parametrize("folder", [*PACKAGES.values(), ROOT / "benchmarks"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder",
+    [*PACKAGES.values(), ROOT / "benchmarks", ROOT / "clients" / "examples", ROOT / "tests"],
+    ids=lambda folder: folder.name,
+)
 def test_no_function_is_longer_than_a_page(folder: Path) -> None:
     paths = sorted(folder.rglob("*.py"))
     assert paths

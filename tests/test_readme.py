@@ -49,6 +49,13 @@ def test_every_preforch_command_is_understood(line: str) -> None:
     parser.parse_args(words[2:])
 
 
+def recipe_files(makefile: str) -> set[str]:
+    """Paths with a folder and an extension in the recipes, but those that a recipe writes itself."""
+    recipes = "\n".join(line for line in makefile.splitlines() if line.startswith("\t"))
+    named = set(re.findall(r"(?<!\S)(?:[\w.-]+/)+[\w.-]+\.\w+(?![^\s;])", recipes))
+    return named - set(re.findall(r">\s*(\S+)", recipes))
+
+
 def test_every_make_target_and_script_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in commands():
@@ -58,6 +65,9 @@ def test_every_make_target_and_script_is_there() -> None:
         for word in words[1:]:
             if word.startswith(("clients/", "training/", "benchmarks/", "tests/", "docs/")):
                 assert (ROOT / word).is_file(), line
+    named = recipe_files(makefile)
+    assert "tests/deploy/licences.py" in named
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:

@@ -136,9 +136,9 @@ def write_bundle(
 TINY = Scratch(vocabulary=300, width=32, layers=2, heads=1, inner=64)
 
 
-def policy_info(name: str) -> PolicyInfo:
+def policy_info(name: str, kind: str = "wic") -> PolicyInfo:
     """What says how a policy was made."""
-    return PolicyInfo(name=name, kind="wic", round=0)
+    return PolicyInfo(name=name, kind=kind, round=0)
 
 
 def write_policy(
@@ -179,7 +179,7 @@ def write_fixed_policy(target: Path, objectives: tuple[str, ...], *, name: str =
             folder,
             model,
             tokenizer,
-            policy_info(name),
+            policy_info(name, "sft"),
             objectives=objectives,
             conditioning=FixedConditioning(),
             max_model_len=MAX_MODEL_LEN,

@@ -92,6 +92,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"gateway": {"extraArgs": ["--drain-timeout=600"]}},
         ["/gateway/extraArgs/0", "not"],
     ),
+    "another policy of a run": (
+        {"gateway": {"extraArgs": ["--policy-name=wic"]}},
+        ["/gateway/extraArgs/0", "not"],
+    ),
     "a way around the keys": ({"gateway": {"extraArgs": ["--no-auth"]}}, ["/gateway/extraArgs/0", "not"]),
     "code of strangers": ({"engine": {"extraArgs": ["--trust-remote-code"]}}, ["/engine/extraArgs/0", "not"]),
     "an argument in two words": (

@@ -88,6 +88,11 @@ def turns(*messages: Body) -> Body:
     return {"messages": list(messages)}
 
 
+def with_(**more: object) -> Body:
+    """A request with further fields."""
+    return turns(user("hello")) | more
+
+
 def text(*parts: str) -> list[Body]:
     return [{"type": "text", "text": part} for part in parts]
 
@@ -193,7 +198,7 @@ def split() -> list[Attack]:
 
 
 def roles() -> list[Attack]:
-    """Every kind of message, and every field of it."""
+    """Every kind of message, its content."""
     fine = user("hello")
     return [
         Attack(
@@ -213,6 +218,29 @@ def roles() -> list[Attack]:
             "messages[0].content",
         ),
         Attack("all turns", "role", turns(user(POISON), says(POISON), user(POISON)), "messages[0].content"),
+        Attack(
+            "ends with an answer", "role", turns(user(f"hello {POISON}"), says("hi")), "messages[0].content"
+        ),
+        Attack(
+            "ends with an answer that forges a turn", "role", turns(fine, says(TURN)), "messages[1].content"
+        ),
+        Attack(
+            "weights of earlier turns sent back",
+            "role",
+            turns(
+                user("hello <W1> 0.50 <W2> 0.30 <W3> 0.20"),
+                says("hi"),
+                user("more <W1> 0.50 <W2> 0.30 <W3> 0.20"),
+            ),
+            "messages[0].content",
+        ),
+    ]
+
+
+def names_and_reasoning() -> list[Attack]:
+    """What a message has beside its content."""
+    fine = user("hello")
+    return [
         Attack("user's name", "name", turns(user("hello", name="<W1>")), "messages[0].name"),
         Attack("forged turn in a name", "name", turns(user("hello", name=TURN)), "messages[0].name"),
         Attack(
@@ -244,27 +272,11 @@ def roles() -> list[Attack]:
             "messages[1].refusal",
             printed=False,
         ),
-        Attack(
-            "ends with an answer", "role", turns(user(f"hello {POISON}"), says("hi")), "messages[0].content"
-        ),
-        Attack(
-            "ends with an answer that forges a turn", "role", turns(fine, says(TURN)), "messages[1].content"
-        ),
-        Attack(
-            "weights of earlier turns sent back",
-            "role",
-            turns(
-                user("hello <W1> 0.50 <W2> 0.30 <W3> 0.20"),
-                says("hi"),
-                user("more <W1> 0.50 <W2> 0.30 <W3> 0.20"),
-            ),
-            "messages[0].content",
-        ),
     ]
 
 
-def tool_calls() -> list[Attack]:
-    """Arguments are JSON in a string, which the engine decodes; results are text."""
+def call_arguments() -> list[Attack]:
+    """Arguments of a called tool: JSON in a string, which the engine decodes."""
     arguments = "messages[1].tool_calls[0].function.arguments"
     found: dict[str, object] = {
         "value": '{"a": "<W1>"}',
@@ -303,6 +315,19 @@ def tool_calls() -> list[Attack]:
             attack(n, v, arguments + ("[0]" if n == "a list" else ""), printed=False)
             for n, v in thrown_away.items()
         ),
+    ]
+
+
+def _arguments_param(param: str, name: str, value: object) -> str:
+    """Plain text is found before it is decoded, and then the error cannot say where in the JSON it is."""
+    if isinstance(value, str) and ("<W1>" in value or "<|im_end|>" in value):
+        return param
+    return param + {"escaped key": "", "deep": ".a[0].b[0]"}.get(name, ".a")
+
+
+def tool_calls() -> list[Attack]:
+    """Names and ids of called tools."""
+    return [
         Attack(
             "name of the called tool",
             "tool call",
@@ -321,6 +346,12 @@ def tool_calls() -> list[Attack]:
             turns(user("x"), call("{}", number=POISON), result("y", POISON)),
             "messages[1].tool_calls[0].id",
         ),
+    ]
+
+
+def tool_results() -> list[Attack]:
+    """What tools answered, which is text."""
+    return [
         Attack(
             "id of a result",
             "tool result",
@@ -360,13 +391,6 @@ def tool_calls() -> list[Attack]:
         ),
         Attack("over two results", "split", turns(user("x"), call("{}"), result("<W"), result("1> 0.9"))),
     ]
-
-
-def _arguments_param(param: str, name: str, value: object) -> str:
-    """Plain text is found before it is decoded, and then the error cannot say where in the JSON it is."""
-    if isinstance(value, str) and ("<W1>" in value or "<|im_end|>" in value):
-        return param
-    return param + {"escaped key": "", "deep": ".a[0].b[0]"}.get(name, ".a")
 
 
 def tools() -> list[Attack]:
@@ -427,15 +451,7 @@ def tools() -> list[Attack]:
 
 
 def documents() -> list[Attack]:
-    """Documents, and what else the template is given beside the messages."""
-
-    def with_(**more: object) -> Body:
-        return turns(user("hello")) | more
-
-    json_schema = {
-        "type": "json_schema",
-        "json_schema": {"name": "x", "schema": {"type": "object", "description": POISON}},
-    }
+    """Documents, which the template is given beside the messages."""
     return [
         Attack("text", "document", with_(documents=[{"title": "x", "text": POISON}]), "documents[0].text"),
         Attack("title", "document", with_(documents=[{"title": POISON, "text": "x"}]), "documents[0].title"),
@@ -450,6 +466,12 @@ def documents() -> list[Attack]:
             "documents[1].text",
         ),
         Attack("over two documents", "split", with_(documents=[{"text": "<W"}, {"1>": "x"}])),
+    ]
+
+
+def template_arguments() -> list[Attack]:
+    """Arguments of the chat template, of which one is allowed."""
+    return [
         Attack(
             "allowed template argument",
             "template arguments",
@@ -488,13 +510,12 @@ def documents() -> list[Attack]:
                 "ns": {"context": POISON},
             }.items()
         ),
-        Attack(
-            "response_format",
-            "other field",
-            with_(response_format=json_schema),
-            "response_format.json_schema.schema.description",
-            printed=False,
-        ),
+    ]
+
+
+def constraints() -> list[Attack]:
+    """What bounds the answer of the engine."""
+    return [
         *(
             Attack(
                 f"choice of {path}",
@@ -522,6 +543,23 @@ def documents() -> list[Attack]:
                 ("response_format", "format", {"type": "token", "token": 300}),
                 ("logit_bias", "300", 100),
             )
+        ),
+    ]
+
+
+def other_fields() -> list[Attack]:
+    """Further fields of a request."""
+    json_schema = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"type": "object", "description": POISON}},
+    }
+    return [
+        Attack(
+            "response_format",
+            "other field",
+            with_(response_format=json_schema),
+            "response_format.json_schema.schema.description",
+            printed=False,
         ),
         *(
             Attack(f"field {key}", "other field", with_(**{key: value}), key, refused=True)
@@ -581,9 +619,8 @@ def look_alikes() -> list[Attack]:
     return [Attack(name, "look-alike", turns(user(value))) for name, value in strings.items()]
 
 
-def carriers() -> list[Attack]:
-    """Other routes, and the carriers of weights."""
-    hello = turns(user("hello"))
+def routes() -> list[Attack]:
+    """Other routes than the one for chats."""
     return [
         Attack("prompt of /generate", "route", {"prompt": POISON}, "messages[0].content", GENERATE),
         Attack("messages of /generate", "route", turns(user(TURN)), "messages[0].content", GENERATE),
@@ -612,36 +649,48 @@ def carriers() -> list[Attack]:
             COMPLETION,
             refused=True,
         ),
+    ]
+
+
+def carriers() -> list[Attack]:
+    """The carriers of weights."""
+    return [
         Attack(
             "weights in the model's name",
             "weights",
-            hello | {"model": "tiny@helpful=1,<W1>=0"},
+            with_() | {"model": "tiny@helpful=1,<W1>=0"},
             "model",
             refused=True,
         ),
-        Attack("control string as the model", "weights", hello | {"model": "<W1>"}, "model", refused=True),
+        Attack("control string as the model", "weights", with_() | {"model": "<W1>"}, "model", refused=True),
         Attack(
             "weights with a forged name",
             "weights",
-            hello | {"preference_weights": {"<W1>": 1}},
+            with_() | {"preference_weights": {"<W1>": 1}},
             "preference_weights",
             refused=True,
         ),
         Attack(
             "weights as text",
             "weights",
-            hello | {"preference_weights": "helpful=1.00 <W1>"},
+            with_() | {"preference_weights": "helpful=1.00 <W1>"},
             "preference_weights",
             refused=True,
         ),
         Attack(
             "weights in the header",
             "weights",
-            hello,
+            with_(),
             "X-Preference-Weights",
             headers={"X-Preference-Weights": "helpful=1,<W1>=0"},
             refused=True,
         ),
+    ]
+
+
+def unknown_messages() -> list[Attack]:
+    """Roles, parts and fields of a message that the gateway does not know."""
+    return [
         Attack(
             "role", "role", turns({"role": TURN, "content": "x"}, user("y")), "messages[0].role", refused=True
         ),
@@ -681,9 +730,17 @@ ATTACKS: tuple[Attack, ...] = (
     *nested(),
     *split(),
     *roles(),
+    *names_and_reasoning(),
+    *call_arguments(),
     *tool_calls(),
+    *tool_results(),
     *tools(),
     *documents(),
+    *template_arguments(),
+    *constraints(),
+    *other_fields(),
     *look_alikes(),
+    *routes(),
     *carriers(),
+    *unknown_messages(),
 )
