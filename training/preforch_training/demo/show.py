@@ -58,9 +58,10 @@ def check_free(port: int) -> None:
 def gateway(run: Path, *, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """`preforch serve RUN` as a child that drains and ends with this block, or with this process."""
     command = [sys.executable, "-m", "preforch_cli", "serve", str(run), "--port", str(port)]
-    # The metrics are for a service that stays; nothing else may be in the way of the demo.
+    # Metrics are for a service that stays, and a line per request would bury the answers.
     process = subprocess.Popen(
-        [*command, "--metrics-port", "0"], preexec_fn=lambda: die_with_parent(signal.SIGTERM)
+        [*command, "--metrics-port", "0", "--no-access-log"],
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM),
     )
     try:
         yield process
