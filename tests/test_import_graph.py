@@ -212,9 +212,7 @@ def names_in(node: ast.AST) -> set[str]:
     ],
     ids=["reward", "policy", "conditioning"],
 )
-def test_nothing_but_the_table_tells_kinds_apart(
-    definitions: Sequence[Path], table: Path, some: str
-) -> None:
+def test_nothing_but_the_table_tells_kinds_apart(definitions: Sequence[Path], table: Path, some: str) -> None:
     kinds = kinds_of(definitions)
     assert some in kinds
     assert table.exists()
