@@ -35,7 +35,7 @@ def test_every_stage_has_a_place() -> None:
     assert {place.partition("/")[0] for place in _ARTIFACTS} == set(STAGES)
 
 
-@pytest.mark.parametrize("place", _ARTIFACTS)
+@pytest.mark.parametrize("place", [*_ARTIFACTS, "reward/helpful", "policy/base", "policy/wic/round-0"])
 def test_an_artifact_without_a_run_file_is_of_an_old_run(tmp_path: Path, place: str) -> None:
     add_artifact(tmp_path, place.replace("*", "some"))
     assert "format" in refusal(tmp_path)
