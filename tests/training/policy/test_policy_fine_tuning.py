@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,23 @@ def test_lora_moves_the_rows_of_the_template_s_tokens_and_no_other_row(policy: P
     template = [t for t in reader.tokenizer.get_vocab() if t.startswith(("<W", "<|im_"))]
     assert moved[used].all()
     assert set(moved.nonzero().flatten().tolist()) <= set(reader.tokenizer.convert_tokens_to_ids(template))
+
+
+def test_lora_trains_a_model_whose_head_is_its_own(policy: Path, tmp_path: Path) -> None:
+    untied = shutil.copytree(policy, tmp_path / "untied")
+    model = AutoModelForCausalLM.from_pretrained(policy)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.save_pretrained(untied)
+    after = train(untied, tmp_path, SETTINGS.model_copy(update={"lora_rank": 4, "lora_alpha": 8.0}))
+    before = AutoModelForCausalLM.from_pretrained(untied).state_dict()
+    assert set(after) <= set(before), "adapters were not merged"
+    tokenizer = PolicyTokenizer(untied).tokenizer
+    template = [t for t in tokenizer.get_vocab() if t.startswith(("<W", "<|im_"))]
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        moved = ((after[name] - before[name]).abs().max(dim=1).values > 0).nonzero().flatten().tolist()
+        assert moved, f"no row of {name} moved"
+        assert set(moved) <= set(tokenizer.convert_tokens_to_ids(template)), name
 
 
 def test_rows_that_do_not_fit_are_left_out_and_none_fitting_is_an_error() -> None:

@@ -108,8 +108,8 @@ def fine_tune(
         if settings.lora_rank
         else None,
     )
-    if settings.lora_rank and model.config.tie_word_embeddings:
-        # PEFT wraps a tied head and hides its bias, which TRL's loss asks for; no model here has one.
+    if settings.lora_rank:
+        # PEFT wraps the head, tied or not, and hides its bias, which TRL's loss asks for; none has one.
         trainer.model.get_output_embeddings().bias = None
     history = run_trainer(trainer, work=work, folder=folder)
     trained = trainer.model.merge_and_unload() if settings.lora_rank else trainer.model
