@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import policy_world
 import pytest
 from policy_world import SFT, make_config, wic
 from preforch_models.manifest import verify
 from preforch_training.config import RunConfig
 from preforch_training.hf_trainer import TrainingError
-from preforch_training.records import Sample, read_records
+from preforch_training.orchestrator.prediction import predict_weights
+from preforch_training.policy.known_responses import on_grid
+from preforch_training.records import Sample, by_id, read_records
 from preforch_training.run import Run
 from small_world import build
 
@@ -35,6 +38,16 @@ def test_the_samples_of_a_round_say_what_was_kept(built: Run) -> None:
     assert sum(s.kept for s in samples) == counts["kept"] > 0
     assert not any(s.kept for s in samples if s.response == "Let me think about it.")
     assert {s.origin for s in samples} == {"orchestrator", "dirichlet"}
+
+
+def test_a_round_asks_what_the_orchestrator_recommends_for_each_prompt(built: Run) -> None:
+    prompts = by_id(built.prompts())
+    asked = [sample for sample in read_samples(built) if sample.origin == "orchestrator"]
+    texts = [prompts[sample.prompt_id].text for sample in asked]
+    recommended_NK = predict_weights(built.orchestrator, texts)
+    assert np.abs(recommended_NK - 1 / recommended_NK.shape[1]).max() > 0.1, "uniform weights would pass"
+    for sample, weights_K in zip(asked, recommended_NK, strict=True):
+        assert sample.weights == on_grid(weights_K, built.context_format)
 
 
 def test_without_known_responses_a_round_learns_from_its_samples_alone(tmp_path: Path) -> None:
