@@ -220,7 +220,7 @@ def test_whether_weights_were_applied_is_read_and_true_where_an_older_gateway_is
 def test_results_cannot_be_changed() -> None:
     transport, _ = answering(COMPLETION)
     with Client(transport=transport) as client, pytest.raises(ValueError, match="frozen"):
-        client.chat(MESSAGES).id = "other"  # type: ignore[misc]
+        client.chat(MESSAGES).id = "other"  # type: ignore[misc]  # the fault under test
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10_000])

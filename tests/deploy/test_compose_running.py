@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from composition import Composition, Service, read_composition
@@ -132,7 +133,7 @@ def started(
         yield Started(first, second, arguments)
 
 
-def chat(started: Started, weights: dict[str, float] | None = None) -> dict[str, object]:
+def chat(started: Started, weights: dict[str, float] | None = None) -> dict[str, Any]:
     body: dict[str, object] = {
         "model": "tiny",
         "messages": [{"role": "user", "content": "Hello"}],
@@ -143,15 +144,15 @@ def chat(started: Started, weights: dict[str, float] | None = None) -> dict[str,
     headers = {"Authorization": f"Bearer {KEY}"}
     status, answer = started.gateway.request("POST", f"{URL}/v1/chat/completions", body, headers)
     assert status == 200, answer
-    found: dict[str, object] = json.loads(answer)
+    found: dict[str, Any] = json.loads(answer)
     return found
 
 
 def test_a_chat_goes_through_gateway_and_engine(started: Started) -> None:
     answer = chat(started, {"helpful": 0.5, "harmless": 0.25, "humor": 0.25})
     assert answer["choices"]
-    assert answer["preference"]["source"] == "user"  # type: ignore[index]
-    assert chat(started)["preference"]["source"] == "orchestrator"  # type: ignore[index]
+    assert answer["preference"]["source"] == "user"
+    assert chat(started)["preference"]["source"] == "orchestrator"
 
 
 def test_without_a_key_nobody_is_answered(started: Started) -> None:

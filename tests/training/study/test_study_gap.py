@@ -63,7 +63,7 @@ def trial_of(f_PK: np.ndarray, pairs: int) -> Trial:
     """A trial of which the gap reads f and the constant fitted as f is."""
     none_NK = np.zeros((pairs, 2))
     constant_PK = np.tile(f_PK.mean(axis=0), (len(f_PK), 1))
-    return Trial(f_PK, constant_PK, constant_PK, constant_PK, none_NK, none_NK, none_NK)
+    return Trial(f_PK, constant_PK, constant_PK, constant_PK, none_NK, none_NK)
 
 
 def knows(data: StudyData, star_2K: np.ndarray, *, seeds: int) -> TrialsAt:

@@ -25,7 +25,6 @@ def build(run: Run, config: Config) -> None:
     """Make `reward/<objective>/` for every objective."""
     for name in run.names:
         reward = config.objectives[name]
-
         fit = KINDS[reward.kind].fit
         info = RewardInfo(reward=reward, folds=config.folds if fit else 0)
 

@@ -19,7 +19,6 @@ from preforch_training.orchestrator.linear_head import Labelled, fit_head
 from preforch_training.orchestrator.targets import (
     best_constant,
     labels_for,
-    target_values,
     target_weights,
 )
 from preforch_training.scores.calibration import fit_calibration
@@ -62,7 +61,6 @@ class Trial:
     oracle_PK: np.ndarray
     margin_NK: np.ndarray
     target_NK: np.ndarray
-    values_NK: np.ndarray
 
 
 def run_trial(
@@ -84,7 +82,7 @@ def run_trial(
     """
     prompts, count, pairs = len(data.prompts), len(data.names), len(data.overall_N2)
     f_PK, constant_PK, fitted_PK, oracle_PK = (np.zeros((prompts, count)) for _ in range(4))
-    margin_NK, target_NK, values_NK = (np.zeros((pairs, count)) for _ in range(3))
+    margin_NK, target_NK = (np.zeros((pairs, count)) for _ in range(2))
     kept_P = np.random.default_rng(train_draw).random(prompts) < train_share
     for fold in range(int(fold_P.max()) + 1) if judged is None else [judged]:
         test_P = fold_P == fold
@@ -120,8 +118,7 @@ def run_trial(
         sides = (rewards.chosen_NK, rewards.rejected_NK, rewards.others_NK)
         target = "margin_softmax" if choice.loss == "bt_gate" else choice.target
         target_NK[judged_N] = target_weights(*sides, target=target, tau=choice.tau)[judged_N]
-        values_NK[judged_N] = target_values(*sides, target=target)[judged_N]
-    return Trial(f_PK, constant_PK, fitted_PK, oracle_PK, margin_NK, target_NK, values_NK)
+    return Trial(f_PK, constant_PK, fitted_PK, oracle_PK, margin_NK, target_NK)
 
 
 def calibrate(
