@@ -14,7 +14,7 @@ PYTHON_TOOLS := checkov==3.3.30
 NPM := $(VENV)/npm
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test test-deploy lint lock licences clean
+.PHONY: demo test test-slow test-deploy lint lock licences clean
 
 demo: $(READY)
 	$(BIN)/preforch demo $(ARGS)
@@ -22,6 +22,10 @@ demo: $(READY)
 # Two at a time, each with one thread: threads that wait for each other on shared cores are many times slower.
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# One at a time: each of these starts processes of its own.
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 test-deploy: $(READY) $(TOOLS)
 	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)

@@ -93,6 +93,7 @@ def test_the_demo_shows_answers_from_the_real_service_and_ends(run: Path) -> Non
     assert done.stdout.count("you ask for humor 0.8") == 7
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_result(tmp_path: Path) -> None:
     values = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
     del values["policy"], values["policies"]
