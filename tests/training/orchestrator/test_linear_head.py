@@ -8,13 +8,14 @@ import pytest
 import torch
 from head_rows import fit_rows
 from preforch_training.orchestrator.config import Loss
-from preforch_training.orchestrator.linear_head import Head, Labelled, fit_head
+from preforch_training.orchestrator.linear_head import SPARSE_PENALTIES, Head, Labelled, fit_head
 from preforch_training.orchestrator.targets import (
     best_constant,
     head_loss,
     minimise,
     softmax,
 )
+from scipy.sparse import csr_matrix
 
 LOSSES: list[Loss] = ["reverse", "forward", "regress", "bt_gate"]
 Rows = tuple[np.ndarray, np.ndarray]
@@ -86,6 +87,21 @@ def test_a_head_does_not_depend_on_the_units_of_the_features(loss: Loss) -> None
         features * unit + offset, labels, (held * unit + offset, held_labels), loss=loss, tau=1.0
     )
     np.testing.assert_allclose(other.weights(held * unit + offset), head.weights(held), atol=1e-4)
+
+
+def test_sparse_vectors_are_read_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((200, 12)) < 0.3, 1.0, 0.0)
+    dense[:, 0] *= 100  # standardising would undo it
+    labels = softmax(dense @ np.array([[0.02, 0.0], *rng.normal(size=(11, 2))]), 1.0)
+    rows = Labelled(np.arange(200), labels)
+    head = fit_head(csr_matrix(dense), rows, rows, loss="forward", tau=1.0)
+    assert head.penalty in SPARSE_PENALTIES
+    assert head.weights(csr_matrix(dense)) == pytest.approx(head.weights(dense))
+    assert np.abs(head.weights(dense) - labels).max() < 0.05
+    units = fit_head(csr_matrix(dense * 0.01), rows, rows, loss="forward", tau=1.0, penalties=(1e-2,))
+    whole = fit_head(csr_matrix(dense), rows, rows, loss="forward", tau=1.0, penalties=(1e-2,))
+    assert np.abs(units.weights(dense * 0.01) - whole.weights(dense)).max() > 0.02
 
 
 def test_fits_of_the_same_rows_are_the_same() -> None:

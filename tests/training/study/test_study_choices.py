@@ -7,7 +7,15 @@ import pytest
 from preforch_models.conversation import Message
 from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.statistics.metrics import preference_hits, weighted_auroc
-from preforch_training.statistics.predictors import CATEGORY_ORACLE, CONSTANT, LINEAR, SHUFFLED, UNIFORM, F
+from preforch_training.statistics.predictors import (
+    CATEGORY_ORACLE,
+    CONSTANT,
+    LINEAR,
+    REDUCED_LINEAR,
+    SHUFFLED,
+    UNIFORM,
+    F,
+)
 from preforch_training.study.choices import (
     Choice,
     Trial,
@@ -163,10 +171,11 @@ def test_predictors_stand_side_by_side(varied: World) -> None:
         varied.fold_P,
         FORWARD,
     )
-    rows = {
-        row.name: row for row in TrialJudge(varied.data, BOOTSTRAP).predictors(FORWARD, [trial], [blind]).rows
-    }
-    assert list(rows) == [F, UNIFORM, CONSTANT, SHUFFLED, LINEAR, CATEGORY_ORACLE]
+    judge = TrialJudge(varied.data, BOOTSTRAP)
+    found = judge.predictors(FORWARD, [trial], words=[blind], reduced_words=[trial])
+    rows = {row.name: row for row in found.rows}
+    assert list(rows) == [F, UNIFORM, CONSTANT, SHUFFLED, LINEAR, REDUCED_LINEAR, CATEGORY_ORACLE]
+    assert rows[REDUCED_LINEAR].accuracy == rows[F].accuracy
     assert rows[CONSTANT].gain.value == rows[CONSTANT].gain.high == 0
     assert (
         rows[F].accuracy.value
@@ -198,7 +207,8 @@ def test_data_without_categories_has_no_oracle_no_separation_and_no_table_of_the
     judge = TrialJudge(data, BOOTSTRAP)
     assert judge.categories([trial]) == []
     assert judge.result(FORWARD, [trial]).separation is None
-    assert CATEGORY_ORACLE not in {row.name for row in judge.predictors(FORWARD, [trial], [trial]).rows}
+    rows = judge.predictors(FORWARD, [trial], words=[trial], reduced_words=[trial]).rows
+    assert CATEGORY_ORACLE not in {row.name for row in rows}
 
 
 # Parts.

@@ -1,7 +1,8 @@
 """A linear head on frozen vectors, trained to convergence by full-batch L-BFGS (METHOD 4; Eq. 8). [ours]
 
 In:  vectors of prompts (P, D), labels of training and of held-out rows, a loss (`targets`). A prompt with
-     many pairs has many rows and one vector, which is read once.
+     many pairs has many rows and one vector, which is read once. Sparse vectors (counts of words) are read as
+     they are: standardised, a word that one text has would be the longest, and nothing would be sparse.
 Out: `Head`, with f(x) = softmax(weight x + bias).
 
 The L2 penalty on the weights of the standardised vectors is the one with the least held-out loss; each fit
@@ -11,9 +12,11 @@ well. `regress` fits its predictions tau * logits, so that heads of different ta
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix, issparse
 
 from preforch_training.orchestrator.config import PENALTIES, Loss
 from preforch_training.orchestrator.targets import (
@@ -24,6 +27,10 @@ from preforch_training.orchestrator.targets import (
     softmax,
 )
 
+Vectors: TypeAlias = np.ndarray | csr_matrix
+
+SPARSE_PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+"""L2 penalties on the weights of sparse vectors, which are of length 1 and not standardised."""
 RISES = 2
 """So many penalties in a row that are no better than a larger one end the search."""
 
@@ -58,11 +65,11 @@ class Head:
     held_out_loss: float
     grid: tuple[GridPoint, ...]
 
-    def logits(self, features_ND: np.ndarray) -> np.ndarray:
+    def logits(self, features_ND: Vectors) -> np.ndarray:
         """(N, K)."""
         return np.asarray(features_ND @ self.weight_KD.T + self.bias_K)
 
-    def weights(self, features_ND: np.ndarray) -> np.ndarray:
+    def weights(self, features_ND: Vectors) -> np.ndarray:
         """f(x), (N, K)."""
         return softmax(self.logits(features_ND), 1.0)
 
@@ -72,17 +79,22 @@ class Head:
 
 
 def fit_head(
-    features_PD: np.ndarray,
+    features_PD: Vectors,
     train: Labelled,
     held_out: Labelled,
     *,
     loss: Loss,
     tau: float,
     entropy_prior: float = 0.0,
-    penalties: Sequence[float] = PENALTIES,
+    penalties: Sequence[float] | None = None,
 ) -> Head:
-    """Fit one head per penalty and keep the best on `held_out`. Raises ValueError on unusable arrays."""
+    """Fit one head per penalty and keep the best on `held_out`. Raises ValueError on unusable arrays.
+
+    `penalties`: by default `PENALTIES`, `SPARSE_PENALTIES` for sparse vectors.
+    """
     check_tau(tau)
+    if penalties is None:
+        penalties = SPARSE_PENALTIES if issparse(features_PD) else PENALTIES
     if not penalties or min(penalties) <= 0:
         raise ValueError(f"penalties must be one or more positive numbers, got {list(penalties)}")
     _check_rows("training", features_PD, train, loss=loss, least=2)
@@ -91,10 +103,7 @@ def fit_head(
         raise ValueError(
             f"labels differ in their columns: training {train.labels_NK.shape}, {held_out.labels_NK.shape}"
         )
-    known_QD = features_PD[np.unique(train.row_N)]
-    mean_D, deviation_D = known_QD.mean(axis=0, dtype=np.float64), known_QD.std(axis=0, dtype=np.float64)
-    # A feature that never varies says nothing, and is the bias's to use.
-    deviation_D = np.where(deviation_D > 1e-12, deviation_D, np.inf)
+    mean_D, deviation_D = _spread(features_PD[np.unique(train.row_N)])
     train_rows, held_out_rows = (
         _rows(features_PD, labelled, mean_D, deviation_D) for labelled in (train, held_out)
     )
@@ -155,14 +164,35 @@ class _Rows:
         )
 
 
-def _rows(features_PD: np.ndarray, labelled: Labelled, mean_D: np.ndarray, deviation_D: np.ndarray) -> _Rows:
+def _spread(known_QD: Vectors) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation that vectors are standardised by: 0 and 1 for sparse ones."""
+    if not isinstance(known_QD, np.ndarray):
+        size = known_QD.shape[1]
+        return np.zeros(size), np.ones(size)
+    deviation_D = known_QD.std(axis=0, dtype=np.float64)
+    # A feature that never varies says nothing, and is the bias's to use.
+    return known_QD.mean(axis=0, dtype=np.float64), np.where(deviation_D > 1e-12, deviation_D, np.inf)
+
+
+def _rows(features_PD: Vectors, labelled: Labelled, mean_D: np.ndarray, deviation_D: np.ndarray) -> _Rows:
     used_Q, row_N = np.unique(labelled.row_N, return_inverse=True)
-    standard_QD = torch.from_numpy((features_PD[used_Q] - mean_D) / deviation_D).float()
+    used_QD = features_PD[used_Q]
+    if isinstance(used_QD, np.ndarray):
+        standard_QD = torch.from_numpy((used_QD - mean_D) / deviation_D).float()
+    else:
+        entries = used_QD.tocoo()
+        standard_QD = torch.sparse_coo_tensor(
+            torch.from_numpy(np.stack([entries.row, entries.col])),
+            torch.from_numpy(entries.data),
+            entries.shape,
+            dtype=torch.float32,
+            check_invariants=True,
+        ).coalesce()
     labels_NK = np.asarray(labelled.labels_NK, dtype=np.float64)
     return _Rows(standard_QD, torch.from_numpy(row_N), torch.from_numpy(labels_NK))
 
 
-def _check_rows(name: str, features_PD: np.ndarray, labelled: Labelled, *, loss: Loss, least: int) -> None:
+def _check_rows(name: str, features_PD: Vectors, labelled: Labelled, *, loss: Loss, least: int) -> None:
     row_N, labels_NK = labelled.row_N, labelled.labels_NK
     if features_PD.ndim != 2 or labels_NK.ndim != 2 or len(row_N) != len(labels_NK) or labels_NK.shape[1] < 2:
         raise ValueError(
@@ -171,7 +201,8 @@ def _check_rows(name: str, features_PD: np.ndarray, labelled: Labelled, *, loss:
         )
     if len(row_N) < least:
         raise ValueError(f"a head needs at least {least} {name} rows, got {len(row_N)}")
-    for what, values in (("features", features_PD), (f"{name} labels", labels_NK)):
+    dense_PD = features_PD if isinstance(features_PD, np.ndarray) else features_PD.data[:, None]
+    for what, values in (("features", dense_PD), (f"{name} labels", labels_NK)):
         wrong = np.argwhere(~np.isfinite(values))
         if wrong.size:
             row, column = wrong[0].tolist()

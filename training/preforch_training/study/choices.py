@@ -15,7 +15,7 @@ from preforch_models.calibration import Method as CalibrationMethod
 from preforch_models.objectives import Record
 
 from preforch_training.orchestrator.config import Loss, Target
-from preforch_training.orchestrator.linear_head import Labelled, fit_head
+from preforch_training.orchestrator.linear_head import Labelled, Vectors, fit_head
 from preforch_training.orchestrator.targets import (
     best_constant,
     labels_for,
@@ -66,7 +66,7 @@ class Trial:
 def run_trial(
     data: StudyData,
     rewards_FUK: np.ndarray,
-    features_PD: np.ndarray | Callable[[np.ndarray], np.ndarray],
+    features_PD: Vectors | Callable[[np.ndarray], Vectors],
     fold_P: np.ndarray,
     choice: Choice,
     *,

@@ -15,10 +15,12 @@ from dataclasses import dataclass, fields
 from functools import partial
 from itertools import combinations_with_replacement, product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from preforch_models.files import writing_file
 from preforch_models.manifest import digest
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from tqdm import tqdm
 
@@ -31,8 +33,10 @@ from preforch_training.study.config import Config, Features
 from preforch_training.study.data import StudyData, category_folds, prompt_folds
 from preforch_training.study.subject import StudySubject
 
-WORDS = 300
-"""Dimensions that TF-IDF vectors are reduced to (truncated SVD), so that the same head fits them."""
+REDUCED = 300
+"""Dimensions that TF-IDF vectors are reduced to (truncated SVD), as dense as those of an encoder."""
+Words = Literal["raw", "reduced"]
+"""TF-IDF vectors in place of the encoder's, as they are or reduced."""
 
 
 FitReward = Callable[[str, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]
@@ -110,14 +114,15 @@ class CrossFitting:
         *,
         changed: Changed | None = None,
         label: str = "",
-        words: bool = False,
+        words: Words | None = None,
         share: float = 1.0,
         seeds: int = 0,
     ) -> list[Trial]:
         """One trial for each seed (or the first `seeds`), fitted on a share of the training prompts.
 
-        `label` names what `changed` does.
+        `label` names what `changed` does; `words`: fit TF-IDF vectors.
         """
+        features = {"raw": self.words, "reduced": self.reduced_words}
         return [
             self._kept(
                 ["trial", choice.model_dump(), label, words, share, seed],
@@ -125,7 +130,7 @@ class CrossFitting:
                     run_trial,
                     self.data,
                     self.rewards[seed],
-                    self.words if words else self.features[choice.features],
+                    self.features[choice.features] if words is None else features[words],
                     self.folds[seed],
                     choice,
                     changed=changed,
@@ -156,11 +161,14 @@ class CrossFitting:
         save_arrays(path, {field.name: getattr(trial, field.name) for field in fields(Trial)})
         return trial
 
-    def words(self, train_P: np.ndarray) -> np.ndarray:
-        """TF-IDF of the prompts, vocabulary and axes from the training side, (P, 300)."""
-        texts = self.data.texts
-        words_PV = word_features(texts, train_P, min_df=2)
-        axes = TruncatedSVD(min(WORDS, words_PV.shape[1] - 1), random_state=0).fit(words_PV[train_P])
+    def words(self, train_P: np.ndarray) -> csr_matrix:
+        """TF-IDF of the prompts, vocabulary and frequencies from the training side, (P, V)."""
+        return csr_matrix(word_features(self.data.texts, train_P, min_df=2))
+
+    def reduced_words(self, train_P: np.ndarray) -> np.ndarray:
+        """The same on its largest axes of the training side, (P, 300)."""
+        words_PV = self.words(train_P)
+        axes = TruncatedSVD(min(REDUCED, words_PV.shape[1] - 1), random_state=0).fit(words_PV[train_P])
         return np.asarray(axes.transform(words_PV))
 
 

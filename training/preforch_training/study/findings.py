@@ -102,7 +102,12 @@ def run_study(
         unfitted=unfitted,
         over_paper=judge.paired(trials, cross_fitting.trials(paper)),
         predictors=tuple(
-            judge.predictors(choice, cross_fitting.trials(choice), cross_fitting.trials(choice, words=True))
+            judge.predictors(
+                choice,
+                cross_fitting.trials(choice),
+                words=cross_fitting.trials(choice, words="raw"),
+                reduced_words=cross_fitting.trials(choice, words="reduced"),
+            )
             for choice in (recommended, paper)
         ),
         categories=tuple(judge.categories(trials)),

@@ -20,6 +20,7 @@ from preforch_training.statistics.predictors import (
     CATEGORY_ORACLE,
     CONSTANT,
     LINEAR,
+    REDUCED_LINEAR,
     SHUFFLED,
     UNIFORM,
     F,
@@ -96,8 +97,15 @@ class TrialJudge:
             separation=self.separation(np.mean(weights, axis=0)),
         )
 
-    def predictors(self, choice: Choice, trials: Sequence[Trial], linear: Sequence[Trial]) -> Predictors:
-        """The orchestrator beside everything simpler; `linear`: the same choice on TF-IDF features."""
+    def predictors(
+        self,
+        choice: Choice,
+        trials: Sequence[Trial],
+        *,
+        words: Sequence[Trial],
+        reduced_words: Sequence[Trial],
+    ) -> Predictors:
+        """The orchestrator beside everything simpler; `words`: the same choice on TF-IDF features."""
         whole = np.zeros(len(self.data.prompts))
         ways: Mapping[str, list[np.ndarray]] = {
             F: [t.f_PK for t in trials],
@@ -106,7 +114,8 @@ class TrialJudge:
             SHUFFLED: [
                 shuffle_within(t.f_PK, whole, seed=self.bootstrap.seed + s) for s, t in enumerate(trials)
             ],
-            LINEAR: [t.f_PK for t in linear],
+            LINEAR: [t.f_PK for t in words],
+            REDUCED_LINEAR: [t.f_PK for t in reduced_words],
             CATEGORY_ORACLE: [t.oracle_PK for t in trials],
         }
         rows = []
