@@ -21,8 +21,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "scores": {"calibration": "zscore"},
         "orchestrator": {
             "target": "advantage_softmax",
-            "tau": 0.1,
-            "loss": "reverse",
+            "tau": "fit",
+            "loss": "regress",
             "confidence": "report",
         },
     },

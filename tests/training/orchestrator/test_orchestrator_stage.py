@@ -184,6 +184,28 @@ def test_a_frozen_stage_reports_the_scale_of_bt_gate_and_its_fallback(
     assert weights[1, 1] > 0.501
 
 
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_a_fitted_tau_is_the_one_that_f_is_served_with(
+    toy_run: tuple[Run, RunConfig], tmp_path: Path, *, train_encoder: bool
+) -> None:
+    run, config = toy_run
+    served, tau = {}, {}
+    for setting in ("fit", 1.0):
+        copy = copy_of(run, tmp_path / str(setting))
+        changed = {"loss": "regress", "tau": setting, "train_encoder": train_encoder, "confidence": "off"}
+        other = config.model_copy(update={"orchestrator": config.orchestrator.model_copy(update=changed)})
+        build("orchestrator", copy, other)
+        served[setting] = np.log(predict_weights(copy.orchestrator, ["joke about garden", "old text"]))
+        tau[setting] = read_orchestrator_info(copy.orchestrator).tau
+    assert tau[1.0] == 1.0 != tau["fit"]
+    metrics = verify((tmp_path / "fit" / "orchestrator"), kind="orchestrator").metrics
+    assert metrics["tau"] == tau["fit"]
+    assert metrics["log_likelihood"] <= 0 < metrics["scale"]
+    # Logits are known up to a constant of the row.
+    fitted, plain = (served[setting][:, 0] - served[setting][:, 1] for setting in ("fit", 1.0))
+    np.testing.assert_allclose(fitted, plain / tau["fit"], rtol=1e-4)
+
+
 def test_frozen_vectors_have_no_revisions() -> None:
     with pytest.raises(ValueError, match="revision is 'v2'; frozen vectors"):
         Config(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from preforch_models.conversation import Message
 from preforch_training.records import OVERALL, PreferencePair, Prompt
-from preforch_training.statistics.metrics import preference_hits, weighted_auroc
+from preforch_training.statistics.metrics import best_likelihood, preference_hits, weighted_auroc
 from preforch_training.statistics.predictors import (
     CATEGORY_ORACLE,
     CONSTANT,
@@ -27,7 +27,7 @@ from preforch_training.study.choices import (
 from preforch_training.study.config import Config, Features
 from preforch_training.study.data import category_folds, draw_folds, gather, prompt_folds
 from preforch_training.study.findings import alternatives, find_warnings
-from preforch_training.study.judging import TrialJudge, best_likelihood
+from preforch_training.study.judging import TrialJudge
 from sklearn.metrics import roc_auc_score
 from study_world import BOOTSTRAP, FORWARD, GATE, NAMES, World, make_world
 

@@ -13,10 +13,11 @@ INFO_FILE = "orchestrator.json"
 
 
 class OrchestratorInfo(Record):
-    """`fallback`: the best constant of the loss (METHOD 4). `mean_weights`: those served for training
-    prompts."""
+    """`tau`: the config's, or the one that was fitted. `fallback`: the best constant of the loss (METHOD 4).
+    `mean_weights`: those served for training prompts."""
 
     config: Config
+    tau: float
     fallback: Weights
     mean_weights: Weights
 

@@ -25,9 +25,10 @@ class Config(Record):
     max_tokens: int = Field(default=256, ge=8)
     target: Target
     """What `reverse`, `forward` and `regress` are fitted to; `bt_gate` has no targets."""
-    tau: float = Field(gt=0)
-    """`reverse`, `forward`: of the target weights; `regress`: of f, free to change later; `bt_gate`: of the
-    targets that the report measures with, since the fit learns its scale."""
+    tau: PositiveFloat | Literal["fit"]
+    """`reverse`, `forward`: of the target weights; `regress`: of f, free to change later, and "fit" is
+    the one under which the validation pairs are likeliest (`temperature`); `bt_gate`: of the targets that the
+    report measures with, since the fit learns its scale."""
     loss: Loss
     entropy_prior: float = Field(default=0.0, ge=0)
     """`bt_gate`: how much the entropy of f counts against the likelihood. [ours]"""
@@ -47,10 +48,19 @@ class Config(Record):
     patience: int = 2
     """Epochs without a better validation loss after which training stops. [ours]"""
 
+    @property
+    def training_tau(self) -> float:
+        """tau while f is fitted: 1 where the data choose it afterwards."""
+        return 1.0 if self.tau == "fit" else self.tau
+
     @model_validator(mode="after")
     def _check(self) -> "Config":
         if not self.train_encoder and self.revision != "main":
             raise ValueError(
                 f'revision is {self.revision!r}; frozen vectors are of "main", or of a local folder'
+            )
+        if self.tau == "fit" and self.loss != "regress":
+            raise ValueError(
+                f'tau = "fit" needs loss = "regress", whose f has a tau after training; loss is {self.loss!r}'
             )
         return self

@@ -39,7 +39,7 @@ class WithLoss(nn.Module):
             self.model(input_ids=input_ids, attention_mask=attention_mask),
             labels,
             loss=self._config.loss,
-            tau=self._config.tau,
+            tau=self._config.training_tau,
             log_scale=self.log_scale,
             entropy_prior=self._config.entropy_prior if self.training else 0.0,
         )

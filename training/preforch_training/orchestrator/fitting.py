@@ -65,7 +65,7 @@ def fit_frozen(
         Labelled(row_M[: len(train.texts)], train.labels_NK),
         Labelled(row_M[len(train.texts) :], validation.labels_NK),
         loss=config.loss,
-        tau=config.tau,
+        tau=config.training_tau,
         entropy_prior=config.entropy_prior,
         penalties=config.penalties,
     )

@@ -103,8 +103,8 @@ def artifacts_of(run: Run, subject: ReportSubject) -> dict[str, Path]:
 def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) -> Report:
     """What `report.json` holds; answers are sampled where the run has policies."""
     truth = DemoTruth(run.names) if subject.known_world else None
-    fitted = read_orchestrator_info(run.orchestrator).config
-    method = Method(fitted.target, fitted.tau, fitted.loss)
+    fitted = read_orchestrator_info(run.orchestrator)
+    method = Method(fitted.config.target, fitted.tau, fitted.config.loss)
     bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
     prompts, pairs = run.prompts(), run.pairs()
     scores, calibration = read_scores(run.scores), read_calibration(run.scores)

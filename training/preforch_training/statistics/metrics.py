@@ -11,6 +11,8 @@ from scipy.stats import rankdata
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, Statistic, interval_of
 
 _TINY = 1e-12
+SCALES = (1e-3, 1e3)
+"""Of a likelihood: beyond it, s says no more than that nothing is known, or that no pair is wrong."""
 
 
 def pair_hits(margin_N: np.ndarray) -> np.ndarray:
@@ -44,6 +46,12 @@ def logistic_scale(margin_N: np.ndarray) -> float:
     while slope(high) > 0:
         high *= 2
     return float(brentq(slope, 0.0, high, xtol=1e-14 * high, rtol=1e-14))
+
+
+def best_likelihood(gain_N: np.ndarray) -> tuple[float, float]:
+    """max over s of mean log sigma(s g), and its s within `SCALES` (METHOD 2). At s = 0 it is log(1/2)."""
+    scale = float(np.clip(logistic_scale(gain_N), *SCALES))
+    return -float(np.logaddexp(0, -scale * gain_N).mean()), scale
 
 
 def correlations(values_NK: np.ndarray) -> np.ndarray:

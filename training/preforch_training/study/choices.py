@@ -8,6 +8,7 @@ Out: `Trial`: for every prompt the weights that the fold without it gives, for e
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from preforch_models.calibration import Calibration
@@ -21,6 +22,7 @@ from preforch_training.orchestrator.targets import (
     labels_for,
     target_weights,
 )
+from preforch_training.orchestrator.temperature import FIT, fit_tau
 from preforch_training.scores.calibration import fit_calibration
 from preforch_training.scores.pairs import PairRewards
 from preforch_training.statistics.metrics import preference_hits, simplex_grid
@@ -38,7 +40,7 @@ class Choice(Record):
     calibration: CalibrationMethod
     target: Target
     loss: Loss
-    tau: float
+    tau: float | Literal["fit"]
     features: str = "mean of layers -1"
     """Of the prompt: pooling and layers of the frozen encoder."""
     entropy_prior: float = 0.0
@@ -46,7 +48,8 @@ class Choice(Record):
     def __str__(self) -> str:
         if self.loss == "bt_gate":
             return f"{self.calibration}, bt_gate, entropy prior {self.entropy_prior:g}, {self.features}"
-        return f"{self.calibration}, {self.target}, {self.loss}, tau {self.tau:g}, {self.features}"
+        tau = self.tau if self.tau == FIT else f"{self.tau:g}"
+        return f"{self.calibration}, {self.target}, {self.loss}, tau {tau}, {self.features}"
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,26 @@ def run_trial(
         rewards = overall_rewards(
             *((data, calibrated_UK) if changed is None else changed(data, calibrated_UK))
         )
-        labels_NK = labels_for(rewards, target=choice.target, tau=choice.tau, loss=choice.loss)
+        tau = 1.0 if choice.tau == FIT else choice.tau
+        labels_NK = labels_for(rewards, target=choice.target, tau=tau, loss=choice.loss)
         vectors_PD = features_PD(~test_P) if callable(features_PD) else features_PD
         held_out_N, fit_N = known_N & held_out_P[data.prompt_N], known_N & ~held_out_P[data.prompt_N]
         known, held_out, rest = (
             Labelled(data.prompt_N[rows_N], labels_NK[rows_N]) for rows_N in (known_N, held_out_N, fit_N)
         )
-        fit = partial(fit_head, loss=choice.loss, tau=choice.tau, entropy_prior=choice.entropy_prior)
-        head = fit(vectors_PD, known, held_out, penalties=(fit(vectors_PD, rest, held_out).penalty,))
-        f_PK[test_P] = head.weights(vectors_PD[test_P])
+        fit = partial(fit_head, loss=choice.loss, tau=tau, entropy_prior=choice.entropy_prior)
+        first = fit(vectors_PD, rest, held_out)
+        head = fit(vectors_PD, known, held_out, penalties=(first.penalty,))
         fold_margin_NK = rewards.chosen_NK - rewards.rejected_NK
+        if choice.tau == FIT:
+            # By the head that has not seen the pairs which choose it.
+            values_NK = first.logits(vectors_PD[data.prompt_N[held_out_N]])
+            tau = fit_tau(values_NK, fold_margin_NK[held_out_N]).tau
+            head = head.times(1 / tau)
+        f_PK[test_P] = head.weights(vectors_PD[test_P])
         constant_PK[test_P] = most_accurate(fold_margin_NK[known_N])
         fitted_PK[test_P] = best_constant(
-            labels_NK[known_N], loss=choice.loss, tau=choice.tau, entropy_prior=choice.entropy_prior
+            labels_NK[known_N], loss=choice.loss, tau=tau, entropy_prior=choice.entropy_prior
         )
         category_N = data.category_P[data.prompt_N]
         for category in np.unique(data.category_P[test_P]):
@@ -117,7 +127,7 @@ def run_trial(
         margin_NK[judged_N] = fold_margin_NK[judged_N]
         sides = (rewards.chosen_NK, rewards.rejected_NK, rewards.others_NK)
         target = "margin_softmax" if choice.loss == "bt_gate" else choice.target
-        target_NK[judged_N] = target_weights(*sides, target=target, tau=choice.tau)[judged_N]
+        target_NK[judged_N] = target_weights(*sides, target=target, tau=tau)[judged_N]
     return Trial(f_PK, constant_PK, fitted_PK, oracle_PK, margin_NK, target_NK)
 
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import expit
 
+from preforch_training.orchestrator.temperature import FIT
 from preforch_training.records import OVERALL
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
-from preforch_training.statistics.metrics import pair_hits
+from preforch_training.statistics.metrics import best_likelihood, pair_hits
 from preforch_training.study.choices import Changed, Choice, margins_of
 from preforch_training.study.cross_fitting import held_out_rewards
 from preforch_training.study.data import StudyData
-from preforch_training.study.judging import best_likelihood
 from preforch_training.study.records import Agreement, CalibrationPoint, RewardQuality
 
 SINGLE_WEIGHT = 0.95
@@ -160,6 +160,7 @@ def single_choices(recommended: Choice, paper: Choice) -> list[Choice]:
         recommended.model_copy(update={"target": target, "loss": loss, "tau": tau})
         for target in ("chosen_softmax", "advantage_softmax", "margin_softmax")
         for loss in ("reverse", "forward", "regress")
-        for tau in sorted({recommended.tau, paper.tau})
+        for tau in dict.fromkeys([paper.tau, recommended.tau])
+        if tau != FIT or loss == "regress"
     ]
     return [*varied, recommended.model_copy(update={"loss": "bt_gate", "entropy_prior": 0.0})]

@@ -11,7 +11,7 @@ import numpy as np
 from preforch_training.orchestrator.evaluation import explained_kl
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, interval_of, mean_interval
 from preforch_training.statistics.metrics import (
-    logistic_scale,
+    best_likelihood,
     preference_hits,
     shuffle_within,
     weighted_auroc,
@@ -28,9 +28,6 @@ from preforch_training.statistics.predictors import (
 from preforch_training.study.choices import Choice, Trial
 from preforch_training.study.data import StudyData
 from preforch_training.study.records import CategoryWeights, ChoiceResult, PredictorResult, Predictors
-
-SCALES = (1e-3, 1e3)
-"""Of a likelihood: beyond it, s says no more than that nothing is known, or that no pair is wrong."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +172,3 @@ class TrialJudge:
 def hits_of(weights_NK: np.ndarray, trial: Trial) -> np.ndarray:
     """1 where the weights order a held-out pair as labelled."""
     return preference_hits(weights_NK, trial.margin_NK)
-
-
-def best_likelihood(gain_N: np.ndarray) -> tuple[float, float]:
-    """max over s of mean log sigma(s g), and its s within `SCALES` (METHOD 2). At s = 0 it is log(1/2)."""
-    scale = float(np.clip(logistic_scale(gain_N), *SCALES))
-    return -float(np.logaddexp(0, -scale * gain_N).mean()), scale
