@@ -98,7 +98,7 @@ def test_an_unknown_key_is_named_with_its_section(tmp_path: Path, setting: str, 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("orchestrator.tau=0", r"orchestrator\.tau: .*greater than 0"),
+        ("orchestrator.tau=0", r"orchestrator\.tau.*greater than 0"),
         ("orchestrator.tau=nan", r"orchestrator\.tau"),
         ("orchestrator.target=best", r"orchestrator\.target: .*'chosen_softmax'"),
         ("run.seed=-1", r"run\.seed: .*greater than or equal to 0"),

@@ -32,6 +32,7 @@ from sklearn.metrics import roc_auc_score
 from study_world import BOOTSTRAP, FORWARD, GATE, NAMES, World, make_world
 
 REGRESS = FORWARD.model_copy(update={"loss": "regress"})
+FITTED = REGRESS.model_copy(update={"tau": "fit"})
 REVERSE = FORWARD.model_copy(update={"loss": "reverse"})
 
 
@@ -118,7 +119,7 @@ def test_an_empty_fold_is_an_error_that_says_how_many_groups_there_are() -> None
 # What a trial finds.
 
 
-@pytest.mark.parametrize("choice", [FORWARD, REVERSE, REGRESS, GATE], ids=str)
+@pytest.mark.parametrize("choice", [FORWARD, REVERSE, REGRESS, FITTED, GATE], ids=str)
 def test_f_beats_the_constant_and_reaches_the_oracle_where_preferences_vary(
     varied: World, choice: Choice
 ) -> None:
@@ -134,6 +135,20 @@ def test_f_beats_the_constant_and_reaches_the_oracle_where_preferences_vary(
     assert find_warnings([result], choice) == []
     about_first_P = varied.true_PK[:, 0] > 0.5
     assert trial.f_PK[about_first_P, 0].mean() > trial.f_PK[~about_first_P, 0].mean() + 0.3
+
+
+def test_a_fitted_tau_is_sharp_where_preferences_turn_on_the_prompt_and_flat_where_they_do_not(
+    varied: World, constant: World
+) -> None:
+    entropies = []
+    for world in (varied, constant):
+        f_PK = trial_of(world, FITTED).f_PK
+        entropies.append(-(f_PK * np.log(f_PK)).sum(axis=1).mean())
+    assert entropies[0] < entropies[1]
+    true_PK = varied.true_PK
+    assert np.abs(trial_of(varied, FITTED).f_PK - true_PK).mean() < 0.15
+    gate = GATE.model_copy(update={"tau": "fit"})
+    np.testing.assert_array_equal(trial_of(varied, gate).f_PK, trial_of(varied, GATE).f_PK)
 
 
 def test_where_preferences_do_not_vary_f_is_no_better_than_the_constant_and_the_study_says_so(

@@ -16,7 +16,7 @@ from preforch_models.calibration import Method as CalibrationMethod
 from preforch_models.objectives import Record
 
 from preforch_training.orchestrator.config import Loss, Target
-from preforch_training.orchestrator.linear_head import Labelled, Vectors, fit_head
+from preforch_training.orchestrator.linear_head import Head, Labelled, Vectors, fit_head
 from preforch_training.orchestrator.targets import (
     best_constant,
     labels_for,
@@ -44,6 +44,16 @@ class Choice(Record):
     features: str = "mean of layers -1"
     """Of the prompt: pooling and layers of the frozen encoder."""
     entropy_prior: float = 0.0
+
+    @property
+    def fits_tau(self) -> bool:
+        """Whether held-out pairs choose tau; "fit" means nothing to other losses than `regress`."""
+        return self.tau == FIT and self.loss == "regress"
+
+    @property
+    def training_tau(self) -> float:
+        """tau while the head is fitted."""
+        return 1.0 if self.tau == FIT else self.tau
 
     def __str__(self) -> str:
         if self.loss == "bt_gate":
@@ -97,22 +107,13 @@ def run_trial(
         rewards = overall_rewards(
             *((data, calibrated_UK) if changed is None else changed(data, calibrated_UK))
         )
-        tau = 1.0 if choice.tau == FIT else choice.tau
-        labels_NK = labels_for(rewards, target=choice.target, tau=tau, loss=choice.loss)
-        vectors_PD = features_PD(~test_P) if callable(features_PD) else features_PD
-        held_out_N, fit_N = known_N & held_out_P[data.prompt_N], known_N & ~held_out_P[data.prompt_N]
-        known, held_out, rest = (
-            Labelled(data.prompt_N[rows_N], labels_NK[rows_N]) for rows_N in (known_N, held_out_N, fit_N)
-        )
-        fit = partial(fit_head, loss=choice.loss, tau=tau, entropy_prior=choice.entropy_prior)
-        first = fit(vectors_PD, rest, held_out)
-        head = fit(vectors_PD, known, held_out, penalties=(first.penalty,))
         fold_margin_NK = rewards.chosen_NK - rewards.rejected_NK
-        if choice.tau == FIT:
-            # By the head that has not seen the pairs which choose it.
-            values_NK = first.logits(vectors_PD[data.prompt_N[held_out_N]])
-            tau = fit_tau(values_NK, fold_margin_NK[held_out_N]).tau
-            head = head.times(1 / tau)
+        labels_NK = labels_for(rewards, target=choice.target, tau=choice.training_tau, loss=choice.loss)
+        vectors_PD = features_PD(~test_P) if callable(features_PD) else features_PD
+        held_out_N = known_N & held_out_P[data.prompt_N]
+        head, tau = fit_choice(
+            choice, vectors_PD, Labelled(data.prompt_N, labels_NK), fold_margin_NK, known_N, held_out_N
+        )
         f_PK[test_P] = head.weights(vectors_PD[test_P])
         constant_PK[test_P] = most_accurate(fold_margin_NK[known_N])
         fitted_PK[test_P] = best_constant(
@@ -129,6 +130,30 @@ def run_trial(
         target = "margin_softmax" if choice.loss == "bt_gate" else choice.target
         target_NK[judged_N] = target_weights(*sides, target=target, tau=tau)[judged_N]
     return Trial(f_PK, constant_PK, fitted_PK, oracle_PK, margin_NK, target_NK)
+
+
+def fit_choice(
+    choice: Choice,
+    vectors_PD: Vectors,
+    rows: Labelled,
+    margin_NK: np.ndarray,
+    known_N: np.ndarray,
+    held_out_N: np.ndarray,
+) -> tuple[Head, float]:
+    """The head of the `known_N` rows and its tau; some of them, `held_out_N`, choose penalty and tau."""
+    known, held_out, rest = (
+        Labelled(rows.row_N[mask_N], rows.labels_NK[mask_N])
+        for mask_N in (known_N, held_out_N, known_N & ~held_out_N)
+    )
+    tau = choice.training_tau
+    fit = partial(fit_head, loss=choice.loss, tau=tau, entropy_prior=choice.entropy_prior)
+    first = fit(vectors_PD, rest, held_out)
+    head = fit(vectors_PD, known, held_out, penalties=(first.penalty,))
+    if not choice.fits_tau:
+        return head, tau
+    # By the head that has not seen the pairs which choose it.
+    tau = fit_tau(first.logits(vectors_PD[held_out.row_N]), margin_NK[held_out_N]).tau
+    return head.times(1 / tau), tau
 
 
 def calibrate(
