@@ -1,8 +1,8 @@
 """Kill a training run with SIGKILL at random moments, continue it, compare with a run that was left alone.
 
-As a program: `python tests/kill_resume.py CONFIG WHOLE_RUN FOLDER --kills 10 --seed 1 [--set key=value ...]`,
-where WHOLE_RUN is a finished run of the same config. Prints what it found and exits with 1 when a promise is
-broken.
+As a program: `python tests/kill_resume.py CONFIG WHOLE_RUN FOLDER --kills 10 --seed 1 [--set key=value ...]
+[--nproc N]`, where WHOLE_RUN is a finished run of the same config. Prints what it found and exits with 1
+when a promise is broken.
 """
 
 import argparse
@@ -41,10 +41,13 @@ NOT_COMPARED = {
 COMPARED_JSON = ("run.json", "reward.json", "policy.json", "report.json", MANIFEST)
 
 
-def train_command(config: Path, folder: Path, settings: list[str]) -> list[str]:
+def train_command(
+    config: Path, folder: Path, settings: list[str], *, processes: int | None = None
+) -> list[str]:
     """`preforch train all` into a folder."""
+    ranks = [] if processes is None else ["--nproc", str(processes)]
     options = [part for setting in (f"run.folder={folder}", *settings) for part in ("--set", setting)]
-    return [sys.executable, "-m", "preforch_cli", "train", "all", str(config), *options]
+    return [sys.executable, "-m", "preforch_cli", "train", "all", str(config), *options, *ranks]
 
 
 def marked(mark: str) -> list[int]:
@@ -88,8 +91,8 @@ def check_artifacts(folder: Path) -> int:
     return len(manifests)
 
 
-def differences(whole: Path, continued: Path) -> list[str]:
-    """Where two finished runs differ by more than the promise, one line each."""
+def differences(whole: Path, continued: Path, *, tolerance: float = WEIGHTS_TOLERANCE) -> list[str]:
+    """Where two finished runs differ by more than the promise, one line each. `tolerance`: of weights."""
     found = []
     for path in sorted(whole.rglob("*")):
         other = continued / path.relative_to(whole)
@@ -101,7 +104,7 @@ def differences(whole: Path, continued: Path) -> list[str]:
         elif path.suffix == ".safetensors":
             one, two = load_file(path), load_file(other)
             worst = max(float(abs(one[key] - two[key]).max()) for key in one)
-            if one.keys() != two.keys() or worst > WEIGHTS_TOLERANCE:
+            if one.keys() != two.keys() or worst > tolerance:
                 found.append(f"{name}: weights differ by {worst:.2e}")
         elif path.suffix == ".parquet":
             found += _compare(pq.read_table(path).to_pylist(), pq.read_table(other).to_pylist(), name)
@@ -133,10 +136,18 @@ def _compare(one: Any, two: Any, where: str) -> list[str]:
 
 
 def kill_and_continue(
-    config: Path, folder: Path, settings: list[str], *, kills: int, seconds: float, seed: int
+    config: Path,
+    folder: Path,
+    settings: list[str],
+    *,
+    kills: int,
+    seconds: float,
+    seed: int,
+    processes: int | None = None,
 ) -> None:
     """Kill at `kills` random moments within `seconds` of work, then let it finish. Raises AssertionError."""
-    command, log = train_command(config, folder, settings), folder.with_suffix(".log")
+    command = train_command(config, folder, settings, processes=processes)
+    log = folder.with_suffix(".log")
     folder.parent.mkdir(parents=True, exist_ok=True)
     generator = random.Random(seed)
     moments = sorted(generator.uniform(0, seconds) for _ in range(kills))
@@ -157,11 +168,18 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--nproc", type=int)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     args = parser.parse_args()
     seconds = sum(json.loads(path.read_text())["seconds"] for path in args.whole.rglob(MANIFEST))
     kill_and_continue(
-        args.config, args.folder, args.settings, kills=args.kills, seconds=seconds, seed=args.seed
+        args.config,
+        args.folder,
+        args.settings,
+        kills=args.kills,
+        seconds=seconds,
+        seed=args.seed,
+        processes=args.nproc,
     )
     found = differences(args.whole, args.folder)
     print(

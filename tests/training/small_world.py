@@ -90,11 +90,12 @@ def bert_config(*, layers: int = 1, **options: Any) -> BertConfig:
     )
 
 
-def write_encoder(folder: Path, *, layers: int = 1) -> Path:
+def write_encoder(folder: Path, *, layers: int = 1, dropout: float = 0.1) -> Path:
     """A tiny random BERT with its tokenizer."""
+    options = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BertModel(bert_config(layers=layers)).save_pretrained(folder)
+        BertModel(bert_config(layers=layers, **options)).save_pretrained(folder)
     save_tokenizer(folder, brackets=True)
     return folder
 

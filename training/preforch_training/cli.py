@@ -17,7 +17,7 @@ INSTALLED_CONFIGS = Path("share/preference-orchestrator/configs")
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """`preforch train STAGE CONFIG [--set section.key=value ...]`."""
+    """`preforch train STAGE CONFIG [--set section.key=value ...] [--nproc N]`."""
     parser.add_argument(
         "stage",
         choices=["all", *STAGES],
@@ -32,34 +32,40 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="e.g. --set run.seed=2",
     )
+    _add_nproc(parser)
 
 
 def run_train(args: argparse.Namespace) -> int:
-    """Build one stage or all of them."""
+    """Build one stage or all of them; as a launcher's rank above 0, help with it."""
     _quiet_libraries()
+    if _is_helper():
+        return _help()
     from preforch_training.config import read_config
 
     config = read_config(args.config, settings=tuple(args.settings))
     # After the configuration: one that is wrong must not wait for torch.
     from preforch_training.pipeline import train
 
-    train(config, stage=args.stage)
+    train(config, stage=args.stage, processes=args.nproc)
     return 0
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    """`preforch demo [--no-serve] [--port N] [--set ...]`."""
+    """`preforch demo [--no-serve] [--port N] [--set ...] [--nproc N]`."""
     installed = Path(sysconfig.get_path("data")) / INSTALLED_CONFIGS / DEMO_CONFIG.name
     config = DEMO_CONFIG if DEMO_CONFIG.is_file() else installed
     parser.add_argument("--config", type=Path, default=config, help=f"default: {config}")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--port", type=int, default=8000, help="where the gateway listens, default 8000")
     parser.add_argument("--no-serve", action="store_true", help="stop the service after the answers and exit")
+    _add_nproc(parser)
 
 
 def run_demo(args: argparse.Namespace) -> int:
     """Train the demo, serve it, and show what weights change."""
     _quiet_libraries()
+    if _is_helper():
+        return _help()
     from preforch_training.config import read_config
 
     config = read_config(args.config, settings=tuple(args.settings))
@@ -68,7 +74,7 @@ def run_demo(args: argparse.Namespace) -> int:
     from preforch_training.demo.show import serve_and_show
     from preforch_training.pipeline import train
 
-    train(config, stage="all")
+    train(config, stage="all", processes=args.nproc)
     sampling = config.policy.sampling
     return serve_and_show(config.run.folder, sampling, port=args.port, stay=not args.no_serve)
 
@@ -97,6 +103,39 @@ def run_inspect(args: argparse.Namespace) -> int:
 
     print(summarise(args.paths))
     return 0
+
+
+def _add_nproc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nproc",
+        type=_count,
+        metavar="N",
+        help="train with N processes, one for each GPU; or start this with torchrun or `accelerate launch`",
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1 process is needed")
+    return number
+
+
+def _is_helper() -> bool:
+    """Whether a launcher started this process beside rank 0."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def _help() -> int:
+    """Do what rank 0 asks for."""
+    # Before tqdm is imported: bars are rank 0's.
+    os.environ["TQDM_DISABLE"] = "1"
+    from preforch_training.distributed.group import launched_place
+    from preforch_training.distributed.worker import run
+
+    place = launched_place()
+    assert place is not None, "RANK is set"
+    return run(place, None)
 
 
 def _quiet_libraries() -> None:

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from preforch_training.bundle.config import Config as BundleConfig
 from preforch_training.data.config import Config as DataConfig
+from preforch_training.distributed.config import Config as DistributedConfig
 from preforch_training.orchestrator.config import Config as OrchestratorConfig
 from preforch_training.policy.config import NEW_FORM, RESERVED_NAMES, Policy
 from preforch_training.policy.config import Config as PolicyConfig
@@ -51,6 +52,7 @@ class RunConfig(Record):
 
     preset: Literal["paper", "recommended"]
     run: RunSection
+    distributed: DistributedConfig = DistributedConfig()
     objectives: Objectives
     context: ContextSection = ContextSection()
     serve: str | None = None
@@ -109,6 +111,18 @@ class RunConfig(Record):
     def context_format(self) -> ContextFormat:
         """How this run writes weights into prompts."""
         return ContextFormat(objectives=self.names, encoding=self.context.encoding)
+
+    @property
+    def shared_batches(self) -> dict[str, int]:
+        """Batch sizes that the ranks of a run share, by their keys."""
+        rewards = {f"reward.{name}": reward.shared_batch for name, reward in self.reward.objectives.items()}
+        policies = {
+            f"policies.{name}.{part}": training.batch_size
+            for name, policy in self.policies.items()
+            for part, training in policy.trainings.items()
+        }
+        found = rewards | {"orchestrator": self.orchestrator.shared_batch} | policies
+        return {f"{key}.batch_size": value for key, value in found.items() if value is not None}
 
     @property
     def served(self) -> str | None:

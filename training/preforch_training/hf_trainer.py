@@ -2,6 +2,8 @@
 
 In:  a trainer, its work folder (the trainer's `output_dir`), the artifact's folder.
 Out: the trained trainer; `metrics.jsonl` and `tensorboard/` in the artifact's folder.
+
+All ranks run this together; rank 0 alone writes, besides each rank's own part of a checkpoint.
 """
 
 import json
@@ -22,6 +24,10 @@ from transformers import (
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging
 
+from preforch_training.distributed.config import Sharding
+from preforch_training.distributed.group import broadcast, rank, wait_for_all
+from preforch_training.distributed.training import shares_model
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 _COMPLETE = "complete"
@@ -36,20 +42,39 @@ def run_trainer(trainer: Trainer, *, work: Path, folder: Path) -> list[dict[str,
     TrainingError."""
     logging.disable_progress_bar()
     trainer.remove_callback(ProgressCallback)
-    for callback in (_Bar(), _tensorboard(work), _Watch(work)):
-        trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(work / METRICS_FILE, folder / METRICS_FILE)
-    shutil.copytree(work / TENSORBOARD_FOLDER, folder / TENSORBOARD_FOLDER)
+    trainer.add_callback(_Watch(work))
+    if rank() == 0:
+        for callback in (_Bar(), _tensorboard(work)):
+            trainer.add_callback(callback)
+    # What one rank sees of a shared file system another may not see yet.
+    trainer.train(resume_from_checkpoint=broadcast(last_checkpoint(work)))
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(work / METRICS_FILE, folder / METRICS_FILE)
+        shutil.copytree(work / TENSORBOARD_FOLDER, folder / TENSORBOARD_FOLDER)
     history: list[dict[str, float]] = trainer.state.log_history
     return history
 
 
 def last_checkpoint(work: Path) -> str | None:
-    """The newest checkpoint that was written whole."""
+    """The newest checkpoint that was written whole. Raises ValueError where it was sharded otherwise."""
     whole = [path.parent for path in work.glob(f"checkpoint-*/{_COMPLETE}")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+    if not whole:
+        return None
+    newest = max(whole, key=lambda path: int(path.name.split("-")[1]))
+    found, wanted = (newest / _COMPLETE).read_text(encoding="utf-8"), _sharding()
+    if found != wanted:
+        raise ValueError(
+            f"{newest} was written with sharding {found!r}, this process trains with {wanted!r}: continue "
+            "with the same distributed.sharding (any number of ranks, but several for 'fsdp2'), "
+            f"or delete {work} to begin again"
+        )
+    return str(newest)
+
+
+def _sharding() -> Sharding:
+    """How a checkpoint of this process is divided; one process alone divides nothing."""
+    return "fsdp2" if shares_model() else "ddp"
 
 
 class _Bar(ProgressCallback):  # type: ignore[misc]  # transformers is partly untyped
@@ -74,7 +99,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is partly u
     ) -> None:
         # The history is part of a checkpoint: a continued training rewrites what came after it.
         lines = [json.dumps(entry) + "\n" for entry in state.log_history]
-        (self._work / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
+        if rank() == 0:
+            (self._work / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
         for name in ("loss", "grad_norm", "train_loss"):
             value = state.log_history[-1].get(name, 0.0)
             if not math.isfinite(value):
@@ -83,5 +109,9 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is partly u
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # A kill in the middle of a save leaves a checkpoint without this mark.
-        (self._work / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+        # Every rank has written its part, before the mark says so. A kill in the middle of a save leaves a
+        # checkpoint without it.
+        wait_for_all()
+        if rank() == 0:
+            mark = self._work / f"checkpoint-{state.global_step}" / _COMPLETE
+            mark.write_text(_sharding(), encoding="utf-8")

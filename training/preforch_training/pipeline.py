@@ -1,6 +1,6 @@
 """All stages in order, each given its own section and what earlier stages made.
 
-One process at a time works on a run.
+One process at a time works on a run; with several ranks that is rank 0, and the others do what it asks for.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from preforch_models.run_folder import RUN_FILE, RunInfo, read_run_info, write_r
 from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig, write_resolved
 from preforch_training.data import stage as data
+from preforch_training.distributed.launch import ranks
+from preforch_training.distributed.training import check_batch_size
 from preforch_training.library_log import library_log
 from preforch_training.orchestrator import stage as orchestrator
 from preforch_training.policy import stage as policy
@@ -27,15 +29,20 @@ from preforch_training.study import stage as study
 LOCK_FILE = ".lock"
 
 
-def train(config: RunConfig, *, stage: str) -> Run:
-    """Build one stage, or `all`. Raises ValueError when another process is at work on the run."""
+def train(config: RunConfig, *, stage: str, processes: int | None = None) -> Run:
+    """Build one stage, or `all`, with so many processes, or those that a launcher started. Raises ValueError
+    when somebody else is at work on the run."""
     run = open_run(config)
     with (
         only_one(run.folder),
         described(run.folder),
         library_log(run.logs / "libraries.log"),
+        ranks(processes, config.distributed, logs=run.logs),
         VllmSampler(log=run.logs / "vllm.log") as sampler,
     ):
+        # Before any stage: the last of them may come after days.
+        for name, batch_size in config.shared_batches.items():
+            check_batch_size(batch_size, name=name)
         for name in STAGES if stage == "all" else (stage,):
             sampler.reset_peak_memory()
             build(name, run, config, sampler)
@@ -53,6 +60,7 @@ def open_run(config: RunConfig) -> Run:
         objectives=config.objectives,
         context_format=config.context_format,
         preset=config.preset,
+        scoring=config.scores.scoring,
     )
 
 

@@ -31,6 +31,7 @@ from preforch_models.manifest import (
 )
 from preforch_models.objectives import Objectives, names_of
 
+from preforch_training.distributed.config import Engine
 from preforch_training.records import PreferencePair, Prompt, read_records
 
 PROMPTS_FILE = "prompts.jsonl"
@@ -59,6 +60,8 @@ class Run:
     objectives: Objectives
     context_format: ContextFormat
     preset: str
+    scoring: Engine = field(default=Engine())
+    """What scores many responses."""
 
     @property
     def names(self) -> tuple[str, ...]:

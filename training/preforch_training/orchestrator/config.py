@@ -42,7 +42,7 @@ class Config(Record):
     learning_rate: float = 1e-5
     """[paper]"""
     batch_size: int = 32
-    """[paper]"""
+    """Rows a step, over all ranks of a run. [paper]"""
     epochs: int = 3
     weight_decay: float = 0.01
     patience: int = 2
@@ -52,6 +52,11 @@ class Config(Record):
     def training_tau(self) -> float:
         """tau while f is fitted: 1 where the data choose it afterwards."""
         return 1.0 if self.tau == "fit" else self.tau
+
+    @property
+    def shared_batch(self) -> int | None:
+        """Rows of a step, shared by the ranks of a run; None where one process fits the head."""
+        return self.batch_size if self.train_encoder else None
 
     @model_validator(mode="after")
     def _check(self) -> "Config":

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from preforch_models.orchestrator_model import OrchestratorModel
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 
+from preforch_training.distributed.group import rank, together
+from preforch_training.distributed.training import RankTrainer, check_batch_size, rank_options
 from preforch_training.hf_trainer import run_trainer
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
@@ -29,25 +31,44 @@ class WithLoss(nn.Module):
     def __init__(self, model: OrchestratorModel, config: Config, *, log_scale: float) -> None:
         super().__init__()
         self.model, self._config = model, config
-        self.log_scale = nn.Parameter(torch.tensor(log_scale), requires_grad=config.loss == "bt_gate")
+        # One number in one dimension: FSDP2 shards no other.
+        self.log_scale = nn.Parameter(torch.tensor([log_scale]), requires_grad=config.loss == "bt_gate")
+        # What FSDP2 shards one by one.
+        self._no_split_modules = model.encoder._no_split_modules
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The mean loss, without the prior in evaluation: early stopping goes by the likelihood."""
-        loss = head_loss(
-            self.model(input_ids=input_ids, attention_mask=attention_mask),
+        """The mean loss; in evaluation the loss of each row, without the prior: early stopping goes by the
+        likelihood."""
+        log_BK = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        if self.training:
+            return {"loss": self._loss(log_BK, labels, entropy_prior=self._config.entropy_prior)}
+        rows = zip(torch.split(log_BK, 1), torch.split(labels, 1), strict=True)
+        return {"losses": torch.stack([self._loss(*row, entropy_prior=0.0) for row in rows])}
+
+    def _loss(self, log_BK: torch.Tensor, labels: torch.Tensor, *, entropy_prior: float) -> torch.Tensor:
+        return head_loss(
+            log_BK,
             labels,
             loss=self._config.loss,
             tau=self._config.training_tau,
             log_scale=self.log_scale,
-            entropy_prior=self._config.entropy_prior if self.training else 0.0,
+            entropy_prior=entropy_prior,
         )
-        return {"loss": loss}
 
 
-class OrchestratorTrainer(Trainer):  # type: ignore[misc]  # transformers is partly untyped
-    """A Trainer that moves the scale at a rate of its own."""
+class OrchestratorTrainer(RankTrainer):
+    """A Trainer that moves the scale at a rate of its own, and evaluates by row: of those that ranks read
+    twice, to be even, each counts once."""
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> tuple[None, torch.Tensor, torch.Tensor]:
+        """No loss of a batch; losses of rows, labels."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            return None, model(**inputs)["losses"], inputs["labels"]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The usual one, `log_scale` in a group of its own."""
@@ -66,8 +87,10 @@ def training_arguments(config: Config, folder: Path, *, seed: int) -> TrainingAr
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
+        **rank_options(config.batch_size),
+        per_device_eval_batch_size=check_batch_size(config.batch_size, name="batch_size"),
+        # Upper layers that are not pooled, the pooler: an encoder has parameters that no loss depends on.
+        ddp_find_unused_parameters=True,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         lr_scheduler_type="cosine",
@@ -91,6 +114,11 @@ def training_arguments(config: Config, folder: Path, *, seed: int) -> TrainingAr
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def mean_loss(found: EvalPrediction) -> dict[str, float]:
+    """What early stopping and the best checkpoint go by: `eval_loss`, the mean over rows."""
+    return {"loss": float(found.predictions.mean())}
 
 
 class Rows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -117,7 +145,20 @@ def fit(
     work: Path,
     seed: int,
 ) -> Fitted:
-    """Train encoder and head; continues from the last checkpoint in `work`."""
+    """Train encoder and head on all ranks; continues from the last checkpoint in `work`."""
+    return together(_fit, config, names, train, validation, folder=folder, work=work, seed=seed)
+
+
+def _fit(
+    config: Config,
+    names: Sequence[str],
+    train: Targets,
+    validation: Targets,
+    *,
+    folder: Path,
+    work: Path,
+    seed: int,
+) -> Fitted:
     set_seed(seed)
     model, tokenizer = new_model(config, names)
     # The scale of the best constant is where the scale of a head at zero belongs.
@@ -134,10 +175,13 @@ def fit(
         train_dataset=Rows(train, tokenizer, config.max_tokens),
         eval_dataset=Rows(validation, tokenizer, config.max_tokens),
         data_collator=collate,
+        compute_metrics=mean_loss,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=config.patience)],
     )
     history = run_trainer(trainer, work=work, folder=folder)
     best = min(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-    numbers = {"validation_loss": best} | learned_scale(config, whole.log_scale.item())
-    model = model.to("cpu").eval()
+    scale = trainer.model.log_scale
+    # On the other ranks of FSDP2 nothing is left of it.
+    numbers = {"validation_loss": best} | learned_scale(config, scale.item() if rank() == 0 else 0.0)
+    model = trainer.model.model.to("cpu").eval() if rank() == 0 else model
     return Fitted(model, tokenizer, numbers, partial(vectors_of, model, tokenizer))

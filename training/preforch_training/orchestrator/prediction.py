@@ -1,7 +1,13 @@
-"""What a trained orchestrator checkpoint serves: texts in, (N, K) weights and (N,) confidence out."""
+"""What a trained orchestrator checkpoint serves: texts in, (N, K) weights and (N,) confidence out.
+
+On a GPU where there is one, in batches bounded by tokens. A saved model is read by all ranks of the run,
+each for its share of the texts; a loaded one is this process's alone.
+"""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +15,8 @@ import torch
 from preforch_models.orchestrator_model import OrchestratorModel
 from transformers import AutoTokenizer
 
-from preforch_training.embeddings.batching import batch_tokens, padded_batches
+from preforch_training.distributed.shares import shared
+from preforch_training.embeddings.batching import batch_tokens, padded_batches, reading_device
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ def predict_weights(folder: Path, texts: Sequence[str]) -> np.ndarray:
 
 def predict(folder: Path, texts: Sequence[str]) -> Served:
     """`serve` by a saved model."""
-    model = OrchestratorModel.from_pretrained(folder).eval()
-    return serve(model, AutoTokenizer.from_pretrained(folder), texts)
+    vectors_ND = shared(partial(_saved_vectors, folder), texts, lengths=[len(text) for text in texts])
+    return serve_vectors(OrchestratorModel.from_pretrained(folder).eval(), vectors_ND)
 
 
 def serve(model: OrchestratorModel, tokenizer: object, texts: Sequence[str]) -> Served:
@@ -47,19 +54,31 @@ def serve_vectors(model: OrchestratorModel, vectors_ND: np.ndarray) -> Served:
 def vectors_of(model: OrchestratorModel, tokenizer: object, texts: Sequence[str]) -> np.ndarray:
     """The pooled vectors that the head of a loaded model reads, (N, D) float32."""
     vectors_ND = np.zeros((len(texts), model.head.in_features), dtype=np.float32)
-    with torch.inference_mode():
-        for rows, ids_BL, mask_BL in _batches(model, tokenizer, texts):
-            vectors_ND[rows] = model.pooled(ids_BL, mask_BL).numpy()
+    with torch.inference_mode(), _on_device(model) as device:
+        batches = padded_batches(
+            tokenizer,
+            texts,
+            max_tokens=model.config.max_tokens,
+            tokens=batch_tokens(device),
+            title="weights",
+        )
+        for rows, batch in batches:
+            batch = batch.to(device)
+            vectors_ND[rows] = model.pooled(batch["input_ids"], batch["attention_mask"]).cpu().numpy()
     return vectors_ND
 
 
-def _batches(
-    model: OrchestratorModel, tokenizer: object, texts: Sequence[str]
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Rows, ids and mask."""
-    tokens = batch_tokens(torch.device("cpu"))
-    batches = padded_batches(
-        tokenizer, texts, max_tokens=model.config.max_tokens, tokens=tokens, title="weights"
-    )
-    for rows, batch in batches:
-        yield rows, batch["input_ids"], batch["attention_mask"]
+def _saved_vectors(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    model = OrchestratorModel.from_pretrained(folder).eval()
+    return vectors_of(model, AutoTokenizer.from_pretrained(folder), texts)
+
+
+@contextmanager
+def _on_device(model: OrchestratorModel) -> Iterator[torch.device]:
+    """Have the model where it reads fastest, and back afterwards: a GPU is for others as well."""
+    device = reading_device()
+    model.to(device)
+    try:
+        yield device
+    finally:
+        model.to("cpu")

@@ -89,7 +89,7 @@ class FineTuning(Record):
     learning_rate: float = Field(gt=0)
     """Peak learning rate; cosine decay to a tenth."""
     batch_size: int = Field(ge=1)
-    """Rows a batch. A step holds batch_size x accumulation rows on each device."""
+    """Rows a batch, over all ranks of a run. A step holds batch_size x accumulation rows."""
     accumulation: int = Field(default=1, ge=1)
     """Batches a step. Each holds rows of like length, so 4 of 8 rows learn what 1 of 32 does, padded less."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -150,6 +150,11 @@ class WicPolicy(Record):
         """Number of its rounds, the offline one included."""
         return 1 + self.online_rounds
 
+    @property
+    def trainings(self) -> dict[str, FineTuning]:
+        """Its fine-tunings, by their keys."""
+        return {"offline": self.offline} | ({"online": self.online} if self.online else {})
+
     @model_validator(mode="after")
     def _check(self) -> "WicPolicy":
         if self.online_rounds and self.online is None:
@@ -167,6 +172,11 @@ class SftPolicy(Record):
     def rounds(self) -> int:
         """There is only an offline round."""
         return 1
+
+    @property
+    def trainings(self) -> dict[str, FineTuning]:
+        """Its fine-tuning, by its key."""
+        return {"training": self.training}
 
 
 Policy = Annotated[WicPolicy | SftPolicy, Field(discriminator="kind")]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
+from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset
 from peft import LoraConfig
 from preforch_models.context import context_tokens
@@ -26,6 +26,8 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
+from preforch_training.distributed.group import together
+from preforch_training.distributed.training import FilledOrder, RankTrainer, rank_options
 from preforch_training.hf_trainer import run_trainer
 from preforch_training.policy.base_model import END, START
 from preforch_training.policy.config import FineTuning
@@ -56,7 +58,7 @@ class TrainingOrder(Sampler[int]):
     A step holds what it would hold unsorted; the last one of an epoch holds the rows that are left.
     """
 
-    def __init__(self, random: SeedableRandomSampler, lengths: Sequence[int], *, rows_per_step: int) -> None:
+    def __init__(self, random: FilledOrder, lengths: Sequence[int], *, rows_per_step: int) -> None:
         self._random = random
         self._lengths = lengths
         self._rows_per_step = rows_per_step
@@ -66,7 +68,7 @@ class TrainingOrder(Sampler[int]):
         self._random.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._random)
 
     def __iter__(self) -> Iterator[int]:
         rows = list(self._random)
@@ -74,7 +76,7 @@ class TrainingOrder(Sampler[int]):
             yield from sorted(rows[start : start + self._rows_per_step], key=self._lengths.__getitem__)
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is partly untyped
+class _Trainer(RankTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is partly untyped
     """TRL's trainer, which reads its rows in training order."""
 
     def get_train_dataloader(self) -> DataLoaderShard:
@@ -96,7 +98,14 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is partly untyped
 def fine_tune(
     policy: Path, rows: Sequence[TokenRow], settings: FineTuning, *, seed: int, folder: Path, work: Path
 ) -> tuple[PreTrainedModel, dict[str, float]]:
-    """Train, write metrics into `folder`. The model (LoRA merged) and last metrics. Raises TrainingError."""
+    """Train on all ranks, write metrics into `folder`. The model (LoRA merged) and last metrics. Raises
+    TrainingError."""
+    return together(_fine_tune, policy, rows, settings, seed=seed, folder=folder, work=work)
+
+
+def _fine_tune(
+    policy: Path, rows: Sequence[TokenRow], settings: FineTuning, *, seed: int, folder: Path, work: Path
+) -> tuple[PreTrainedModel, dict[str, float]]:
     reader = PolicyTokenizer(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype="auto")
     trainer = _Trainer(
@@ -126,7 +135,7 @@ def _arguments(settings: FineTuning, work: Path, *, seed: int) -> SFTConfig:
         output_dir=str(work),
         max_steps=settings.steps,
         learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
+        **rank_options(settings.batch_size),
         gradient_accumulation_steps=settings.accumulation,
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
@@ -144,7 +153,6 @@ def _arguments(settings: FineTuning, work: Path, *, seed: int) -> SFTConfig:
         # A NaN must be seen, not averaged away.
         logging_nan_inf_filter=False,
         gradient_checkpointing=settings.gradient_checkpointing,
-        use_cpu=not torch.cuda.is_available(),
         bf16=torch.cuda.is_available(),
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),

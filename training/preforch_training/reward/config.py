@@ -16,6 +16,7 @@ class PairHeadReward(Record):
 
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = True
+    shared_batch: ClassVar[None] = None
     kind: Literal["pair_head"] = "pair_head"
     encoder: str
     pooling: Pooling = "mean"
@@ -54,9 +55,15 @@ class BradleyTerryReward(Record):
     """[paper]. Longer pairs are truncated on the prompt's side, never filtered."""
     epochs: float = 1.0
     batch_size: int = 16
+    """Pairs a step, over all ranks of a run."""
     learning_rate: float = 1e-5
     center_coefficient: float = 0.01
     save_steps: int = 200
+
+    @property
+    def shared_batch(self) -> int:
+        """Pairs of a step, shared by the ranks of a run."""
+        return self.batch_size
 
     @property
     def base_model(self) -> str:
@@ -69,6 +76,7 @@ class ClassifierReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
+    shared_batch: ClassVar[None] = None
     kind: Literal["classifier"] = "classifier"
     model: str
     revision: str = "main"
@@ -88,6 +96,7 @@ class FunctionReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
+    shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
     kind: Literal["function"] = "function"
     function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
@@ -98,6 +107,7 @@ class EndpointReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
+    shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
     kind: Literal["endpoint"] = "endpoint"
     url: str

@@ -2,19 +2,24 @@
 
 In:  reward artifacts, each described by its `reward.json`; prompts and responses.
 Out: raw rewards, (N,) per objective, (N, K) together. Training prompts of a trained reward may be scored by
-     the model that never saw their fold.
+     the model that never saw their fold. Classifiers are shared by the ranks of the run, or by Ray's workers;
+     nothing depends on how many there are.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from preforch_models.manifest import read_manifest
 from preforch_models.objectives import Record
 
+from preforch_training.distributed.config import Engine
+from preforch_training.distributed.shares import shared
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.reward.config import Reward
 from preforch_training.reward.kinds import KINDS
+from preforch_training.reward.ray_scoring import score_by_ray
 from preforch_training.run import Run
 
 REWARD_FILE = "reward.json"
@@ -47,9 +52,18 @@ def score(
     responses: Sequence[str],
     *,
     fold: int | None = None,
+    scoring: Engine = Engine(),
 ) -> np.ndarray:
     """Raw rewards of one objective, (N,). Raises ValueError on a reward that is missing or not finite."""
-    rewards_N = KINDS[reward.kind].score(reward, fold_folder(folder, fold), cache, prompts, responses)
+    kind = KINDS[reward.kind]
+    of_rows = partial(kind.score, reward, fold_folder(folder, fold), cache)
+    if not kind.by_rows:
+        rewards_N = of_rows(prompts, responses)
+    elif scoring.engine == "ray":
+        rewards_N = score_by_ray(of_rows, prompts, responses, workers=scoring.workers)
+    else:
+        lengths = [len(p.text) + len(r) for p, r in zip(prompts, responses, strict=True)]
+        rewards_N = shared(of_rows, prompts, responses, lengths=lengths)
     return check_rewards(rewards_N, prompts, responses, source=reward.kind)
 
 
@@ -80,13 +94,14 @@ def pair_margins(
     pairs: Sequence[PreferencePair],
     *,
     fold: int | None = None,
+    scoring: Engine = Engine(),
 ) -> np.ndarray:
     """Raw r(y+) - r(y-) of one objective, (N,), by the model of a fold or the full one; `prompts` by id."""
     if not pairs:
         return np.empty(0)
     asked = [prompts[pair.prompt_id] for pair in pairs]
     sides = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-    rewards_M = score(reward, folder, cache, [*asked, *asked], sides, fold=fold)
+    rewards_M = score(reward, folder, cache, [*asked, *asked], sides, fold=fold, scoring=scoring)
     return np.asarray(rewards_M[: len(pairs)] - rewards_M[len(pairs) :])
 
 
@@ -133,6 +148,7 @@ class RunRewards:
                 [prompts[i] for i in rows],
                 [responses[i] for i in rows],
                 fold=fold,
+                scoring=self._run.scoring,
             )
         return rewards_N
 
@@ -141,5 +157,10 @@ class RunRewards:
     ) -> np.ndarray:
         """Raw margins of pairs by the full model of an objective, (N,); `prompts` by id."""
         return pair_margins(
-            self.infos[name].reward, self._run.reward(name), self._run.encoder_cache, prompts, pairs
+            self.infos[name].reward,
+            self._run.reward(name),
+            self._run.encoder_cache,
+            prompts,
+            pairs,
+            scoring=self._run.scoring,
         )

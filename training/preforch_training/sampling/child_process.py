@@ -19,6 +19,18 @@ from preforch_training.sampling.wire import Job, JobOutcome, Progress, line_of, 
 
 LAST_LINES = 15
 END_SECONDS = 10.0
+_OF_RANKS = (
+    "RANK",
+    "LOCAL_",
+    "WORLD_SIZE",
+    "MASTER_",
+    "GROUP_",
+    "ROLE_",
+    "TORCHELASTIC_",
+    "ACCELERATE_",
+    "FSDP_",
+)
+"""What says to a process that it is one of several that train; an engine is none."""
 
 
 class ChildDiedError(OSError):
@@ -38,6 +50,7 @@ class VllmProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            env={name: value for name, value in os.environ.items() if not name.startswith(_OF_RANKS)},
         )
 
     @property

@@ -35,7 +35,7 @@ def build(run: Run, config: Config) -> None:
         pairs = {f"calibration_pairs/{name}": len(found) for name, found in margins.items()}
         return Outcome(counts=counts | pairs)
 
-    recipe = config.model_dump(mode="json") | {"objectives": list(run.names)}
+    recipe = config.recipe | {"objectives": list(run.names)}
     run.make(run.scores, kind="scores", config=recipe, inputs={"data": run.data} | run.rewards, build=make)
 
 

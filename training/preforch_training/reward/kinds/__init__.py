@@ -26,10 +26,12 @@ Prepare = Callable[[Any, Path, Sequence[str]], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """`fit`: where the reward is trained. `prepare`: (settings, vector cache, all texts), once before every
-    fit. `cross_fit`: models that are fitted in memory, for the study."""
+    """`by_rows`: whether `score` is a model's work on rows that processes can share. `fit`: where the
+    reward is trained. `prepare`: (settings, vector cache, all texts), once before every fit. `cross_fit`:
+    models that are fitted in memory, for the study."""
 
     score: Score
+    by_rows: bool = False
     fit: Fit | None = None
     prepare: Prepare | None = None
     cross_fit: Callable[[Any, Path, Sequence[str], Sequence[str]], CrossFit] | None = None
@@ -37,9 +39,11 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "pair_head": Kind(pair_head.score, pair_head.fit, pair_head.prepare, pair_head.cross_fit),
-        "bradley_terry": Kind(bradley_terry.score, bradley_terry.fit),
-        "classifier": Kind(classifier.score),
+        "pair_head": Kind(
+            pair_head.score, fit=pair_head.fit, prepare=pair_head.prepare, cross_fit=pair_head.cross_fit
+        ),
+        "bradley_terry": Kind(bradley_terry.score, by_rows=True, fit=bradley_terry.fit),
+        "classifier": Kind(classifier.score, by_rows=True),
         "function": Kind(function.score),
         "endpoint": Kind(endpoint.score),
     }

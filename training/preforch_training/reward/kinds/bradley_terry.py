@@ -17,6 +17,8 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from trl import RewardConfig, RewardTrainer
 
+from preforch_training.distributed.group import rank, together
+from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.embeddings.vectors import encoder_path
 from preforch_training.hf_trainer import run_trainer
 from preforch_training.records import PreferencePair, Prompt
@@ -25,9 +27,17 @@ from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.classifier import classifier_text, score_classifier
 
 
+class _Trainer(RankTrainer, RewardTrainer):  # type: ignore[misc]  # TRL is partly untyped
+    """TRL's trainer, on any number of ranks."""
+
+
 def fit(config: BradleyTerryReward, task: FitTask) -> None:
-    """Train and save one checkpoint with its tokenizer. `task.work` keeps trainer checkpoints across
-    kills."""
+    """Train and save one checkpoint with its tokenizer, on all ranks. `task.work` keeps trainer checkpoints
+    across kills."""
+    together(_fit, config, task)
+
+
+def _fit(config: BradleyTerryReward, task: FitTask) -> None:
     # The head starts at random, before the trainer sets its seed.
     set_seed(task.seed)
     base = encoder_path(config.base)
@@ -46,7 +56,7 @@ def fit(config: BradleyTerryReward, task: FitTask) -> None:
     arguments = RewardConfig(
         output_dir=str(task.work),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
+        **rank_options(config.batch_size),
         learning_rate=config.learning_rate,
         center_rewards_coefficient=config.center_coefficient,
         max_length=None,
@@ -61,13 +71,14 @@ def fit(config: BradleyTerryReward, task: FitTask) -> None:
         bf16=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = RewardTrainer(
+    trainer = _Trainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
     run_trainer(trainer, work=task.work, folder=task.target)
-    # Not trainer.save_model, which adds a pickle of its arguments.
-    model.save_pretrained(task.target)
-    tokenizer.save_pretrained(task.target)
+    if rank() == 0:
+        # Not trainer.save_model, which adds a pickle of its arguments.
+        trainer.model.save_pretrained(task.target)
+        tokenizer.save_pretrained(task.target)
 
 
 def score(

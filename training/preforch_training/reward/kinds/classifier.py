@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from preforch_training.embeddings.batching import batch_tokens, padded_batches
+from preforch_training.embeddings.batching import batch_tokens, padded_batches, reading_device
 from preforch_training.records import Prompt
 from preforch_training.reward.config import ClassifierReward
 
@@ -47,7 +47,7 @@ def score_classifier(
     options = {} if revision is None else {"revision": revision}
     tokenizer = AutoTokenizer.from_pretrained(path, truncation_side="left", **options)
     model = AutoModelForSequenceClassification.from_pretrained(path, **options).eval()
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(reading_device())
     texts = [classifier_text(tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
     batches = padded_batches(
         tokenizer,

@@ -1,0 +1,117 @@
+"""Two ranks train what one trains: the same losses, step by step, and the same models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_world
+import tiny
+import torch
+from orchestrator_world import TRAIN, VALIDATION, train_on
+from preforch_models.context import ContextFormat
+from preforch_training.policy.config import FineTuning
+from preforch_training.policy.fine_tuning import TokenRow, fine_tune
+from preforch_training.reward.config import BradleyTerryReward
+from preforch_training.reward.fit_task import FitTask
+from preforch_training.reward.kinds.bradley_terry import fit
+from ranks_world import with_ranks
+from safetensors.torch import load_file, save_file
+from small_world import make_pairs
+from transformers import AutoModel
+
+FORMAT = ContextFormat(objectives=("helpful", "harmless", "humor"))
+
+
+def inputs(folder: Path) -> Path:
+    """What all trainings of a test start from."""
+    return folder.parent / "inputs"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """Tiny models without dropout: a policy, a reward model, an encoder."""
+    tiny.write_policy(tmp_path / "inputs" / "policy", FORMAT)
+    qwen = small_world.write_qwen_classifier(tmp_path / "inputs" / "qwen")
+    AutoModel.from_pretrained(qwen).save_pretrained(qwen)
+    small_world.write_encoder(tmp_path / "inputs" / "encoder", layers=2, dropout=0.0)
+    return tmp_path
+
+
+def rows() -> list[TokenRow]:
+    """Rows of all lengths, no multiple of any batch."""
+    numbers = np.random.default_rng(0).integers(5, 200, size=(21, 40)).tolist()
+    return [TokenRow(tuple(ids[: 5 + i % 7]), tuple(ids[10 : 12 + i])) for i, ids in enumerate(numbers)]
+
+
+def policy(folder: Path, **options: float) -> None:
+    """21 rows, 8 a step: the third step of an epoch holds what is left."""
+    settings = FineTuning(
+        **{"steps": 7, "learning_rate": 1e-2, "batch_size": 4, "accumulation": 2, "save_steps": 3} | options
+    )
+    model, found = fine_tune(
+        inputs(folder) / "policy", rows(), settings, seed=5, folder=folder, work=folder / "work"
+    )
+    save_file({k: v.clone() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    assert found["loss"] > 0
+
+
+def policy_lora(folder: Path) -> None:
+    policy(folder, lora_rank=4, lora_alpha=8)
+
+
+def policy_checkpointing(folder: Path) -> None:
+    policy(folder, gradient_checkpointing=True)
+
+
+def reward(folder: Path) -> None:
+    """11 pairs in batches of 4."""
+    prompts, pairs = make_pairs("funny")
+    config = BradleyTerryReward(
+        base=str(inputs(folder) / "qwen"),
+        epochs=10,
+        batch_size=4,
+        learning_rate=3e-3,
+        save_steps=2,
+        max_tokens=96,
+    )
+    task = FitTask(folder, folder / "work", folder, prompts, pairs[::11][:11], seed=3, label="test")
+    fit(config, task)
+
+
+def orchestrator(folder: Path) -> None:
+    """96 rows in batches of 28; 2 validation rows are fewer than a batch."""
+    encoder = inputs(folder) / "encoder"
+    model, _ = train_on(encoder, folder, TRAIN, VALIDATION, epochs=6, batch_size=28, loss="bt_gate")
+    save_file({k: v.clone() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+
+
+def curve(folder: Path, key: str) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [entry[key] for entry in map(json.loads, lines) if key in entry]
+
+
+def largest_difference(one: Path, two: Path) -> float:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, two))
+    assert first.keys() == second.keys()
+    assert all(first[key].dtype == second[key].dtype for key in first)
+    return max(float((first[key].double() - second[key].double()).abs().max()) for key in first)
+
+
+@pytest.mark.parametrize("what", ["policy", "policy_lora", "policy_checkpointing", "reward", "orchestrator"])
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_two_ranks_train_what_one_trains(made: Path, what: str, sharding: str) -> None:
+    for processes in (1, 2):
+        with_ranks(
+            f"test_ranks_training:{what}",
+            made / str(processes),
+            processes=processes,
+            sharding=sharding,  # type: ignore[arg-type]  # one of both words
+        )
+    one, two = made / "1", made / "2"
+    for key in ("loss", "grad_norm", "eval_loss"):
+        np.testing.assert_allclose(curve(one, key), curve(two, key), atol=1e-3)
+    assert len(curve(one, "loss")) > 1
+    print("DIFF", what, sharding, largest_difference(one, two))
+    assert largest_difference(one, two) < 1e-3
+    assert torch.isfinite(next(iter(load_file(two / "model.safetensors").values()))).all()
