@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate.data_loader import DataLoaderShard
+from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from datasets import Dataset
 from peft import LoraConfig
 from preforch_models.context import context_tokens
@@ -58,7 +58,9 @@ class TrainingOrder(Sampler[int]):
     A step holds what it would hold unsorted; the last one of an epoch holds the rows that are left.
     """
 
-    def __init__(self, random: FilledOrder, lengths: Sequence[int], *, rows_per_step: int) -> None:
+    def __init__(
+        self, random: FilledOrder | SeedableRandomSampler, lengths: Sequence[int], *, rows_per_step: int
+    ) -> None:
         self._random = random
         self._lengths = lengths
         self._rows_per_step = rows_per_step
