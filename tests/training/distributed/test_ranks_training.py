@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import small_world
 import tiny
-import torch
 from orchestrator_world import TRAIN, VALIDATION, train_on
 from preforch_models.context import ContextFormat
 from preforch_training.policy.config import FineTuning
@@ -24,18 +23,16 @@ FORMAT = ContextFormat(objectives=("helpful", "harmless", "humor"))
 
 
 def inputs(folder: Path) -> Path:
-    """What all trainings of a test start from."""
-    return folder.parent / "inputs"
+    """What all trainings start from."""
+    return folder.parent.parent / "inputs"
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Path:
+def write_inputs(folder: Path) -> None:
     """Tiny models without dropout: a policy, a reward model, an encoder."""
-    tiny.write_policy(tmp_path / "inputs" / "policy", FORMAT)
-    qwen = small_world.write_qwen_classifier(tmp_path / "inputs" / "qwen")
+    tiny.write_policy(folder / "policy", FORMAT)
+    qwen = small_world.write_qwen_classifier(folder / "qwen")
     AutoModel.from_pretrained(qwen).save_pretrained(qwen)
-    small_world.write_encoder(tmp_path / "inputs" / "encoder", layers=2, dropout=0.0)
-    return tmp_path
+    small_world.write_encoder(folder / "encoder", layers=2, dropout=0.0)
 
 
 def rows() -> list[TokenRow]:
@@ -86,6 +83,34 @@ def orchestrator(folder: Path) -> None:
     save_file({k: v.clone() for k, v in model.state_dict().items()}, folder / "model.safetensors")
 
 
+TRAININGS = (policy, policy_lora, policy_checkpointing, reward, orchestrator)
+NAMES = [training.__name__ for training in TRAININGS]
+
+
+def everything(folder: Path) -> None:
+    """All of them in one process, one after the other."""
+    for training in TRAININGS:
+        (folder / training.__name__).mkdir()
+        training(folder / training.__name__)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process trains."""
+    folder = tmp_path_factory.mktemp("trainings")
+    write_inputs(folder / "inputs")
+    with_ranks("test_ranks_training:everything", folder / "one", processes=1)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+def shared(made: Path, request: pytest.FixtureRequest) -> Path:
+    """What two ranks train together."""
+    folder = made / request.param
+    with_ranks("test_ranks_training:everything", folder, processes=2, sharding=request.param)
+    return folder
+
+
 def curve(folder: Path, key: str) -> list[float]:
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [entry[key] for entry in map(json.loads, lines) if key in entry]
@@ -98,20 +123,10 @@ def largest_difference(one: Path, two: Path) -> float:
     return max(float((first[key].double() - second[key].double()).abs().max()) for key in first)
 
 
-@pytest.mark.parametrize("what", ["policy", "policy_lora", "policy_checkpointing", "reward", "orchestrator"])
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-def test_two_ranks_train_what_one_trains(made: Path, what: str, sharding: str) -> None:
-    for processes in (1, 2):
-        with_ranks(
-            f"test_ranks_training:{what}",
-            made / str(processes),
-            processes=processes,
-            sharding=sharding,  # type: ignore[arg-type]  # one of both words
-        )
-    one, two = made / "1", made / "2"
+@pytest.mark.parametrize("what", NAMES)
+def test_two_ranks_train_what_one_trains(made: Path, shared: Path, what: str) -> None:
+    one, two = made / "one" / what, shared / what
     for key in ("loss", "grad_norm", "eval_loss"):
         np.testing.assert_allclose(curve(one, key), curve(two, key), atol=1e-3)
     assert len(curve(one, "loss")) > 1
-    print("DIFF", what, sharding, largest_difference(one, two))
     assert largest_difference(one, two) < 1e-3
-    assert torch.isfinite(next(iter(load_file(two / "model.safetensors").values()))).all()
