@@ -39,7 +39,7 @@ def with_ranks(
     """Run `function(folder)` on rank 0 to its end; its status and what it printed on stderr."""
     with start_ranks(function, folder, processes=processes, sharding=sharding) as process:
         _, said = process.communicate(timeout=300)
-    assert not check or process.returncode == 0, said[-3000:] + logs(folder)
+    assert not check or process.returncode == 0, said[-8000:] + logs(folder)
     return process.returncode, said
 
 

@@ -14,7 +14,7 @@ from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig, write_resolved
 from preforch_training.data import stage as data
 from preforch_training.distributed.launch import ranks
-from preforch_training.distributed.training import check_batch_size
+from preforch_training.distributed.shares import check_batch_size
 from preforch_training.library_log import library_log
 from preforch_training.orchestrator import stage as orchestrator
 from preforch_training.policy import stage as policy

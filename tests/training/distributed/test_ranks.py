@@ -12,54 +12,15 @@ import pytest
 import small_world
 from kill_resume import marked
 from preforch_training.distributed.config import Config
-from preforch_training.distributed.group import (
-    broadcast,
-    gather,
-    launched_place,
-    rank,
-    settings,
-    size,
-    together,
-    wait_for_all,
-)
+from preforch_training.distributed.group import launched_place, together
 from preforch_training.distributed.launch import ranks
 from preforch_training.distributed.shares import shared
-from preforch_training.distributed.training import check_batch_size
+from rank_jobs import gather_squares
 from ranks_world import logs, start_ranks, with_ranks
 
 
-def squares(folder: Path) -> None:
-    """Every rank's square, and rank 0's word."""
-    together(write_square, folder)
-    # A second job: the others wait for it.
-    assert together(gather_squares) == [0, 1, 4]
-    values = shared(double, list(range(7)), ["x"] * 7, lengths=[5, 1, 9, 1, 7, 2, 2])
-    np.testing.assert_array_equal(values, 2 * np.arange(7))
-    np.testing.assert_array_equal(shared(double, [4, 5], ["x", "y"], lengths=[1, 1]), [8, 10])
-
-
-def write_square(folder: Path) -> None:
-    assert size() == 3
-    assert broadcast(rank() + 7) == 7
-    assert settings() == Config()
-    (folder / f"square-{rank()}").write_text(str(rank() ** 2), encoding="utf-8")
-    wait_for_all()
-    assert len(list(folder.glob("square-*"))) == 3
-
-
-def gather_squares() -> list[int]:
-    return gather(rank() ** 2)
-
-
-def double(numbers: list[int], words: list[str]) -> np.ndarray:
-    assert len(numbers) == len(words)
-    # Work that lies in one process only would show here.
-    assert len(numbers) <= 3
-    return np.array(numbers) * 2
-
-
 def test_all_ranks_run_a_job_and_rank_0_gets_its_result_in_order(tmp_path: Path) -> None:
-    with_ranks("test_ranks:squares", tmp_path, processes=3)
+    with_ranks("rank_jobs:squares", tmp_path, processes=3)
     assert {path.name: path.read_text() for path in tmp_path.glob("square-*")} == {
         "square-0": "0",
         "square-1": "1",
@@ -74,53 +35,17 @@ def test_one_process_runs_a_job_as_a_plain_call(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def fails_elsewhere(folder: Path) -> None:
-    together(fail_on_rank_1, folder)
-
-
-def fail_on_rank_1(folder: Path) -> None:
-    if rank() == 1:
-        raise MemoryError("rank 1 has no room")
-    gather(rank())
-
-
-def fails_everywhere(folder: Path) -> None:
-    together(fail, folder)
-
-
-def fail(folder: Path) -> None:
-    raise ValueError("a loss is not finite")
-
-
 def test_the_error_of_another_rank_ends_the_run_and_says_where_its_log_is(tmp_path: Path) -> None:
-    status, said = with_ranks("test_ranks:fails_elsewhere", tmp_path, processes=2, check=False)
+    status, said = with_ranks("rank_jobs:fails_elsewhere", tmp_path, processes=2, check=False)
     assert status == 1
     assert f"rank 1 ended with status 1; {tmp_path / 'logs' / 'rank-1.log'} ends with:" in said
     assert "MemoryError: rank 1 has no room" in said
 
 
 def test_an_error_that_all_ranks_have_is_rank_0s_own(tmp_path: Path) -> None:
-    status, said = with_ranks("test_ranks:fails_everywhere", tmp_path, processes=2, check=False)
+    status, said = with_ranks("rank_jobs:fails_everywhere", tmp_path, processes=2, check=False)
     assert status == 1
     assert said.endswith("ValueError: a loss is not finite\n")
-
-
-def waits(folder: Path) -> None:
-    """Rank 0 is busy with something else, as it is while it samples."""
-    together(gather_squares)
-    (folder / "waiting").touch()
-    time.sleep(120)
-
-
-def hangs(folder: Path) -> None:
-    """A job that would never end."""
-    together(hang, folder)
-
-
-def hang(folder: Path) -> None:
-    (folder / f"waiting-{rank()}").touch()
-    (folder / "waiting").touch()
-    time.sleep(120)
 
 
 def appears(file: Path, process: "subprocess.Popen[str]") -> None:
@@ -139,7 +64,7 @@ def rank_1(process: "subprocess.Popen[str]", mark: str) -> int:
 
 @pytest.mark.parametrize("what", ["waits", "hangs"])
 def test_a_rank_that_dies_ends_the_run_whatever_rank_0_is_doing(tmp_path: Path, what: str) -> None:
-    with start_ranks(f"test_ranks:{what}", tmp_path, processes=2, mark=f"dies-{what}") as process:
+    with start_ranks(f"rank_jobs:{what}", tmp_path, processes=2, mark=f"dies-{what}") as process:
         appears(tmp_path / "waiting", process)
         os.kill(rank_1(process, f"dies-{what}"), signal.SIGKILL)
         _, said = process.communicate(timeout=60)
@@ -150,7 +75,7 @@ def test_a_rank_that_dies_ends_the_run_whatever_rank_0_is_doing(tmp_path: Path, 
 @pytest.mark.parametrize("what", ["waits", "hangs"])
 def test_rank_0_leaves_no_process_when_it_is_killed(tmp_path: Path, what: str) -> None:
     mark = f"killed-{what}"
-    with start_ranks(f"test_ranks:{what}", tmp_path, processes=2, mark=mark) as process:
+    with start_ranks(f"rank_jobs:{what}", tmp_path, processes=2, mark=mark) as process:
         appears(tmp_path / "waiting", process)
         assert len(marked(mark)) == 2
         process.kill()
@@ -191,21 +116,16 @@ from preforch_training.distributed.config import Config
 from preforch_training.distributed.group import launched_place
 from preforch_training.distributed.launch import ranks
 from preforch_training.distributed.worker import run
-import test_ranks
+import rank_jobs
 if int(os.environ["RANK"]) > 0:
     sys.exit(run(launched_place(), None))
 with ranks(None, Config(), logs=Path(sys.argv[1])):
-    test_ranks.squares(Path(sys.argv[1]))
+    rank_jobs.squares(Path(sys.argv[1]))
 """
 
 
-def three_share_a_batch(folder: Path) -> None:
-    assert check_batch_size(12, name="reward.funny.batch_size") == 4
-    check_batch_size(8, name="reward.funny.batch_size")
-
-
 def test_a_batch_that_ranks_cannot_share_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
-    status, said = with_ranks("test_ranks:three_share_a_batch", tmp_path, processes=3, check=False)
+    status, said = with_ranks("rank_jobs:three_share_a_batch", tmp_path, processes=3, check=False)
     assert status == 1
     assert said.endswith(
         "ValueError: reward.funny.batch_size is 8, which 3 ranks cannot share: allowed are multiples of 3, "

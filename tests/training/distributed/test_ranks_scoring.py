@@ -24,6 +24,9 @@ from ranks_world import with_ranks
 from small_world import NAMES, build, make_run
 from transformers import PreTrainedTokenizerFast
 
+# Ray warns of a setting of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning")
+
 TEXTS = [f"{text} {number}" for number in range(3) for text in tiny.TEXTS]
 
 
@@ -138,7 +141,7 @@ def test_a_killed_run_leaves_no_process_of_ray(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert len(marked("ray")) > 3
         process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while marked("ray") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert marked("ray") == []

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import small_world
 import tiny
-from orchestrator_world import TRAIN, VALIDATION, train_on
+from orchestrator_world import train_on
 from preforch_models.context import ContextFormat
+from preforch_training.orchestrator.fitting import Targets
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
 from preforch_training.reward.config import BradleyTerryReward
@@ -77,9 +78,13 @@ def reward(folder: Path) -> None:
 
 
 def orchestrator(folder: Path) -> None:
-    """96 rows in batches of 28; 2 validation rows are fewer than a batch."""
+    """48 rows in batches of 28, and 13 to validate with, which two ranks cannot share evenly."""
+    margins_NK = np.random.default_rng(1).normal(size=(61, 2))
+    texts = small_world.questions()
+    train, validation = Targets(texts[:48], margins_NK[:48]), Targets(texts[48:61], margins_NK[48:])
     encoder = inputs(folder) / "encoder"
-    model, _ = train_on(encoder, folder, TRAIN, VALIDATION, epochs=6, batch_size=28, loss="bt_gate")
+    options = {"epochs": 16, "patience": 16, "batch_size": 28, "loss": "bt_gate", "learning_rate": 1e-3}
+    model, _ = train_on(encoder, folder, train, validation, **options)
     save_file({k: v.clone() for k, v in model.state_dict().items()}, folder / "model.safetensors")
 
 

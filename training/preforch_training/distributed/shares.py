@@ -1,5 +1,6 @@
-"""Rows that are scored or predicted: each rank takes a share, rank 0 gets all results in the order of rows.
+"""What ranks share: the rows of a batch that is trained on, and rows that are scored or predicted.
 
+Of the latter each rank takes a share, and rank 0 gets all results in the order of rows.
 In:  a module-level function of some rows (lists of equal length, one item a row), the rows, and how long each
      is, so that shares cost alike.
 Out: an array with one entry a row. What an entry is does not depend on which rank made it.
@@ -35,3 +36,16 @@ def _share(function: Rows, rows: Sequence[Sequence[Any]], lengths: Sequence[int]
     for number, part in enumerate(parts):
         whole[order[number :: size()]] = part
     return whole
+
+
+def check_batch_size(batch_size: int, *, name: str) -> int:
+    """This rank's part of a batch. Raises ValueError where ranks cannot share it evenly."""
+    part, rest = divmod(batch_size, size())
+    if rest:
+        below = part * size()
+        allowed = f"{below} or {below + size()}" if part else str(size())
+        raise ValueError(
+            f"{name} is {batch_size}, which {size()} ranks cannot share: allowed are multiples of {size()}, "
+            f"such as {allowed}"
+        )
+    return part

@@ -19,29 +19,19 @@ import torch
 from accelerate import PartialState
 from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import DistributedType
+from peft import PeftModel
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.data import Sampler
 from transformers import Trainer
 
 from preforch_training.distributed.group import rank, settings, size
+from preforch_training.distributed.shares import check_batch_size
 
 
 def shares_model() -> bool:
     """Whether ranks hold parts of a model: FSDP2, and more than one rank."""
     return size() > 1 and settings().sharding == "fsdp2"
-
-
-def check_batch_size(batch_size: int, *, name: str) -> int:
-    """This rank's part of a batch. Raises ValueError where ranks cannot share it evenly."""
-    part, rest = divmod(batch_size, size())
-    if rest:
-        below = part * size()
-        allowed = f"{below} or {below + size()}" if part else str(size())
-        raise ValueError(
-            f"{name} is {batch_size}, which {size()} ranks cannot share: allowed are multiples of {size()}, "
-            f"such as {allowed}"
-        )
-    return part
 
 
 def rank_options(batch_size: int) -> dict[str, Any]:
@@ -105,7 +95,10 @@ class RankTrainer(Trainer):  # type: ignore[misc]  # transformers is partly unty
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train. Afterwards `model` is whole on rank 0; elsewhere, if it was shared, it has only shapes."""
-        skeleton = without_parameters(self.model) if shares_model() else None
+        skeleton = None
+        if shares_model():
+            skeleton = without_parameters(self.model)
+            self._shard_tied_embeddings()
         found = super().train(*args, **kwargs)
         if skeleton is not None:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -117,6 +110,19 @@ class RankTrainer(Trainer):  # type: ignore[misc]  # transformers is partly unty
                 tie_again(skeleton)
             self.model = skeleton
         return found
+
+    def _shard_tied_embeddings(self) -> None:
+        """Put both embeddings into one group: under LoRA accelerate does not see that they are tied, because
+        PEFT wraps each, and torch refuses a parameter of two groups."""
+        if not (isinstance(self.model, PeftModel) and self.model.config.tie_word_embeddings):
+            return
+        plugin = self.accelerator.state.fsdp_plugin
+        fully_shard(
+            [self.model.get_input_embeddings(), self.model.get_output_embeddings()],
+            mp_policy=plugin.mixed_precision_policy or MixedPrecisionPolicy(),
+            offload_policy=plugin.cpu_offload,
+            reshard_after_forward=False,
+        )
 
 
 def without_parameters(model: torch.nn.Module) -> torch.nn.Module:

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 
 from preforch_training.distributed.group import rank, together
-from preforch_training.distributed.training import RankTrainer, check_batch_size, rank_options
+from preforch_training.distributed.shares import check_batch_size
+from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.hf_trainer import run_trainer
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
