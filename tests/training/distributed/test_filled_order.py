@@ -1,11 +1,14 @@
 """The order of an epoch: random, the same for any number of ranks, its last batch filled up."""
 
+from typing import Any
+
 import pytest
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from preforch_training.distributed.training import FilledOrder, tie_again, without_parameters
 from preforch_training.policy.base_model import new_model
 from tiny import TINY
+from transformers import PreTrainedModel
 
 
 def random_order(rows: int) -> SeedableRandomSampler:
@@ -32,8 +35,8 @@ def test_epochs_differ_and_can_be_drawn_again() -> None:
 
 
 def test_a_copy_without_parameters_takes_them_again_with_their_ties() -> None:
-    model = new_model(300, TINY, max_model_len=16, seed=0)
-    copy = without_parameters(model)
+    model: PreTrainedModel = new_model(300, TINY, max_model_len=16, seed=0)
+    copy: Any = without_parameters(model)
     assert {parameter.device.type for parameter in copy.parameters()} == {"meta"}
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
     copy.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)

@@ -1,6 +1,8 @@
 """Two ranks train what one trains: the same losses, step by step, and the same models."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,24 @@ def policy_checkpointing(folder: Path) -> None:
     policy(folder, gradient_checkpointing=True)
 
 
+def policy_continued(folder: Path) -> None:
+    """Killed after its sixth step of seven."""
+    train_twice(folder, policy)
+
+
+def policy_lora_continued(folder: Path) -> None:
+    train_twice(folder, policy_lora)
+
+
+def train_twice(folder: Path, training: Callable[[Path], None]) -> None:
+    training(folder)
+    shutil.rmtree(folder / "work" / "checkpoint-7")
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "model.safetensors").unlink()
+    training(folder)
+    assert curve(folder, "step") == [1, 2, 3, 4, 5, 6, 7, 7]
+
+
 def reward(folder: Path) -> None:
     """11 pairs in batches of 4."""
     prompts, pairs = make_pairs("funny")
@@ -88,7 +108,15 @@ def orchestrator(folder: Path) -> None:
     save_file({k: v.clone() for k, v in model.state_dict().items()}, folder / "model.safetensors")
 
 
-TRAININGS = (policy, policy_lora, policy_checkpointing, reward, orchestrator)
+TRAININGS = (
+    policy,
+    policy_checkpointing,
+    policy_continued,
+    policy_lora,
+    policy_lora_continued,
+    reward,
+    orchestrator,
+)
 NAMES = [training.__name__ for training in TRAININGS]
 
 
@@ -111,7 +139,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["ddp", "fsdp2"])
 def shared(made: Path, request: pytest.FixtureRequest) -> Path:
     """What two ranks train together."""
-    folder = made / request.param
+    folder = made / str(request.param)
     with_ranks("test_ranks_training:everything", folder, processes=2, sharding=request.param)
     return folder
 

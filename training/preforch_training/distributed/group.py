@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, not exported
 
 from preforch_training.distributed.config import Config
 
@@ -90,7 +91,7 @@ def joined(
     place: Place,
     config: Config,
     *,
-    store: dist.Store | None = None,
+    store: TCPStore | None = None,
     death: Callable[[], str | None] = lambda: None,
 ) -> Iterator[None]:
     """Be in the group; returns when all ranks are. `store`: what they meet at; None: what a launcher made.

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, not exported
 
 from preforch_training.distributed.config import Config
 from preforch_training.distributed.group import Place, RankDiedError, joined, launched_place
@@ -46,7 +46,7 @@ def ranks(count: int | None, config: Config, *, logs: Path) -> Iterator[None]:
         with _children(check_count(count or 1), config, logs):
             yield
     elif torch.cuda.device_count() > 1:
-        store = dist.TCPStore(_ADDRESS, 0, 1, is_master=True)
+        store = TCPStore(_ADDRESS, 0, 1, is_master=True)
         with joined(Place(0, 1, 0, 1, _ADDRESS, store.port), config, store=store):
             yield
     else:
@@ -64,7 +64,7 @@ def check_count(count: int) -> int:
 @contextmanager
 def _children(count: int, config: Config, logs: Path) -> Iterator[None]:
     # Port 0: the system chooses a free one.
-    store = dist.TCPStore(_ADDRESS, 0, count, is_master=True, wait_for_workers=False, timeout=_START_TIMEOUT)
+    store = TCPStore(_ADDRESS, 0, count, is_master=True, wait_for_workers=False, timeout=_START_TIMEOUT)
     logs.mkdir(parents=True, exist_ok=True)
     places = [Place(rank, count, rank, count, _ADDRESS, store.port) for rank in range(count)]
     children = Children(places[1:], logs)

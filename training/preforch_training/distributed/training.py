@@ -137,6 +137,7 @@ def without_parameters(model: torch.nn.Module) -> torch.nn.Module:
 def tie_again(model: torch.nn.Module) -> None:
     """Loading parameters one by one has separated those that are one."""
     for module in model.modules():
-        if hasattr(module, "tie_weights"):
-            module.tie_weights()
+        tie: Any = getattr(module, "tie_weights", None)
+        if tie is not None:
+            tie()
             return

@@ -10,8 +10,8 @@ import signal
 import sys
 import traceback
 
-import torch.distributed as dist
 from preforch_models.child_process import die_with_parent
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, not exported
 
 from preforch_training.distributed.config import Config
 from preforch_training.distributed.group import Place, follow, joined, launched_place
@@ -26,11 +26,11 @@ def main(parent: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     place = launched_place()
     assert place is not None, "rank 0 says where each child stands"
-    store = dist.TCPStore(place.address, place.port, place.size, is_master=False)
+    store = TCPStore(place.address, place.port, place.size, is_master=False)
     return run(place, store)
 
 
-def run(place: Place, store: dist.Store | None) -> int:
+def run(place: Place, store: TCPStore | None) -> int:
     """Follow rank 0 to the end. `store`: None where a launcher started all ranks."""
     # Rank 0 sends its settings with every job.
     with joined(place, Config(), store=store):
