@@ -63,3 +63,23 @@ def test_an_idle_child_ends_by_itself_when_it_is_asked_to(process: VllmProcess) 
     process.end()
     assert not process.alive
     assert time.monotonic() - start < 8, "it had to be killed"
+
+
+def test_a_child_does_not_take_itself_for_a_rank_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "x",
+        "ACCELERATE_USE_FSDP": "true",
+    }
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    process = VllmProcess(None)
+    try:
+        entries = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
+    finally:
+        process.kill()
+    given = {entry.partition("=")[0] for entry in entries}
+    assert "PATH" in given
+    assert not given & set(ours)
