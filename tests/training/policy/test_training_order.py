@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 SEED = 3
-# 23 rows in steps of 2 x 3: three steps of six rows, and one of five in batches of three and two.
+# 23 rows in steps of 2 x 3: four steps of six rows, the last with the first row once more.
 ROWS, BATCH_SIZE, ACCUMULATION = 23, 3, 2
 STEPS_PER_EPOCH = 4
 SETTINGS = FineTuning(
@@ -50,12 +50,13 @@ def random_order(count: int) -> SeedableRandomSampler:
     return SeedableRandomSampler(range(count), data_seed=SEED)
 
 
-def random_steps(count: int, *, rows_per_step: int, epoch: int) -> list[list[int]]:
-    """What the steps of an epoch hold where nobody sorts."""
+def random_steps(count: int, *, rows_per_step: int, epoch: int, batch_size: int = 1) -> list[list[int]]:
+    """What the steps of an epoch hold where nobody sorts; its last batch is filled up with its first rows."""
     sampler = random_order(count)
     sampler.set_epoch(epoch)
     order = list(sampler)
-    return [order[start : start + rows_per_step] for start in range(0, count, rows_per_step)]
+    order += order[: -count % batch_size]
+    return [order[start : start + rows_per_step] for start in range(0, len(order), rows_per_step)]
 
 
 def train(
@@ -76,7 +77,9 @@ def unpadded_steps(policy: Path, rows: Sequence[TokenRow]) -> Iterator[tuple[flo
     model = AutoModelForCausalLM.from_pretrained(policy)
     end = PolicyTokenizer(policy).end_id
     for epoch in itertools.count():
-        for step in random_steps(len(rows), rows_per_step=BATCH_SIZE * ACCUMULATION, epoch=epoch):
+        for step in random_steps(
+            len(rows), rows_per_step=BATCH_SIZE * ACCUMULATION, epoch=epoch, batch_size=BATCH_SIZE
+        ):
             token_losses = []
             for row in (rows[number] for number in step):
                 response = torch.tensor([*row.response, end])
@@ -92,7 +95,7 @@ def tokens_in_batches(rows: Sequence[TokenRow], *, batch_size: int) -> int:
     """Tokens of all steps, padding included, where each is batched from its shortest row to its longest."""
     lengths = [len(row.prompt) + len(row.response) + 1 for row in rows]
     steps = itertools.chain.from_iterable(
-        random_steps(len(rows), rows_per_step=BATCH_SIZE * ACCUMULATION, epoch=epoch)
+        random_steps(len(rows), rows_per_step=BATCH_SIZE * ACCUMULATION, epoch=epoch, batch_size=BATCH_SIZE)
         for epoch in itertools.count()
     )
     total = 0
