@@ -82,6 +82,7 @@ class RunConfig(Record):
                 f"[reward.{alone[0]}] is {rewards[alone[0]].kind!r}; allowed is study = 'off'"
             )
         self._check_policies()
+        self._check_sharding()
         # Raises where no weights on the grid of the context satisfy the bounds.
         round_within(uniform(self.names), self.objectives, self.context_format.units)
         return self
@@ -101,6 +102,18 @@ class RunConfig(Record):
             raise ValueError(
                 f'serve = "NAME" must say which policy is served: one of {sorted(self.policies)}'
             )
+
+    def _check_sharding(self) -> None:
+        if self.distributed.sharding != "fsdp2":
+            return
+        for name, policy in self.policies.items():
+            for part, training in policy.trainings.items():
+                if training.lora_rank:
+                    raise ValueError(
+                        f"policies.{name}.{part}.lora_rank is {training.lora_rank} and distributed.sharding "
+                        "'fsdp2', which cannot shard what LoRA trains of the embeddings: allowed are 'ddp' "
+                        "or lora_rank = 0"
+                    )
 
     @property
     def names(self) -> tuple[str, ...]:

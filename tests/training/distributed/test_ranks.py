@@ -150,3 +150,12 @@ def test_a_config_names_the_batches_that_ranks_share(tmp_path: Path) -> None:
         "orchestrator.batch_size": 16,
         "policies.plain.training.batch_size": 2,
     }
+
+
+def test_lora_in_shards_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    training = {"steps": 1, "learning_rate": 1e-3, "batch_size": 2, "lora_rank": 4}
+    policies = {"plain": {"kind": "sft", "training": training}}
+    with pytest.raises(ValueError, match=r"policies\.plain\.training\.lora_rank is 4 .* allowed are 'ddp'"):
+        small_world.make_config(
+            tmp_path, policy={"base": "demo"}, policies=policies, distributed={"sharding": "fsdp2"}
+        )

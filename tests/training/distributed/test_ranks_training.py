@@ -11,6 +11,7 @@ import small_world
 import tiny
 from orchestrator_world import train_on
 from preforch_models.context import ContextFormat
+from preforch_training.distributed.training import shares_model
 from preforch_training.orchestrator.fitting import Targets
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
@@ -121,10 +122,11 @@ NAMES = [training.__name__ for training in TRAININGS]
 
 
 def everything(folder: Path) -> None:
-    """All of them in one process, one after the other."""
+    """All of them in one process, one after the other; LoRA and FSDP2 exclude each other."""
     for training in TRAININGS:
-        (folder / training.__name__).mkdir()
-        training(folder / training.__name__)
+        if not (shares_model() and "lora" in training.__name__):
+            (folder / training.__name__).mkdir()
+            training(folder / training.__name__)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,9 @@ def largest_difference(one: Path, two: Path) -> float:
 @pytest.mark.parametrize("what", NAMES)
 def test_two_ranks_train_what_one_trains(made: Path, shared: Path, what: str) -> None:
     one, two = made / "one" / what, shared / what
+    if shared.name == "fsdp2" and "lora" in what:
+        assert not two.exists()
+        return
     for key in ("loss", "grad_norm", "eval_loss"):
         np.testing.assert_allclose(curve(one, key), curve(two, key), atol=1e-3)
     assert len(curve(one, "loss")) > 1

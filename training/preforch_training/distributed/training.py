@@ -21,7 +21,6 @@ from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import DistributedType
 from peft import PeftModel
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.data import Sampler
 from transformers import Trainer
 
@@ -95,10 +94,12 @@ class RankTrainer(Trainer):  # type: ignore[misc]  # transformers is partly unty
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train. Afterwards `model` is whole on rank 0; elsewhere, if it was shared, it has only shapes."""
-        skeleton = None
-        if shares_model():
-            skeleton = without_parameters(self.model)
-            self._shard_tied_embeddings()
+        if shares_model() and isinstance(self.model, PeftModel):
+            raise ValueError(
+                "distributed.sharding is 'fsdp2', and PEFT cannot shard what LoRA trains of the embeddings: "
+                "allowed are 'ddp' or lora_rank = 0"
+            )
+        skeleton = without_parameters(self.model) if shares_model() else None
         found = super().train(*args, **kwargs)
         if skeleton is not None:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -110,19 +111,6 @@ class RankTrainer(Trainer):  # type: ignore[misc]  # transformers is partly unty
                 tie_again(skeleton)
             self.model = skeleton
         return found
-
-    def _shard_tied_embeddings(self) -> None:
-        """Put both embeddings into one group: under LoRA accelerate does not see that they are tied, because
-        PEFT wraps each, and torch refuses a parameter of two groups."""
-        if not (isinstance(self.model, PeftModel) and self.model.config.tie_word_embeddings):
-            return
-        plugin = self.accelerator.state.fsdp_plugin
-        fully_shard(
-            [self.model.get_input_embeddings(), self.model.get_output_embeddings()],
-            mp_policy=plugin.mixed_precision_policy or MixedPrecisionPolicy(),
-            offload_policy=plugin.cpu_offload,
-            reshard_after_forward=False,
-        )
 
 
 def without_parameters(model: torch.nn.Module) -> torch.nn.Module:
