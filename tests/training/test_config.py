@@ -62,6 +62,16 @@ def test_the_paper_preset_is_equations_7_and_8(tmp_path: Path) -> None:
     assert (settings.learning_rate, settings.batch_size) == (1e-5, 32)
 
 
+def test_the_paper_preset_switches_off_what_the_paper_does_not_do(tmp_path: Path) -> None:
+    paper = read(tmp_path, text=BASE.replace("recommended", "paper"))
+    assert (paper.reward.folds, paper.orchestrator.patience) == ("off", "off")
+    assert paper.orchestrator.confidence == "off"
+    assert paper.scores.calibration == "zscore"
+    ours = read(tmp_path)
+    assert (ours.reward.folds, ours.orchestrator.patience) == (5, 2)
+    assert read(tmp_path, "reward.folds=3", text=BASE.replace("recommended", "paper")).reward.folds == 3
+
+
 def test_what_the_file_says_wins_over_the_preset(tmp_path: Path) -> None:
     config = read(tmp_path, text=BASE + 'tau = 0.3\nloss = "reverse"\n')
     assert (config.orchestrator.tau, config.orchestrator.loss) == (0.3, "reverse")
@@ -103,7 +113,9 @@ def test_an_unknown_key_is_named_with_its_section(tmp_path: Path, setting: str, 
         ("orchestrator.target=best", r"orchestrator\.target: .*'chosen_softmax'"),
         ("run.seed=-1", r"run\.seed: .*greater than or equal to 0"),
         ("run.seed=1979-05-27", r"run\.seed: .*integer"),
-        ("reward.folds=1", r"reward\.folds: .*greater than or equal to 2"),
+        ("reward.folds=1", r"reward\.folds.*: .*greater than or equal to 2"),
+        ("reward.folds=none", r"reward\.folds.*: .*'off'"),
+        ("orchestrator.patience=0", r"orchestrator\.patience.*: .*greater than or equal to 1"),
         ("reward.funny.kind=guess", r"reward\.funny: .*'pair_head'"),
         ("reward.funny.function=nocolon", r"reward\.funny\.function\.function: .*pattern"),
         ("reward.third.kind=function", r"third"),

@@ -68,7 +68,8 @@ def build(stage: str, run: Run, config: RunConfig, sampler: Sampler) -> None:
     """One stage. Raises KeyError for an unknown one."""
     match stage:
         case "data":
-            data.build(run, config.data)
+            learned = [name for name, reward in config.reward.objectives.items() if reward.trained]
+            data.build(run, config.data, learned=learned)
         case "reward":
             reward.build(run, config.reward)
         case "scores":

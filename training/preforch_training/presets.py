@@ -8,15 +8,18 @@ from typing import Any
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
+        "reward": {"folds": "off"},  # [paper] knows no fold models: its scores are in-sample
         "scores": {"calibration": "zscore"},  # [RiC]
         "orchestrator": {
             "target": "chosen_softmax",
             "tau": 0.1,
             "loss": "reverse",
             "confidence": "off",
+            "patience": "off",
         },  # [paper]
     },
     "recommended": {
+        "reward": {"folds": 5},
         # Chosen on HH-RLHF, TruthfulQA and OASST1 (docs/results.md).
         "scores": {"calibration": "zscore"},
         "orchestrator": {
@@ -24,6 +27,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "tau": "fit",
             "loss": "regress",
             "confidence": "report",
+            "patience": 2,
         },
     },
 }
@@ -34,7 +38,7 @@ POLICY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "tau": 0.1,  # [paper]
             "offline": {"responses": "all"},  # [paper] every response with its Eq. 7 weights
             "online": {
-                "samples_per_prompt": 1,  # [paper]
+                "samples_per_prompt": 1,  # [RiC]
                 "keep": "any_above_quantile",  # [RiC] 0.7 quantile
                 "random_weight_share": 0.0,  # [paper] the weights are f(x)
             },

@@ -20,10 +20,14 @@ from small_world import build, make_config, pair_rows, write_rows
 GOOD = {"prompt": "joke about bear one", "chosen": "a", "rejected": "b", "objective": "funny"}
 
 
-def build_data(folder: Path, rows: list[Any], **options: Any) -> Run:
+LEARNED = {name: {"kind": "pair_head", "encoder": "none"} for name in small_world.NAMES}
+
+
+def build_data(folder: Path, rows: list[Any], *, reward: dict[str, Any] | None = None, **options: Any) -> Run:
     """The stage on a pairs file."""
+    folder.mkdir(exist_ok=True)
     write_rows(folder / "pairs.jsonl", rows)
-    config = make_config(folder, data=options)
+    config = make_config(folder, data=options, reward=reward or {})
     build("data", open_run(config), config)
     return open_run(config)
 
@@ -123,13 +127,21 @@ def test_without_skipping_there_is_no_file_of_rejected_records(tmp_path: Path) -
 def test_an_objective_without_pairs_is_named_and_nothing_is_left(tmp_path: Path, missing: str) -> None:
     rows = [row for row in pair_rows() if row["objective"] != missing]
     with pytest.raises(ValueError, match=f"objective '{missing}' has no train pairs"):
-        build_data(tmp_path, rows)
+        build_data(tmp_path, rows, reward=LEARNED)
     assert left_behind(tmp_path) == []
 
 
 def test_an_objective_without_validation_pairs_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="objective 'funny' has no validation pairs"):
-        build_data(tmp_path, pair_rows(), validation_share=1e-9)
+        build_data(tmp_path, pair_rows(), validation_share=1e-9, reward=LEARNED)
+
+
+def test_an_objective_whose_reward_is_given_needs_no_pairs(tmp_path: Path) -> None:
+    overall = [row for row in pair_rows() if row["objective"] == "overall"]
+    run = build_data(tmp_path, overall)
+    assert {pair.objective for pair in run.pairs()} == {"overall"}
+    with pytest.raises(ValueError, match="objective 'overall' has no train pairs"):
+        build_data(tmp_path / "none", [row for row in pair_rows() if row["objective"] != "overall"])
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,21 @@ def test_early_stopping_keeps_the_best_epoch(encoder: Path, tmp_path: Path) -> N
     assert largest_difference(once, patient) < 1e-6
 
 
+def test_without_early_stopping_all_epochs_are_trained_and_the_last_is_kept(
+    encoder: Path, tmp_path: Path
+) -> None:
+    """Preset `paper`; the best epoch is the first."""
+    last, curve = train(encoder, tmp_path / "off", validation=CONTRARY, epochs=4, patience="off")
+    losses = validation_losses(curve)
+    assert len(losses) == 4
+    assert losses[-1] > losses[0]
+    best, _ = train(encoder, tmp_path / "patient", validation=CONTRARY, epochs=4, patience=4)
+    assert largest_difference(last, best) > 1e-3
+    f_NK, labels_NK = read_validation(last, encoder), CONTRARY.labels_NK
+    of_kept = float((labels_NK * (np.log(labels_NK) - np.log(f_NK))).sum(axis=1).mean())
+    assert of_kept == pytest.approx(losses[-1], abs=1e-4)
+
+
 def test_a_stopped_training_remembers_how_long_it_was_patient(encoder: Path, tmp_path: Path) -> None:
     train(encoder, tmp_path, validation=CONTRARY, epochs=6, patience=1)
     # One bad epoch seen: the state in which a kill leaves a training of patience 2.

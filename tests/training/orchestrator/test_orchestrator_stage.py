@@ -19,7 +19,8 @@ from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.orchestrator.stage import read_targets
 from preforch_training.orchestrator.targets import LOG_SCALE_LIMIT, best_constant
 from preforch_training.pipeline import open_run
-from preforch_training.records import ScoredResponse
+from preforch_training.records import ScoredResponse, by_id
+from preforch_training.reward.scoring import score
 from preforch_training.run import Run
 from preforch_training.scores.table import read_calibration, read_scores, write_scores
 from small_world import NAMES, build, make_config, make_run, pair_rows, write_rows
@@ -150,6 +151,23 @@ def test_labels_of_regress_are_values_and_of_bt_gate_margins(toy_run: tuple[Run,
         chosen, rejected = np.array([1.0, 0.0]), np.array([0.0, 1.0])
         expected = (chosen - offset if loss == "regress" else chosen - rejected) * np.array(scale)
         np.testing.assert_allclose(targets.labels_NK[jokes], np.tile(expected, (jokes.sum(), 1)), atol=1e-9)
+
+
+def test_in_sample_scores_are_targets_where_the_config_asks_for_them(encoder: Path, tmp_path: Path) -> None:
+    """Preset `paper`: no fold models, every score is the full model's."""
+    head = {"kind": "pair_head", "encoder": str(encoder), "hidden": 8, "epochs": 1, "batch_size": 64}
+    run, config = make_run(
+        tmp_path, reward={"funny": head, "folds": "off"}, orchestrator={"encoder": str(encoder)}
+    )
+    for stage in ("data", "reward", "scores"):
+        build(stage, run, config)
+    scored = [entry for entry in read_scores(run.scores) if entry.split == "train"]
+    assert {entry.fold for entry in scored} == {None}
+    prompts = by_id(run.prompts())
+    asked, responses = [prompts[s.prompt_id] for s in scored], [s.response for s in scored]
+    own_N = score(config.reward.objectives["funny"], run.reward("funny"), run.encoder_cache, asked, responses)
+    np.testing.assert_allclose([entry.rewards["funny"] for entry in scored], own_N, atol=1e-6)
+    assert len(read_targets(run, config.orchestrator, split="train").texts) > 10
 
 
 def test_in_sample_scores_are_refused(encoder: Path, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 from preforch_models.manifest import ArtifactError, verify
 from preforch_training.config import RunConfig
 from preforch_training.data.splits import fold_of
-from preforch_training.reward.scoring import fold_folder, read_reward
+from preforch_training.reward.scoring import RunRewards, fold_folder, read_reward
 from preforch_training.run import Run
 from reward_world import differ, pair_heads
-from small_world import NAMES, build, make_run, pair_rows, write_rows
+from small_world import NAMES, build, make_config, make_run, pair_rows, write_rows
 
 FOLDS = 2
 
@@ -52,7 +52,11 @@ def test_a_reward_that_is_given_is_only_written_down(tmp_path: Path) -> None:
     run, config = make_run(tmp_path)
     build("reward", run, config)
     written = json.loads((run.reward("funny") / "reward.json").read_text(encoding="utf-8"))
-    assert written == {"reward": {"kind": "function", "function": "small_world:funny"}, "folds": 0}
+    assert written == {
+        "reward": {"kind": "function", "function": "small_world:funny"},
+        "folds": 0,
+        "in_sample": False,
+    }
     manifest = verify(run.reward("funny"), kind="reward")
     assert manifest.inputs == {}
     assert list(manifest.files) == ["reward.json"]
@@ -65,6 +69,30 @@ def test_a_trained_reward_says_what_it_is_and_how_many_folds_it_has(heads: tuple
     assert info.folds == FOLDS
     assert sorted(path.name for path in (run.reward("funny") / "folds").iterdir()) == ["0", "1"]
     assert verify(run.reward("funny")).inputs.keys() == {"data"}
+
+
+def test_without_folds_there_is_one_model_and_it_says_that_its_scores_are_in_sample(
+    encoder: Path, tmp_path: Path
+) -> None:
+    trained = {"funny": pair_heads(encoder, epochs=1)["funny"], "folds": "off"}
+    run, config = make_run(tmp_path, reward=trained)
+    build("data", run, config)
+    build("reward", run, config)
+    info = read_reward(run.reward("funny"))
+    assert (info.folds, info.in_sample) == (0, True)
+    assert not (run.reward("funny") / "folds").exists()
+    assert list(verify(run.reward("funny")).metrics["validation_pair_accuracy"]) == ["full"]
+    assert RunRewards(run).in_sample == ["funny"], "a given reward has nothing to overfit"
+
+
+def test_a_reward_that_is_trained_without_pairs_is_named(encoder: Path, tmp_path: Path) -> None:
+    """The data are older than the config: they were made for a reward that needs none."""
+    run, given = make_run(tmp_path)
+    write_rows(tmp_path / "pairs.jsonl", [row for row in pair_rows() if row["objective"] == "overall"])
+    build("data", run, given)
+    config = make_config(tmp_path, reward={"funny": pair_heads(encoder)["funny"]})
+    with pytest.raises(ValueError, match="objective 'funny' has 0 training and 0 validation pairs"):
+        build("reward", run, config)
 
 
 def test_another_number_of_folds_trains_rewards_again_and_leaves_given_ones(

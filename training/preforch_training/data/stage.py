@@ -8,7 +8,7 @@ Out: `prompts.jsonl` (Prompt), `pairs.jsonl` (PreferencePair), and `rejected.jso
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from preforch_models.conversation import Message
@@ -20,8 +20,8 @@ from preforch_training.records import OVERALL, PreferencePair, Prompt, write_rec
 from preforch_training.run import PAIRS_FILE, PROMPTS_FILE, Outcome, Run
 
 
-def build(run: Run, config: Config) -> None:
-    """Make `data/`."""
+def build(run: Run, config: Config, *, learned: Sequence[str]) -> None:
+    """Make `data/`. `learned`: the objectives whose rewards are learned from pairs; the others need none."""
 
     def make(folder: Path, work: Path) -> Outcome:
         del work
@@ -29,7 +29,7 @@ def build(run: Run, config: Config) -> None:
             collected = demo_data(config, seed=run.seed)
         else:
             collected = read_sources(config, run.names, seed=run.seed)
-        check_objectives_have_pairs(collected.pairs, run.names)
+        check_objectives_have_pairs(collected.pairs, learned)
         write_records(folder / PROMPTS_FILE, collected.prompts.values())
         write_records(folder / PAIRS_FILE, collected.pairs)
         if config.on_bad_record == "skip":
@@ -73,14 +73,15 @@ def demo_data(settings: Config, *, seed: int) -> Collected:
     return collected
 
 
-def check_objectives_have_pairs(pairs: Iterable[PreferencePair], names: tuple[str, ...]) -> None:
-    """Raise ValueError naming the first objective, or `overall`, without training or validation pairs."""
+def check_objectives_have_pairs(pairs: Iterable[PreferencePair], learned: Sequence[str]) -> None:
+    """Raise ValueError naming the first of these objectives, or `overall`, without training or validation
+    pairs."""
     found = Counter((pair.objective, pair.split) for pair in pairs)
-    for name in (*names, OVERALL):
+    for name in (*learned, OVERALL):
         for split in ("train", "validation"):
             if not found[name, split]:
                 raise ValueError(
-                    f"objective {name!r} has no {split} pairs; its reward cannot be learned or judged"
+                    f"objective {name!r} has no {split} pairs; nothing can be learned from it or judged by it"
                 )
 
 

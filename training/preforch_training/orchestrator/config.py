@@ -1,6 +1,6 @@
 """`[orchestrator]`: encoder, targets and loss of f(x) (METHOD 3 and 4; paper, Eq. 6 to 8)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from preforch_models.objectives import Record
 from preforch_models.orchestrator_options import LAST, Confidence, Layers, Pooling
@@ -45,8 +45,9 @@ class Config(Record):
     """Rows a step, over all ranks of a run. [paper]"""
     epochs: int = 3
     weight_decay: float = 0.01
-    patience: int = 2
-    """Epochs without a better validation loss after which training stops. [ours]"""
+    patience: Annotated[int, Field(ge=1)] | Literal["off"] = 2
+    """Epochs without a better validation loss after which training stops, and the best is kept [ours].
+    "off" [paper]: no early stopping, all epochs, and the last is kept."""
 
     @property
     def training_tau(self) -> float:

@@ -99,7 +99,7 @@ def training_arguments(config: Config, folder: Path, *, seed: int) -> TrainingAr
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=config.patience != "off",
         # Or else a continued training forgets how long it has been patient.
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_loss",
@@ -177,12 +177,15 @@ def _fit(
         eval_dataset=Rows(validation, tokenizer, config.max_tokens),
         data_collator=collate,
         compute_metrics=mean_loss,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=config.patience)],
+        callbacks=[]
+        if config.patience == "off"
+        else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
     )
     history = run_trainer(trainer, work=work, folder=folder)
-    best = min(entry["eval_loss"] for entry in history if "eval_loss" in entry)
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    kept = losses[-1] if config.patience == "off" else min(losses)
     scale = trainer.model.log_scale
     # On the other ranks of FSDP2 nothing is left of it.
-    numbers = {"validation_loss": best} | learned_scale(config, scale.item() if rank() == 0 else 0.0)
+    numbers = {"validation_loss": kept} | learned_scale(config, scale.item() if rank() == 0 else 0.0)
     model = trainer.model.model.to("cpu").eval() if rank() == 0 else model
     return Fitted(model, tokenizer, numbers, partial(vectors_of, model, tokenizer))

@@ -1,11 +1,12 @@
 """Stage `orchestrator`: fit f(x) to the overall pairs (paper, Eq. 6 to 8).
 
-In:  overall pairs, their calibrated rewards (out-of-fold on training prompts).
+In:  overall pairs, their calibrated rewards (out-of-fold on training prompts, unless rewards have no fold
+     models).
 Out: `orchestrator/`: a Hugging Face checkpoint with its tokenizer, `orchestrator.json`,
      `metrics.jsonl` (losses by step, or by penalty where the encoder is frozen).
 
 Departures from the paper:
-1. Early stopping on held-out loss.
+1. Early stopping on held-out loss, unless `patience = "off"`.
 2. A choice of targets and losses (`targets`).
 3. With `train_encoder = false` the encoder stays as it is and the head is trained to convergence
    (`linear_head`).
@@ -98,7 +99,10 @@ def read_targets(run: Run, config: Config, *, split: str) -> Targets:
     scored = [entry for entry in read_scores(run.scores) if entry.split == split]
     in_sample = [entry.pair_id for entry in scored if entry.split == "train" and entry.fold is None]
     if in_sample and RunRewards(run).folds:
-        raise ValueError(f"pair {in_sample[0]} has in-sample scores; targets need out-of-fold ones")
+        raise ValueError(
+            f"pair {in_sample[0]} has in-sample scores; targets need out-of-fold ones, unless "
+            '[reward] folds = "off" asks for in-sample scores'
+        )
     pairs = pair_rewards(scored, read_calibration(run.scores), run.names)
     labels_NK = labels_for(pairs, target=config.target, tau=config.training_tau, loss=config.loss)
     rows = list(range(len(labels_NK)))

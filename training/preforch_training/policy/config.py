@@ -62,9 +62,9 @@ class Config(Record):
     max_response_tokens: int = Field(default=512, ge=1)
     """Token limit of a sampled response."""
     temperature: float = Field(default=0.7, gt=0)
-    """[paper]"""
+    """[RiC]"""
     top_p: float = Field(default=0.9, gt=0, le=1)
-    """[paper]"""
+    """[RiC]"""
 
     @property
     def sampling(self) -> Sampling:
@@ -122,7 +122,7 @@ class OnlineRound(FineTuning):
     prompts: int = Field(default=5000, ge=1)
     """Training prompts sampled in each round; 5,000 [paper]. All, where there are fewer."""
     samples_per_prompt: int = Field(ge=1)
-    """1 [paper], 8 [ours]"""
+    """1 [RiC], 8 [ours]"""
     keep: Keep
     """`any_above_quantile` [RiC]; `best_by_weights` [ours]: consistent with what was asked."""
     random_weight_share: float = Field(ge=0, le=1)

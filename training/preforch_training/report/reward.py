@@ -1,8 +1,8 @@
 """How good the reward models are: held-out pair accuracy, agreement with the truth, correlation of margins
 (METHOD 1).
 
-Scores of training pairs are out-of-fold: they come from the score table only, and training pairs that are not
-in it are left out.
+Scores of training pairs come from the score table only, where they are out-of-fold unless the rewards have no
+fold models; training pairs that are not in it are left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +77,17 @@ def collect_rewards(
         )
         rewards |= dict(zip(missing, scored_NK, strict=True))
     return rewards
+
+
+def in_sample_warnings(objectives: Sequence[str]) -> list[str]:
+    """What a reader must know of rewards without fold models."""
+    if not objectives:
+        return []
+    return [
+        f'scores of training prompts are in-sample for {", ".join(objectives)} ([reward] folds = "off"): a '
+        "reward model overfits its own pairs, which makes the targets of f(x) too sure, and the accuracy on "
+        "training pairs says nothing"
+    ]
 
 
 def correlation_warnings(report: RewardReport) -> list[str]:

@@ -29,7 +29,7 @@ from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
 from preforch_training.report.policies.responses import Drawing
 from preforch_training.report.records import REPORT_FILE, PolicyReport, Report
-from preforch_training.report.reward import collect_rewards, report_rewards
+from preforch_training.report.reward import collect_rewards, in_sample_warnings, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
 from preforch_training.report.robustness.stability import report_stability
 from preforch_training.report.tables import render
@@ -109,7 +109,8 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
     prompts, pairs = run.prompts(), run.pairs()
     scores, calibration = read_scores(run.scores), read_calibration(run.scores)
     facts = gather_facts(run.names, prompts, scores, calibration, method, truth)
-    raw = collect_rewards(prompts, pairs, scores, run.names, RunRewards(run).raw)
+    run_rewards = RunRewards(run)
+    raw = collect_rewards(prompts, pairs, scores, run.names, run_rewards.raw)
     rewards = report_rewards(facts, pairs, raw, calibration, truth, bootstrap)
     f_PK = predict_weights(run.orchestrator, [prompt.text for prompt in prompts])
     orchestrator = report_orchestrator(facts, f_PK, loss=method.loss, bootstrap=bootstrap)
@@ -142,6 +143,7 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
         stages=tuple(stage_costs(artifacts_of(run, subject))),
         verdicts=tuple(judge_run(rewards, orchestrator, policy, onnx_difference)),
         warnings=(
+            *in_sample_warnings(run_rewards.in_sample),
             *find_warnings(rewards, orchestrator, policy, confidence),
             *(study.warnings if study else ()),
         ),

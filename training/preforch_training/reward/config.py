@@ -126,8 +126,9 @@ class Config(Record):
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Reward]
-    folds: int = Field(default=5, ge=2, le=20)
-    """Fold models per trained reward, for out-of-fold scores; 1 would be in-sample and is refused."""
+    folds: Annotated[int, Field(ge=2, le=20)] | Literal["off"] = 5
+    """Fold models per trained reward, for out-of-fold scores [ours]. "off" [paper]: training prompts are
+    scored by the model that was trained on them, in-sample, and the report says so."""
 
     @property
     def objectives(self) -> dict[str, Reward]:

@@ -27,10 +27,15 @@ REWARD_FILE = "reward.json"
 
 class RewardInfo(Record):
     """`reward.json`: what an objective is rewarded by. `folds`: number of fold models, 0 for a given
-    reward."""
+    reward.
+
+    `in_sample`: trained without fold models, as `[reward] folds = "off"` asks for, so that training prompts
+    are scored by a model that was trained on them.
+    """
 
     reward: Reward
     folds: int
+    in_sample: bool = False
 
 
 def read_reward(folder: Path) -> RewardInfo:
@@ -116,6 +121,11 @@ class RunRewards:
     def folds(self) -> int:
         """Fold models of the trained rewards, the same number for all; 0 where every reward is given."""
         return max(info.folds for info in self.infos.values())
+
+    @property
+    def in_sample(self) -> list[str]:
+        """Objectives whose scores of training prompts are in-sample, because the config asks for it."""
+        return [name for name, info in self.infos.items() if info.in_sample]
 
     def raw(
         self,

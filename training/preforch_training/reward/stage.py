@@ -5,8 +5,8 @@ In:  the pairs of one objective.
 Out: `reward/<objective>/`: `reward.json`, which says what the reward is; where it is trained also a Hugging
      Face checkpoint and `folds/0..k-1`.
 
-Departure from the paper: fold i's model never sees prompts of fold i, because a reward model overfits its own
-pairs and in-sample scores make the orchestrator's targets too sure. [ours]
+Departure from the paper, unless `folds = "off"`: fold i's model never sees prompts of fold i, because a
+reward model overfits its own pairs and in-sample scores make the orchestrator's targets too sure. [ours]
 """
 
 from pathlib import Path
@@ -26,7 +26,8 @@ def build(run: Run, config: Config) -> None:
     for name in run.names:
         reward = config.objectives[name]
         fit = KINDS[reward.kind].fit
-        info = RewardInfo(reward=reward, folds=config.folds if fit else 0)
+        folds = 0 if fit is None or config.folds == "off" else config.folds
+        info = RewardInfo(reward=reward, folds=folds, in_sample=fit is not None and not folds)
 
         def make(
             folder: Path, work: Path, name: str = name, fit: Fit | None = fit, info: RewardInfo = info
@@ -49,7 +50,12 @@ def fit_folds(run: Run, name: str, info: RewardInfo, fit: Fit, folder: Path, wor
         # In one go: every text of the run, so that each is encoded once.
         sides = [response for pair in run.pairs() for response in (pair.chosen, pair.rejected)]
         prepare(info.reward, cache, [*(prompt.text for prompt in prompts.values()), *sides])
-    fold_by_id = {prompt.id: fold_of(prompt.messages, info.folds) for prompt in prompts.values()}
+    if not train or not validation:
+        raise ValueError(
+            f"objective {name!r} has {len(train)} training and {len(validation)} validation pairs; "
+            f"a reward of kind {info.reward.kind!r} is fitted to the one and judged on the other"
+        )
+    fold_by_id = {p.id: fold_of(p.messages, info.folds) for p in prompts.values()} if info.folds else {}
     accuracies = {}
     for fold in [*range(info.folds), None]:
         label = "full" if fold is None else f"fold {fold}"
