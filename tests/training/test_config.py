@@ -238,7 +238,7 @@ def test_the_resolved_file_holds_every_default(tmp_path: Path) -> None:
 
 
 def test_there_are_configs_to_load() -> None:
-    assert {path.name for path in CONFIGS} >= {"demo.toml", "paper.toml"}
+    assert {path.name for path in CONFIGS} >= {"demo.toml", "hh-assistant.toml"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

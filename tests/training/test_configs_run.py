@@ -11,12 +11,13 @@ from preforch_models.manifest import verify
 from preforch_training.config import read_config
 from preforch_training.pipeline import open_run
 from preforch_training.stages import STAGES
+from recipe_world import RECIPES
 from small_world import FUNNY, SAFE, build, questions, write_rows
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RUN_ELSEWHERE = {
     "demo": "tests/test_pipeline.py",
-    "paper": "nowhere: it takes models of 0.3 to 7 billion parameters",
+    **dict.fromkeys(RECIPES, "tests/training/test_recipes.py"),
 }
 Row = dict[str, Any]
 

@@ -1,5 +1,6 @@
 """Rated responses: which two of a prompt are a pair, which is chosen, and what is said of a bad rating."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +103,42 @@ def test_a_leading_minus_turns_a_rating_round_and_dots_reach_into_objects() -> N
     assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 1.0, -0.25)
 
 
+def test_a_number_in_quotes_is_a_rating() -> None:
+    row = {"response": "a", "funny": "4", "scores": {"danger": "1"}}
+    assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 4.0, -1.0)
+
+
+def test_a_row_that_lists_its_responses_is_a_row_for_each(tmp_path: Path) -> None:
+    """UltraFeedback's form: `instruction`, and `completions` with `response` and ratings in quotes."""
+    rows = [
+        {
+            "question": row["prompt"],
+            "replies": [
+                {"response": row["chosen"], "scores": {"funny": "5"}},
+                {"response": row["rejected"], "scores": {"funny": "1"}},
+                {"response": "odd", "scores": {"funny": "N/A"}},
+            ],
+        }
+        for row in pair_rows()
+        if row["objective"] == "overall"
+    ]
+    write_rows(tmp_path / "rated.jsonl", [*rows, {**rows[0], "replies": None}])
+    write_rows(tmp_path / "pairs.jsonl", [row for row in pair_rows() if row["objective"] == "overall"])
+    source = {"path": "rated.jsonl", "each": "replies", "columns": {"prompt": "question"}}
+    sources = [source | {"ratings": {"funny": "scores.funny"}}, {"path": "pairs.jsonl"}]
+    config = make_config(tmp_path, data={"sources": sources, "on_bad_record": "skip"})
+    prompts, pairs = build_data(config)
+    funny = {
+        (prompts[pair.prompt_id].text, pair.chosen, pair.rejected)
+        for pair in pairs
+        if pair.objective == "funny"
+    }
+    assert funny == {(r["question"], *(reply["response"] for reply in r["replies"][:2])) for r in rows}
+    rejected = (open_run(config).data / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    reasons = [json.loads(line)["where"].rpartition(":")[2] for line in rejected]
+    assert reasons == [*(f"{number}.2" for number in range(1, len(rows) + 1)), str(len(rows) + 1)]
+
+
 def test_a_column_with_a_dot_in_its_name_is_taken_by_its_name() -> None:
     row = {"response": "a", "scores.danger": 1, "scores": {"danger": 2}, "funny": 0}
     assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 0.0, -1.0)
@@ -200,7 +237,7 @@ BAD: dict[str, tuple[object, str]] = {
     ),
     "no inner object": ({**GOOD, "scores": 3}, "column 'scores.danger': 'scores' must be an object, got 3"),
     "null": ({**GOOD, "funny": None}, "column 'funny' must be a finite number, true or false, got None"),
-    "text": ({**GOOD, "funny": "1"}, "column 'funny' must be a finite number, true or false, got '1'"),
+    "text": ({**GOOD, "funny": "N/A"}, "column 'funny' must be a finite number, true or false, got 'N/A'"),
     "not a number": (
         {**GOOD, "scores": {"danger": float("nan")}},
         "'scores.danger' must be a finite number.* got nan",

@@ -37,6 +37,9 @@ class Source(Record):
     objective: str = OVERALL
     """What the pairs of this source compare: an objective, or `overall`. Ignored where a column or ratings
     say it."""
+    each: str | None = None
+    """Column with a list of objects, each of which is a row, together with the other columns of its own row:
+    UltraFeedback's `completions`."""
     columns: Columns = Columns()
     category: str = ""
     """Category of all prompts of this source; `columns.category` has one per row. For the report only."""

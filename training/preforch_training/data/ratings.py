@@ -40,12 +40,17 @@ def rated_of_row(row: Any, *, column: str, ratings: dict[str, str]) -> Rated:
 
 
 def rating_of(row: Any, column: str) -> float:
-    """A rating so that higher is better: that of "-column" is turned round. True and false are 1 and 0."""
+    """A rating so that higher is better: that of "-column" is turned round. True and false are 1 and 0, "4"
+    is 4."""
     sign, name = (-1.0, column[1:]) if column.startswith("-") else (1.0, column)
     value = value_at(row, name)
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        rating = float(value) if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        rating = math.nan
+    if not math.isfinite(rating):
         raise ValueError(f"column {name!r} must be a finite number, true or false, got {value!r:.80}")
-    return sign * value
+    return sign * rating
 
 
 def rated_pairs(

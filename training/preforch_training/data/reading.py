@@ -16,6 +16,7 @@ from preforch_training.data.rows import (
     RowPair,
     RowPrompt,
     check_compared,
+    each_row,
     hugging_face_rows,
     jsonl_rows,
     pair_of_row,
@@ -112,11 +113,13 @@ def rows_of(source: Source, root: Path) -> Iterator[tuple[str, Any]]:
             f"a source needs exactly one of path and dataset, got {source.path} and {source.dataset}"
         )
     if source.path is not None:
-        return jsonl_rows(root / source.path)
-    assert source.dataset is not None
-    return hugging_face_rows(
-        source.dataset, name=source.name, split=source.dataset_split, revision=source.revision
-    )
+        rows = jsonl_rows(root / source.path)
+    else:
+        assert source.dataset is not None
+        rows = hugging_face_rows(
+            source.dataset, name=source.name, split=source.dataset_split, revision=source.revision
+        )
+    return rows if source.each is None else each_row(rows, source.each)
 
 
 def add_prompt(collected: Collected, asked: RowPrompt, config: Config) -> Prompt:

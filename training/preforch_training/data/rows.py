@@ -6,7 +6,7 @@ holds, and `ratings.rated_of_row` where it is a rated response.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,21 @@ def hugging_face_rows(
     rows = load_dataset(dataset, name, split=split, revision=None if Path(dataset).exists() else revision)
     for number, row in enumerate(rows):
         yield f"{dataset}[{split}]:{number}", row
+
+
+def each_row(rows: Iterable[tuple[str, Any]], column: str) -> Iterator[tuple[str, Any]]:
+    """(where.number, entry with its row's other columns) of every entry of a column that holds lists.
+
+    A row without such a list comes out as it is, so that it is reported like any other bad record.
+    """
+    for where, row in rows:
+        entries = row.get(column) if isinstance(row, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            yield where, row
+            continue
+        shared = {key: value for key, value in row.items() if key != column}
+        for number, entry in enumerate(entries):
+            yield f"{where}.{number}", shared | entry
 
 
 def value_at(row: Any, column: str) -> Any:

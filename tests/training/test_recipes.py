@@ -1,0 +1,118 @@
+"""The paper's recipes, each run whole on tiny models of the same architectures (`recipe_world`).
+
+Stages and rounds of all three with a scripted sampler; one of them by the command with real vLLM. The long
+tests (`make test-slow`): all three with real vLLM, killed and continued.
+"""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import recipe_world
+from kill_resume import differences, kill_and_continue, train_command
+from policy_world import ScriptedSampler
+from preforch_models.bundle import read_bundle
+from preforch_models.manifest import read_manifest, verify
+from preforch_models.policy_card import check_match, read_policy_card
+from preforch_training.config import read_config
+from preforch_training.pipeline import open_run
+from preforch_training.policy.config import OnlineRound, WicPolicy
+from preforch_training.records import Sample, read_records
+from preforch_training.report.records import read_report
+from preforch_training.stages import STAGES
+from recipe_world import CONFIGS, RECIPES, dry_run
+from small_world import build
+
+ARTIFACTS = ("data", "scores", "orchestrator", "policy/base", "bundle", "report")
+ROUNDS = ("policy/wic/round-0", "policy/wic/round-1", "policy/wic/round-2")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_the_values_of_the_paper_and_of_ric(name: str) -> None:
+    config = read_config(CONFIGS / f"{name}.toml")
+    assert config.preset == "paper"
+    f, policy, wic = config.orchestrator, config.policy, config.policies["wic"]
+    assert policy is not None
+    assert isinstance(wic, WicPolicy)
+    assert isinstance(wic.online, OnlineRound)
+    # [paper]
+    assert (f.encoder, f.learning_rate, f.batch_size, f.tau) == ("FacebookAI/xlm-roberta-base", 1e-5, 32, 0.1)
+    assert (f.target, f.loss, f.patience, f.confidence) == ("chosen_softmax", "reverse", "off", "off")
+    assert config.reward.folds == "off"
+    assert (wic.offline.steps, wic.online_rounds) == (10_000, 2)
+    assert (wic.online.prompts, wic.online.steps) == (5_000, 5_000)
+    assert (wic.tau, wic.offline.responses, wic.online.random_weight_share) == (0.1, "all", 0)
+    # [RiC]
+    assert config.scores.calibration == "zscore"
+    assert (policy.temperature, policy.top_p, wic.online.samples_per_prompt) == (0.7, 0.9, 1)
+    assert (wic.online.keep, wic.quality_quantile) == ("any_above_quantile", 0.7)
+    assert (wic.offline.learning_rate, wic.online.learning_rate) == (1.4e-4, 1e-5)
+    for part in (wic.offline, wic.online):
+        assert (part.lora_rank, part.lora_alpha, part.batch_size, part.weight_decay) == (64, 128, 8, 0.01)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_model_and_data_set_of_a_recipe_has_a_tiny_one(name: str) -> None:
+    raw = tomllib.loads((CONFIGS / f"{name}.toml").read_text(encoding="utf-8"))
+    models = {reward.get("model", reward.get("base")) for reward in raw["reward"].values()}
+    models |= {raw["policy"]["base"], raw["orchestrator"]["encoder"]}
+    assert models <= recipe_world.MODELS.keys()
+    assert {source["dataset"] for source in raw["data"]["sources"]} <= recipe_world.DATASETS.keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_through_every_stage_and_every_round(tmp_path: Path, name: str) -> None:
+    recipe = dry_run(tmp_path, name)
+    config = read_config(recipe.config, settings=(f"run.folder={tmp_path / 'run'}", *recipe.settings))
+    run, sampler = open_run(config), ScriptedSampler()
+    for stage in STAGES:
+        build(stage, run, config, sampler)
+    check_run(run.folder, config.names)
+    for folder in ROUNDS[1:]:
+        samples = read_manifest(run.folder / folder).counts["samples"]
+        assert samples == 6, "one response to each of the prompts of a round"
+
+
+def check_run(folder: Path, names: tuple[str, ...]) -> None:
+    """All artifacts whole, bundle and policy belong together, the report says what a reader must know."""
+    for artifact in (*ARTIFACTS, *ROUNDS, *(f"reward/{name}" for name in names)):
+        verify(folder / artifact)
+    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.work"))
+    check_match(read_bundle(folder / "bundle"), read_policy_card(folder / ROUNDS[-1]))
+    report = read_report(folder / "report")
+    assert report.preset == "paper"
+    in_sample = [line for line in report.warnings if "in-sample" in line]
+    trained = [name for name in names if list((folder / "reward" / name).glob("*.safetensors"))]
+    assert len(in_sample) == bool(trained)
+    assert all(name in line for line in in_sample for name in trained)
+    if trained:
+        assert {entry.objective for entry in report.rewards.accuracies} == set(names)
+
+
+def run_by_command(root: Path, name: str) -> Path:
+    """A finished dry run."""
+    recipe, folder = dry_run(root, name), root / "whole"
+    subprocess.run(train_command(recipe.config, folder, recipe.settings), check=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", [RECIPES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1:])]
+)
+def test_a_recipe_runs_by_its_command_with_real_vllm(tmp_path: Path, name: str) -> None:
+    folder = run_by_command(tmp_path, name)
+    check_run(folder, read_config(CONFIGS / f"{name}.toml").names)
+    asked = [read_records(folder / part / "samples.jsonl", Sample) for part in ROUNDS[1:]]
+    assert [len(samples) for samples in asked] == [6, 6]
+    assert all(sample.response for samples in asked for sample in samples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_that_is_killed_ends_with_the_same_result(tmp_path: Path, name: str) -> None:
+    whole, recipe = run_by_command(tmp_path, name), dry_run(tmp_path, name)
+    killed = tmp_path / "killed"
+    kill_and_continue(recipe.config, killed, recipe.settings, kills=4, seconds=45, seed=len(name))
+    assert differences(whole, killed) == []
