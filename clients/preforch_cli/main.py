@@ -46,6 +46,11 @@ COMMANDS = {
         "run_train",
         "training",
     ),
+    "plan": Command(
+        "say what a config takes: parameters, memory, GPU hours, downloads, and what is missing here",
+        "preforch_training.plan.command",
+        extras="training",
+    ),
     "serve": Command("serve weights and answers over HTTP", "preforch_service.cli", extras="service"),
     "keygen": Command("make an API key for a gateway", "preforch_service.keygen", extras="service"),
     "engine-args": Command(

@@ -1,4 +1,4 @@
-"""The recipes at the size of a test: tiny random models of the same architectures, made-up data of their form.
+"""The recipes at the size of a test: tiny random models of the same architectures, and data like theirs.
 
 In:  an empty folder. Out: settings for `preforch train` that point a recipe at these and shrink its sizes;
      nothing else differs from the recipe.
@@ -6,6 +6,7 @@ In:  an empty folder. Out: settings for `preforch train` that point a recipe at 
 
 import json
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     GPT2Config,
@@ -232,6 +231,10 @@ def write_bart_classifier(folder: Path) -> Path:
 
 def write_deberta_classifier(folder: Path) -> Path:
     """OpenAssistant's: DeBERTa-v3 with one label, relative positions alone."""
+    with warnings.catch_warnings():
+        # transformers' module compiles functions by torch.jit.script when it is imported.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
     ids = write_tokenizer(
         folder,
         special=("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"),

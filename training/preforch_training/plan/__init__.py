@@ -1,0 +1,1 @@
+"""`preforch plan`: what a run takes, before anything is loaded or fetched."""

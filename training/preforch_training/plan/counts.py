@@ -1,0 +1,63 @@
+"""How many pairs a run has, and how many bytes it writes.
+
+In:  a configuration; the run's data, where they are there; sizes of its models. Out: numbers.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import product
+
+from preforch_models.manifest import ArtifactError, read_manifest
+
+from preforch_training.config import RunConfig
+from preforch_training.plan.sizes import ModelSize
+from preforch_training.records import OVERALL
+
+Pairs = Mapping[tuple[str, str], int]
+"""(objective or overall, "train" or "all") -> number of pairs."""
+
+
+def count_pairs(config: RunConfig) -> Pairs | None:
+    """Pairs of a run whose data are there; None where they are not."""
+    try:
+        counts = read_manifest(config.run.folder / "data", kind="data").counts
+    except ArtifactError:
+        return None
+    found = Counter(dict.fromkeys(product((*config.names, OVERALL), ("train", "all")), 0))
+    for name, number in counts.items():
+        if name.startswith("pairs/"):
+            _, objective, split = name.split("/")
+            found[objective, "all"] += number
+            found[objective, "train"] += number * (split == "train")
+    return dict(found)
+
+
+def assumed_pairs(config: RunConfig, pairs: int) -> Pairs:
+    """As many of each kind, the training split's share of them to train on."""
+    train = round(pairs * (1 - config.data.validation_share - config.data.test_share))
+    return {
+        (name, which): number
+        for name in (*config.names, OVERALL)
+        for which, number in (("all", pairs), ("train", train))
+    }
+
+
+def written_bytes(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> float:
+    """What a run leaves: rewards with their fold models, the orchestrator, every round of every policy; and
+    two checkpoints of the largest training, 12 bytes a trained parameter. Unknown models count nothing."""
+    folds = 0 if config.reward.folds == "off" else config.reward.folds
+    total, trained = 0.0, [0]
+    for reward in config.reward.objectives.values():
+        size = sizes.get(reward.base_model)
+        if size is not None and reward.trained and not reward.cross_fitted:
+            total += (1 + folds) * size.stored
+            trained.append(size.parameters)
+    if (size := sizes[config.orchestrator.encoder]) is not None:
+        total += 4 * size.parameters
+        trained.append(size.parameters if config.orchestrator.train_encoder else 0)
+    if config.policy is not None and (size := sizes[config.policy.base]) is not None:
+        total += size.stored * (1 + sum(policy.rounds for policy in config.policies.values()))
+        for policy in config.policies.values():
+            ranks = [training.lora_rank for training in policy.trainings.values()]
+            trained += [rank * size.lora_per_rank if rank else size.parameters for rank in ranks]
+    return total + 2 * 12 * max(trained)
