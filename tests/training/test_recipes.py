@@ -1,9 +1,10 @@
 """The paper's recipes, each run whole on tiny models of the same architectures (`recipe_world`).
 
 Stages and rounds of all three with a scripted sampler; one of them by the command with real vLLM. The long
-tests (`make test-slow`): all three with real vLLM, killed and continued.
+tests (`make test-slow`): all three with real vLLM, killed and continued, and by two processes.
 """
 
+import json
 import subprocess
 import tomllib
 from pathlib import Path
@@ -116,3 +117,23 @@ def test_a_recipe_that_is_killed_ends_with_the_same_result(tmp_path: Path, name:
     killed = tmp_path / "killed"
     kill_and_continue(recipe.config, killed, recipe.settings, kills=4, seconds=45, seed=len(name))
     assert differences(whole, killed) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_processes_learn_what_one_learns(tmp_path: Path, name: str) -> None:
+    whole, recipe = run_by_command(tmp_path, name), dry_run(tmp_path, name)
+    pair = tmp_path / "pair"
+    subprocess.run([*train_command(recipe.config, pair, recipe.settings), "--nproc", "2"], check=True)
+    check_run(pair, read_config(recipe.config).names)
+    # Later rounds learn from what the first ones sampled, which a last bit may change.
+    for part in ("orchestrator", ROUNDS[0]):
+        one, two = losses(whole / part), losses(pair / part)
+        assert len(one) >= 2
+        assert two == pytest.approx(one, abs=1e-3)
+
+
+def losses(artifact: Path) -> list[float]:
+    """Training and validation losses in the order of their steps."""
+    entries = map(json.loads, (artifact / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [entry[key] for entry in entries for key in ("loss", "eval_loss") if key in entry]

@@ -14,7 +14,8 @@ def test_a_model_that_can_be_counted_by_hand(tmp_path: Path) -> None:
     assert size.parameters == 800 + 800 + 2 * 592 + 8
     assert size.multiplied == size.parameters - 800, "all but the input embeddings"
     # In and out: queries 16, keys 12, values 12, output 16; three times 24.
-    assert size.lora_per_rank == 2 * (16 + 12 + 12 + 16 + 3 * 24)
+    assert size.lora(1) == 2 * (16 + 12 + 12 + 16 + 3 * 24)
+    assert size.lora(8, ("q_proj", "v_proj")) == 8 * 2 * (16 + 12)
     assert size.cached == 2 * 2 * 1 * 4, "keys and values of 2 layers, 1 head of width 4"
     assert (size.layers, size.hidden, size.vocabulary) == (2, 8, 100)
     assert size.stored == 2 * size.parameters
@@ -40,7 +41,7 @@ def test_a_known_model_has_its_published_number_of_parameters(
 
 
 def test_lora_of_rank_64_on_llama_2_7b_has_160_million_parameters(tmp_path: Path) -> None:
-    assert 64 * measure(write_config(tmp_path, plan_world.LLAMA_2_7B), "policy").lora_per_rank == 159_907_840
+    assert measure(write_config(tmp_path, plan_world.LLAMA_2_7B), "policy").lora(64) == 159_907_840
 
 
 def test_tied_embeddings_are_multiplied_with_as_the_head(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_tied_embeddings_are_multiplied_with_as_the_head(tmp_path: Path) -> None
 def test_gpt2s_own_linear_layers_take_lora(tmp_path: Path) -> None:
     size = measure(write_config(tmp_path, plan_world.GPT2_LARGE), "policy")
     # Attention 4 x 1280 and 2 x 1280, then 5 x 1280 twice.
-    assert size.lora_per_rank == 36 * 16 * 1280
+    assert size.lora(1) == 36 * 16 * 1280
 
 
 def test_a_config_is_looked_for_where_the_user_says_and_in_local_folders(tmp_path: Path) -> None:

@@ -59,5 +59,5 @@ def written_bytes(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> f
         total += size.stored * (1 + sum(policy.rounds for policy in config.policies.values()))
         for policy in config.policies.values():
             ranks = [training.lora_rank for training in policy.trainings.values()]
-            trained += [rank * size.lora_per_rank if rank else size.parameters for rank in ranks]
+            trained += [size.lora(rank) if rank else size.parameters for rank in ranks]
     return total + 2 * 12 * max(trained)

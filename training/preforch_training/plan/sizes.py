@@ -4,6 +4,7 @@ In:  a folder, a hub id or `package:NAME`, and what the model is used for.
 Out: `ModelSize`; None where no config.json is to be had.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,18 +38,23 @@ class ModelSize:
     """Numbers of one architecture.
 
     `multiplied`: parameters that every token is multiplied with, all but the input embeddings; tied ones are
-    the head and count. `lora_per_rank`: parameters of LoRA of rank 1 on all linear layers but the head.
+    the head and count. `linear`: width in and out of the linear layers but the head, summed by name.
     `cached`: numbers that the key-value cache holds for a token. `width`: bytes of a stored parameter.
     """
 
     parameters: int
     multiplied: int
-    lora_per_rank: int
+    linear: Mapping[str, int]
     layers: int
     hidden: int
     vocabulary: int
     cached: int
     width: int
+
+    def lora(self, rank: int, targets: Literal["all-linear"] | tuple[str, ...] = "all-linear") -> int:
+        """Parameters of LoRA on all linear layers but the head, or on those of these names."""
+        named = self.linear if targets == "all-linear" else targets
+        return rank * sum(self.linear.get(name, 0) for name in named)
 
     @property
     def stored(self) -> int:
@@ -98,7 +104,7 @@ def size_of(model: PreTrainedModel) -> ModelSize:
     return ModelSize(
         parameters=parameters,
         multiplied=parameters - (0 if tied else embeddings.numel()),
-        lora_per_rank=sum(sum(_ends(layer)) for layer in model.modules() if layer is not head),
+        linear=_linear(model, head),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         vocabulary=config.vocab_size,
@@ -110,13 +116,14 @@ def size_of(model: PreTrainedModel) -> ModelSize:
     )
 
 
-def _ends(layer: nn.Module) -> tuple[int, int]:
-    """Width of what goes into a linear layer and of what comes out; of any other, (0, 0)."""
-    if isinstance(layer, nn.Linear):
-        return layer.in_features, layer.out_features
-    if isinstance(layer, Conv1D):
-        return layer.nx, layer.nf
-    return 0, 0
+def _linear(model: PreTrainedModel, head: nn.Module | None) -> dict[str, int]:
+    """Width in and out of linear layers, GPT-2's own kind too, by the last part of their names."""
+    found: Counter[str] = Counter()
+    for name, layer in model.named_modules():
+        if layer is not head and isinstance(layer, nn.Linear | Conv1D):
+            outwards, inwards = layer.weight.shape
+            found[name.rpartition(".")[2]] += outwards + inwards
+    return dict(found)
 
 
 def _width(config: Any) -> int:

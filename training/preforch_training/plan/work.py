@@ -191,7 +191,7 @@ def training_memory(
 ) -> Memory:
     """Of one training; see the module's docstring. `head`: the model writes tokens."""
     rows = max(1.0, rows)
-    trained = lora_rank * size.lora_per_rank if lora_rank else size.parameters
+    trained = size.lora(lora_rank) if lora_rank else size.parameters
     frozen = size.parameters if lora_rank else 0
     layer = 34 * rows * tokens * size.hidden
     inputs = 2 * rows * tokens * size.hidden * size.layers
