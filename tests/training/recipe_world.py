@@ -61,7 +61,8 @@ def write_tokenizer(
     tokenizer.train_from_iterator(
         [*questions(), FUNNY, SAFE, "Human Assistant SUBREDDIT TITLE POST"], trainer
     )
-    ids = {token: tokenizer.token_to_id(token) for token in special}
+    vocabulary = tokenizer.get_vocab()
+    ids = {token: vocabulary[token] for token in special}
     if template:
         single, pair = template.split(" | ")
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -70,7 +71,7 @@ def write_tokenizer(
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named
     ).save_pretrained(folder)
-    return {**ids, "": tokenizer.get_vocab_size()}
+    return {**ids, "": len(vocabulary)}
 
 
 def save(folder: Path, build: Callable[[], PreTrainedModel], *, dtype: torch.dtype = torch.float32) -> Path:
@@ -353,21 +354,24 @@ def summary_rows() -> list[dict[str, Any]]:
 def rated_rows() -> list[dict[str, Any]]:
     """openbmb/UltraFeedback; one rating is not a number, as some there are."""
     aspects = ("instruction_following", "truthfulness", "honesty", "helpfulness")
-    rows = []
+    ratings = ["N/A", "1", "2", "3", "4", "5"]
+    rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(questions()):
         completions = [
             {
                 "model": f"m{place}",
                 "response": response,
                 "annotations": {
-                    aspect: {"Rating": str(1 + (place + k * number) % 5), "Rationale": "because"}
+                    aspect: {
+                        "Rating": ratings[0 if number == place == k == 0 else 1 + (place + k * number) % 5],
+                        "Rationale": "because",
+                    }
                     for k, aspect in enumerate(aspects)
                 },
             }
             for place, response in enumerate((*liked(prompt), f"{FUNNY} {SAFE}", "old text"))
         ]
         rows.append({"source": "s", "instruction": prompt, "completions": completions})
-    rows[0]["completions"][0]["annotations"]["honesty"]["Rating"] = "N/A"
     return rows
 
 

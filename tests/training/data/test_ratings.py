@@ -110,7 +110,7 @@ def test_a_number_in_quotes_is_a_rating() -> None:
 
 def test_a_row_that_lists_its_responses_is_a_row_for_each(tmp_path: Path) -> None:
     """UltraFeedback's form: `instruction`, and `completions` with `response` and ratings in quotes."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "question": row["prompt"],
             "replies": [

@@ -49,7 +49,7 @@ def written_bytes(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> f
     total, trained = 0.0, [0]
     for reward in config.reward.objectives.values():
         size = sizes.get(reward.base_model)
-        if size is not None and reward.trained and not reward.cross_fitted:
+        if size is not None and reward.passes:
             total += (1 + folds) * size.stored
             trained.append(size.parameters)
     if (size := sizes[config.orchestrator.encoder]) is not None:

@@ -94,18 +94,17 @@ def reward_loads(config: RunConfig, scale: Scale) -> Iterator[Load]:
     # Each of k fold models is trained on (k - 1) / k of the pairs.
     models = 1 + max(0, folds - 1)
     for name, reward in config.reward.objectives.items():
-        if not reward.trained or reward.cross_fitted:
+        if reward.shared_batch is None:
             continue  # given, or a head on frozen vectors: next to nothing
         size, tokens = scale.sizes[reward.base_model], scale.tokens(reward.max_tokens)
+        rows = 2 * reward.shared_batch / scale.nproc
         yield Load(
             stage=f"reward/{name}",
             model=reward.base_model,
             size=size,
-            tokens=2 * scale.pairs[name, "train"] * tokens * reward.epochs * models,
+            tokens=2 * scale.pairs[name, "train"] * tokens * reward.passes * models,
             per_parameter=TRAIN,
-            memory=None
-            if size is None
-            else training_memory(size, rows=2 * reward.batch_size / scale.nproc, tokens=tokens, head=False),
+            memory=None if size is None else training_memory(size, rows=rows, tokens=tokens, head=False),
         )
 
 

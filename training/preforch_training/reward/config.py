@@ -16,6 +16,7 @@ class PairHeadReward(Record):
 
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = True
+    passes: ClassVar[float] = 0.0
     shared_batch: ClassVar[None] = None
     kind: Literal["pair_head"] = "pair_head"
     encoder: str
@@ -61,6 +62,11 @@ class BradleyTerryReward(Record):
     save_steps: int = 200
 
     @property
+    def passes(self) -> float:
+        """How often a fine-tuning reads every pair; 0 for kinds that fine-tune no model."""
+        return self.epochs
+
+    @property
     def shared_batch(self) -> int:
         """Pairs of a step, shared by the ranks of a run."""
         return self.batch_size
@@ -76,6 +82,7 @@ class ClassifierReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
+    passes: ClassVar[float] = 0.0
     shared_batch: ClassVar[None] = None
     kind: Literal["classifier"] = "classifier"
     model: str
@@ -96,6 +103,8 @@ class FunctionReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
+    passes: ClassVar[float] = 0.0
+    max_tokens: ClassVar[int] = 0
     shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
     kind: Literal["function"] = "function"
@@ -107,6 +116,8 @@ class EndpointReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
+    passes: ClassVar[float] = 0.0
+    max_tokens: ClassVar[int] = 0
     shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
     kind: Literal["endpoint"] = "endpoint"
