@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,8 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import torch
-from gpu_smoke_models import write_models
 from preforch_models.manifest import MANIFEST, read_manifest
 from servers import free_port, running
 
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     run = work / "run"
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "models": lambda: {"parameters": write_models(work / "models", tiny=options.tiny)},
+        "models": lambda: models(work / "models", tiny=options.tiny),
         "training": lambda: train(work, tiny=options.tiny),
         "serving": lambda: serve(run, work, tokens=16 if options.tiny else 128),
         "onnx": lambda: onnx(run / "bundle", python=options.onnx_python, tiny=options.tiny),
@@ -91,9 +90,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def machine() -> dict[str, Any]:
     """What the figures are of."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [name for name, _ in nvidia_smi("name")]
     versions = {name: version(name) for name in ("torch", "vllm", "transformers", "trl")}
     return {"gpus": gpus, "cpu": platform.machine(), "versions": versions}
+
+
+def nvidia_smi(field: str) -> list[tuple[str, float]]:
+    """A field of each GPU, and the MiB in use there. From outside, since this process must hold no memory of
+    a GPU; empty where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", f"--query-gpu={field},memory.used", "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line.rsplit(", ", 1) for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    return [(name, float(used)) for name, used in lines]
 
 
 def version(package: str) -> str:
@@ -104,6 +114,15 @@ def version(package: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     return "not installed"
+
+
+def models(folder: Path, *, tiny: bool) -> dict[str, Any]:
+    """Write the models, in a process whose GPU memory goes with it."""
+    command = [sys.executable, str(HERE / "gpu_smoke_models.py"), str(folder), *(["--tiny"] if tiny else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr[-1500:]}")
+    return {"parameters": json.loads(done.stdout)}
 
 
 def train(work: Path, *, tiny: bool) -> dict[str, Any]:
@@ -144,14 +163,13 @@ def costs(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @contextmanager
 def gpu_memory() -> Iterator[dict[str, Any]]:
-    """`peaks`: MiB that were in use on the first GPU while `now` was built; without a GPU empty."""
+    """`peaks`: MiB that were in use on the GPU that used most while `now` was built; without a GPU empty."""
     watch: dict[str, Any] = {"now": "start", "peaks": {}}
     over = threading.Event()
 
     def look() -> None:
-        while torch.cuda.is_available() and not over.wait(0.5):
-            free, total = torch.cuda.mem_get_info(0)
-            used = (total - free) / 2**20
+        while (found := nvidia_smi("name")) and not over.wait(0.5):
+            used = max(used for _, used in found)
             watch["peaks"][watch["now"]] = max(used, watch["peaks"].get(watch["now"], 0.0))
 
     thread = threading.Thread(target=look, daemon=True)
@@ -194,7 +212,7 @@ def serve(run: Path, work: Path, *, tokens: int) -> dict[str, Any]:
 def onnx(bundle: Path, *, python: str, tiny: bool) -> dict[str, Any]:
     """`onnx_cuda.py`: plain run against IO binding; on a CPU, where there is no GPU and the rest is tiny."""
     command = [python, str(HERE / "onnx_cuda.py"), str(bundle), "--repeats", "3" if tiny else "30"]
-    device = "cpu" if tiny and not torch.cuda.is_available() else "cuda"
+    device = "cpu" if tiny and not nvidia_smi("name") else "cuda"
     done = subprocess.run([*command, "--device", device], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr[-500:]}")

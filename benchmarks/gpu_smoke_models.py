@@ -1,9 +1,14 @@
 """Models of real size with random weights, for a machine that has neither a hub nor time to download.
 
 In:  a folder, `tiny` or not. Out: `policy`, `reward` and `encoder` in it: the shapes of Qwen2.5-1.5B and of
-     Qwen2.5-0.5B, and BERT's at the size of xlm-roberta-base, with a tokenizer learned from the demo world.
+     Qwen2.5-0.5B, and BERT's at the size of xlm-roberta-base, with a tokenizer learned from the demo world;
+     on stdout the number of parameters of each, as JSON.
+
+    python benchmarks/gpu_smoke_models.py FOLDER [--tiny]
 """
 
+import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +72,16 @@ def _qwen(
         tie_word_embeddings=True,
         pad_token_id=pad,
     )
+
+
+def main() -> None:
+    """Write the models that the arguments ask for."""
+    parser = argparse.ArgumentParser(description="Models of real size with random weights.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    print(json.dumps(write_models(options.folder, tiny=options.tiny)))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from gpu_smoke_models import builders
 from preforch_training.config import read_config
 from preforch_training.policy.config import WicPolicy
 
@@ -26,6 +28,14 @@ def test_its_config_trains_every_part_once() -> None:
     assert isinstance(wic, WicPolicy)
     assert wic.rounds == 2, "one offline, one online"
     assert all(reward.trained for reward in config.reward.objectives.values())
+
+
+def test_the_policy_has_the_size_of_qwen_25_1_5b() -> None:
+    with torch.device("meta"):
+        made = {name: build().num_parameters() for name, build in builders(1403, 1400, tiny=False).items()}
+    assert made["policy"] == 1_543_714_304
+    assert made["reward"] == 494_032_768
+    assert 2.7e8 < made["encoder"] < 2.8e8
 
 
 def test_an_unknown_argument_is_named() -> None:

@@ -35,7 +35,10 @@ def build(run: Run, config: Config) -> None:
             write_record(folder / REWARD_FILE, info)
             return fit_folds(run, name, info, fit, folder, work) if fit else Outcome()
 
-        recipe = info.model_dump(mode="json") | {"origin": origin_of(reward.base_model)}
+        # `in_sample` follows from the folds; without it, what was made before it existed is up to date.
+        recipe = info.model_dump(mode="json", exclude={"in_sample"}) | {
+            "origin": origin_of(reward.base_model)
+        }
         recipe |= {"seed": run.seed} if fit else {}
         inputs = {"data": run.data} if fit else {}
         run.make(run.reward(name), kind="reward", config=recipe, inputs=inputs, build=make)
