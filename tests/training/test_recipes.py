@@ -115,7 +115,7 @@ def test_a_recipe_runs_by_its_command_with_real_vllm(tmp_path: Path, name: str) 
 def test_a_recipe_that_is_killed_ends_with_the_same_result(tmp_path: Path, name: str) -> None:
     whole, recipe = run_by_command(tmp_path, name), dry_run(tmp_path, name)
     killed = tmp_path / "killed"
-    kill_and_continue(recipe.config, killed, recipe.settings, kills=4, seconds=45, seed=len(name))
+    kill_and_continue(recipe.config, killed, recipe.settings, kills=10, seconds=45, seed=len(name))
     assert differences(whole, killed) == []
 
 
