@@ -28,6 +28,7 @@ from preforch_training.report.config import Config as ReportConfig
 from preforch_training.reward.config import Config as RewardConfig
 from preforch_training.scores.config import Config as ScoresConfig
 from preforch_training.study.config import Config as StudyConfig
+from preforch_training.tracking import Tracker
 
 
 class ConfigError(ValueError):
@@ -39,6 +40,8 @@ class RunSection(Record):
 
     folder: Path
     seed: int = Field(ge=0)
+    report_to: tuple[Tracker, ...] = ("tensorboard",)
+    """Who hears of the trainings by Hugging Face trainers, besides `metrics.jsonl`."""
 
 
 class ContextSection(Record):

@@ -1,9 +1,9 @@
-"""How every Hugging Face trainer runs here: a bar, metrics, TensorBoard, and checkpoints that survive a kill.
+"""How every Hugging Face trainer runs here: a bar, metrics, trackers, and checkpoints that survive a kill.
 
-In:  a trainer, its work folder (the trainer's `output_dir`), the artifact's folder.
-Out: the trained trainer; `metrics.jsonl` and `tensorboard/` in the artifact's folder.
+In:  a trainer, its work folder (the trainer's `output_dir`), the artifact's folder, who hears of it.
+Out: the trained trainer; `metrics.jsonl` in the artifact's folder, and `tensorboard/` where it was asked for.
 
-All ranks run this together; rank 0 alone writes, besides each rank's own part of a checkpoint.
+All ranks run this together; rank 0 alone writes and reports, besides each rank's own part of a checkpoint.
 """
 
 import json
@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     ProgressCallback,
     Trainer,
@@ -21,15 +20,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging
 
 from preforch_training.distributed.config import Sharding
 from preforch_training.distributed.group import broadcast, rank, wait_for_all
 from preforch_training.distributed.training import shares_model
+from preforch_training.tracking import TENSORBOARD_FOLDER, Tracking, tracked
 
 METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 _COMPLETE = "complete"
 
 
@@ -37,20 +35,23 @@ class TrainingError(ValueError):
     """A training that went wrong; the message says at which step."""
 
 
-def run_trainer(trainer: Trainer, *, work: Path, folder: Path) -> list[dict[str, float]]:
+def run_trainer(
+    trainer: Trainer, *, work: Path, folder: Path, tracking: Tracking = Tracking()
+) -> list[dict[str, float]]:
     """Train, or continue from the last whole checkpoint in `work`. Returns the log history. Raises
     TrainingError."""
     logging.disable_progress_bar()
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Watch(work))
-    if rank() == 0:
-        for callback in (_Bar(), _tensorboard(work)):
+    with tracked(tracking if rank() == 0 else Tracking(()), work) as trackers:
+        for callback in (_Bar(), *trackers) if rank() == 0 else ():
             trainer.add_callback(callback)
-    # What one rank sees of a shared file system another may not see yet.
-    trainer.train(resume_from_checkpoint=broadcast(last_checkpoint(work)))
+        # What one rank sees of a shared file system another may not see yet.
+        trainer.train(resume_from_checkpoint=broadcast(last_checkpoint(work)))
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(work / METRICS_FILE, folder / METRICS_FILE)
+    if rank() == 0 and "tensorboard" in tracking.trackers:
         shutil.copytree(work / TENSORBOARD_FOLDER, folder / TENSORBOARD_FOLDER)
     history: list[dict[str, float]] = trainer.state.log_history
     return history
@@ -81,11 +82,7 @@ class _Bar(ProgressCallback):  # type: ignore[misc]  # transformers is partly un
     """The bar with rate and time left, without a line per logged step."""
 
     def on_log(self, *_: Any, **__: Any) -> None:
-        """Print nothing: the numbers are in metrics.jsonl and TensorBoard."""
-
-
-def _tensorboard(work: Path) -> TensorBoardCallback:
-    return TensorBoardCallback(SummaryWriter(str(work / TENSORBOARD_FOLDER)))
+        """Print nothing: the numbers are in metrics.jsonl and the trackers."""
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is partly untyped

@@ -25,6 +25,7 @@ from preforch_training.sampling.vllm import Sampler, VllmSampler
 from preforch_training.scores import stage as scores
 from preforch_training.stages import STAGES
 from preforch_training.study import stage as study
+from preforch_training.tracking import check_installed
 
 LOCK_FILE = ".lock"
 
@@ -32,6 +33,7 @@ LOCK_FILE = ".lock"
 def train(config: RunConfig, *, stage: str, processes: int | None = None) -> Run:
     """Build one stage, or `all`, with so many processes, or those that a launcher started. Raises ValueError
     when somebody else is at work on the run."""
+    check_installed(config.run.report_to)
     run = open_run(config)
     with (
         only_one(run.folder),
@@ -61,6 +63,7 @@ def open_run(config: RunConfig) -> Run:
         context_format=config.context_format,
         preset=config.preset,
         scoring=config.scores.scoring,
+        report_to=config.run.report_to,
     )
 
 

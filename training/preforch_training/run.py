@@ -33,6 +33,7 @@ from preforch_models.objectives import Objectives, names_of
 
 from preforch_training.distributed.config import Engine
 from preforch_training.records import PreferencePair, Prompt, read_records
+from preforch_training.tracking import Tracker, Tracking
 
 PROMPTS_FILE = "prompts.jsonl"
 PAIRS_FILE = "pairs.jsonl"
@@ -62,6 +63,7 @@ class Run:
     preset: str
     scoring: Engine = field(default=Engine())
     """What scores many responses."""
+    report_to: tuple[Tracker, ...] = ("tensorboard",)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,6 +79,13 @@ class Run:
     def logs(self) -> Path:
         """What third parties print."""
         return self.folder / "logs"
+
+    def tracking(self, *parts: str) -> Tracking:
+        """Who hears of a training, which is named by its place in the run, stage first.
+
+        No part of a recipe: another tracker trains nothing again.
+        """
+        return Tracking(self.report_to, "/".join((self.folder.name, *parts)), self.folder / "tracking")
 
     @property
     def data(self) -> Path:

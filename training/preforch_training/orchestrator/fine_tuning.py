@@ -21,6 +21,7 @@ from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.orchestrator.targets import constant_gate, head_loss
+from preforch_training.tracking import Tracking
 
 _SCALE_LEARNING_RATE = 1e-2
 """Of log s, one number that the encoder's learning rate would never move."""
@@ -145,9 +146,10 @@ def fit(
     folder: Path,
     work: Path,
     seed: int,
+    tracking: Tracking = Tracking(),
 ) -> Fitted:
     """Train encoder and head on all ranks; continues from the last checkpoint in `work`."""
-    return together(_fit, config, names, train, validation, folder=folder, work=work, seed=seed)
+    return together(_fit, config, names, train, validation, folder=folder, work=work, seed=seed, tracking=tracking)
 
 
 def _fit(
@@ -159,6 +161,7 @@ def _fit(
     folder: Path,
     work: Path,
     seed: int,
+    tracking: Tracking,
 ) -> Fitted:
     set_seed(seed)
     model, tokenizer = new_model(config, names)
@@ -181,7 +184,7 @@ def _fit(
         if config.patience == "off"
         else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
     )
-    history = run_trainer(trainer, work=work, folder=folder)
+    history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     kept = losses[-1] if config.patience == "off" else min(losses)
     scale = trainer.model.log_scale

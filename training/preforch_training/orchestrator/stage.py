@@ -41,8 +41,16 @@ def build(run: Run, config: Config) -> None:
     def make(folder: Path, work: Path) -> Outcome:
         train, validation = (read_targets(run, config, split=split) for split in ("train", "validation"))
         if config.train_encoder:
-            seed = run.seed_for("orchestrator")
-            fitted = fit(config, run.names, train, validation, folder=folder, work=work, seed=seed)
+            fitted = fit(
+                config,
+                run.names,
+                train,
+                validation,
+                folder=folder,
+                work=work,
+                seed=run.seed_for("orchestrator"),
+                tracking=run.tracking("orchestrator"),
+            )
         else:
             fitted = fit_frozen(config, run.names, train, validation, folder=folder, cache=run.encoder_cache)
         tau, chosen = choose_tau(run, config, fitted)

@@ -32,6 +32,7 @@ from preforch_training.hf_trainer import run_trainer
 from preforch_training.policy.base_model import END, START
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
+from preforch_training.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,31 @@ class _Trainer(RankTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is partly 
 
 
 def fine_tune(
-    policy: Path, rows: Sequence[TokenRow], settings: FineTuning, *, seed: int, folder: Path, work: Path
+    policy: Path,
+    rows: Sequence[TokenRow],
+    settings: FineTuning,
+    *,
+    seed: int,
+    folder: Path,
+    work: Path,
+    tracking: Tracking = Tracking(),
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """Train on all ranks, write metrics into `folder`. The model (LoRA merged) and last metrics. Raises
     TrainingError."""
-    return together(_fine_tune, policy, rows, settings, seed=seed, folder=folder, work=work)
+    return together(
+        _fine_tune, policy, rows, settings, seed=seed, folder=folder, work=work, tracking=tracking
+    )
 
 
 def _fine_tune(
-    policy: Path, rows: Sequence[TokenRow], settings: FineTuning, *, seed: int, folder: Path, work: Path
+    policy: Path,
+    rows: Sequence[TokenRow],
+    settings: FineTuning,
+    *,
+    seed: int,
+    folder: Path,
+    work: Path,
+    tracking: Tracking,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     reader = PolicyTokenizer(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype="auto")
@@ -122,7 +139,7 @@ def _fine_tune(
     if settings.lora_rank:
         # PEFT wraps the head, tied or not, and hides its bias, which TRL's loss asks for; none has one.
         trainer.model.get_output_embeddings().bias = None
-    history = run_trainer(trainer, work=work, folder=folder)
+    history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
     trained = trainer.model.merge_and_unload() if settings.lora_rank else trainer.model
     return trained, _summary(history)
 

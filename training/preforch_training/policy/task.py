@@ -69,7 +69,10 @@ class PolicyTask:
         previous = self.round(number - 1)
         fitting = fit_rows(rows, max_tokens=self.shared.max_model_len)
         seed = self.seed(number, "sft")
-        model, found = fine_tune(previous, fitting, settings, seed=seed, folder=folder, work=work)
+        tracking = self.run.tracking("policy", self.name, f"round-{number}")
+        model, found = fine_tune(
+            previous, fitting, settings, seed=seed, folder=folder, work=work, tracking=tracking
+        )
         save_policy(
             folder,
             model,

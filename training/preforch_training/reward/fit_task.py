@@ -1,10 +1,11 @@
 """What a kind of reward is given to fit one model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preforch_training.records import PreferencePair, Prompt
+from preforch_training.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class FitTask:
     """One model to fit: the full one, or that of a fold, which sees only the other folds' `pairs`.
 
     `target` is the folder to write, `work` survives a kill, `cache` holds the run's text vectors, `prompts`
-    go by id.
+    go by id. A kind that trains by a Hugging Face trainer reports to `tracking`.
     """
 
     target: Path
@@ -22,3 +23,4 @@ class FitTask:
     pairs: Sequence[PreferencePair]
     seed: int
     label: str
+    tracking: Tracking = field(default_factory=Tracking)

@@ -70,6 +70,7 @@ def fit_folds(run: Run, name: str, info: RewardInfo, fit: Fit, folder: Path, wor
             pairs=[pair for pair in train if fold is None or fold_by_id[pair.prompt_id] != fold],
             seed=run.seed_for("reward", name, label),
             label=f"{name} {label}",
+            tracking=run.tracking("reward", name, label.replace(" ", "-")),
         )
         fit(info.reward, task)
         margin_M = pair_margins(info.reward, folder, cache, prompts, validation, fold=fold)

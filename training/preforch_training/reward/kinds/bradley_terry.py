@@ -74,7 +74,7 @@ def _fit(config: BradleyTerryReward, task: FitTask) -> None:
     trainer = _Trainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
-    run_trainer(trainer, work=task.work, folder=task.target)
+    run_trainer(trainer, work=task.work, folder=task.target, tracking=task.tracking)
     if rank() == 0:
         # Not trainer.save_model, which adds a pickle of its arguments.
         trainer.model.save_pretrained(task.target)
