@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/pip-cache python -m pip --python /app install '.[
 
 FROM source AS training-build
 ENV PIP_CONSTRAINT=/src/requirements-gpu.lock
-RUN --mount=type=cache,target=/pip-cache python -m pip --python /app install '.[training,vllm]'
+RUN --mount=type=cache,target=/pip-cache python -m pip --python /app install '.[training,tracking,vllm]'
 
 # What all images of ours have in common.
 FROM ${PYTHON_IMAGE} AS program

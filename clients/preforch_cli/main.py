@@ -70,6 +70,13 @@ COMMANDS = {
         "run_inspect",
         "training",
     ),
+    "push": Command(
+        "send a run, bundle or policy to a Hugging Face hub",
+        "preforch_training.cli",
+        "add_push_arguments",
+        "run_push",
+        "training",
+    ),
     "weights": Command("ask a gateway which weights it recommends for a prompt", "preforch_cli.weights"),
     "chat": Command("chat with a gateway in the terminal", "preforch_cli.chat"),
 }

@@ -2,6 +2,9 @@
 
 In:  files written into a temporary folder beside the target.
 Out: the target folder with a `manifest.json` in it, written last. No manifest, no artifact.
+
+A `README.md` at its top is about the artifact and no part of it: nothing reads it, it has no hash, and it may
+be written again when more is known.
 """
 
 import hashlib
@@ -18,6 +21,7 @@ from pydantic import Field, ValidationError
 from preforch_models.objectives import Record, explain
 
 MANIFEST = "manifest.json"
+MODEL_CARD = "README.md"
 FORMAT_VERSION = 1
 
 
@@ -55,14 +59,26 @@ def digest(value: Any) -> str:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """sha256 of every file below the folder but the manifest, by relative path. A link is an error."""
+    """sha256 of every file below the folder but manifest and model card, by relative path.
+
+    A link is an error, but where the cache of a hub keeps files.
+    """
     hashes = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
+        if path.is_symlink() and not _in_hub_cache(path):
             raise ArtifactError(f"{path}: links are not allowed in an artifact")
-        if path.is_file() and path != folder / MANIFEST:
+        if path.is_file() and path not in (folder / MANIFEST, folder / MODEL_CARD):
             hashes[path.relative_to(folder).as_posix()] = sha256_of(path)
     return hashes
+
+
+def _in_hub_cache(link: Path) -> bool:
+    """Whether this is how huggingface_hub keeps a file: `snapshots/COMMIT/...` links to one in `blobs/`."""
+    target = Path(os.path.normpath(link.parent / link.readlink()))
+    return target.parent.name == "blobs" and any(
+        parent.parent.name == "snapshots" and parent.parent.parent == target.parent.parent
+        for parent in link.parents
+    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 `run.json` at its top says by which layout the folder was made and which of its policies is served.
 """
 
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -10,9 +11,11 @@ from pydantic import BaseModel, ValidationError
 from preforch_models.files import write_text
 from preforch_models.manifest import MANIFEST, ArtifactError
 from preforch_models.objectives import Record, explain
+from preforch_models.policy_card import CARD_FILE
 
 RUN_FILE = "run.json"
 RUN_FORMAT = 2
+_ROUND = re.compile(r"round-(\d+)\Z")
 _ARTIFACTS = (
     "data",
     "reward/*",
@@ -65,6 +68,17 @@ def read_run_info(folder: Path) -> RunInfo | None:
         return RunInfo.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ArtifactError(f"{file}: {explain(error)}") from error
+
+
+def rounds(run: Path) -> dict[str, list[Path]]:
+    """Finished rounds of every policy of a run, by its name, oldest first. `policy/base` is not one."""
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for card in run.glob(f"policy/*/round-*/{CARD_FILE}"):
+        folder = card.parent
+        match = _ROUND.match(folder.name)
+        if match and folder.parent.name != "base" and (folder / MANIFEST).is_file():
+            found.setdefault(folder.parent.name, []).append((int(match.group(1)), folder))
+    return {name: [folder for _, folder in sorted(folders)] for name, folders in sorted(found.items())}
 
 
 def _other_format(folder: Path, version: int) -> str:

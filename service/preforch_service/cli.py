@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from preforch_service.flags import add_flags
 from preforch_service.keys import read_keys
+from preforch_service.locate import fetched
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.settings import ServeSettings
 from preforch_service.telemetry.logs import configure_logging
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         keys = read_keys(getattr(args, "api_keys", None), os.environ)
         settings = ServeSettings.model_validate({**known, "keys": keys})
         configure_logging(settings.log_format, sys.stderr)
+        # After all other settings were found right: it can take long.
+        settings = fetch(settings)
         # Help and wrong settings need neither FastAPI nor ONNX Runtime, which take most of the time to start.
         from preforch_service.server import serve
 
@@ -49,6 +52,12 @@ def run(args: argparse.Namespace) -> int:
         return _wrong(explain(error))
     except (ValueError, OSError) as error:
         return _wrong(str(error))
+
+
+def fetch(settings: ServeSettings) -> ServeSettings:
+    """The settings with a folder of this machine in place of a repository of a hub."""
+    engine = not settings.weights_only and not settings.upstreams and settings.policy is None
+    return settings.model_copy(update={"path": fetched(settings.path, policies=engine)})
 
 
 def _wrong(message: str) -> int:

@@ -1,13 +1,54 @@
-"""Finds bundle and policy in a run folder, whose `run.json` says which policy is served."""
+"""Finds bundle and policy in a run folder, whose `run.json` says which policy is served; the folder may come
+from a hub.
 
+`hf:ORG/NAME@COMMIT` is a repository that `preforch push` filled, at one commit. A branch or tag is refused,
+because what it names can change under a gateway. huggingface_hub downloads into its cache, from which the
+same commit is served again without a network; the manifests are verified as those of any folder.
+"""
+
+import logging
 import re
 from pathlib import Path
 
 from preforch_models.manifest import MANIFEST, ArtifactError, digest, read_manifest
-from preforch_models.policy_card import CARD_FILE
-from preforch_models.run_folder import RUN_FILE, read_run_info
+from preforch_models.run_folder import RUN_FILE, read_run_info, rounds
 
-_ROUND = re.compile(r"round-(\d+)\Z")
+HUB = "hf:"
+_REFERENCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
+_NOT_FETCHED = (".gitattributes", "*.py", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.so")
+"""The hub's own file; code, and weights in formats that can hold some: a manifest that lists such a file
+fails."""
+
+
+def fetched(path: Path, *, policies: bool) -> Path:
+    """The folder that `hf:ORG/NAME@COMMIT` names, downloaded where it is not cached; other paths as they are.
+
+    `policies`: whether those of a run are needed as well. Raises ValueError for what is no such name, OSError
+    where the hub does not give it.
+    """
+    name = str(path)
+    if not name.startswith(HUB):
+        return path
+    match = _REFERENCE.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"{name}: expected hf:ORG/NAME@COMMIT, a commit with its 40 digits; branches and tags can change"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's, of its version
+    except ImportError as error:
+        raise ValueError(
+            f"{name}: needs the package huggingface_hub; pip install 'preference-orchestrator[hub]'"
+        ) from error
+    # What it says belongs in our log, once.
+    logging.getLogger("huggingface_hub").handlers.clear()
+    left_out = [*_NOT_FETCHED] if policies else [*_NOT_FETCHED, "policy/*"]
+    try:
+        found = snapshot_download(match["repo"], revision=match["commit"], ignore_patterns=left_out)
+    except HTTPError as error:
+        raise OSError(f"{name}: {error}") from error
+    return Path(found)
 
 
 def find_bundle(path: Path) -> Path:
@@ -18,17 +59,6 @@ def find_bundle(path: Path) -> Path:
         return path
     read_run_info(path)
     return path / "bundle"
-
-
-def rounds(run: Path) -> dict[str, list[Path]]:
-    """Finished rounds of every policy of a run, by its name, oldest first. `policy/base` is not one."""
-    found: dict[str, list[tuple[int, Path]]] = {}
-    for card in run.glob(f"policy/*/round-*/{CARD_FILE}"):
-        folder = card.parent
-        match = _ROUND.match(folder.name)
-        if match and folder.parent.name != "base" and (folder / MANIFEST).is_file():
-            found.setdefault(folder.parent.name, []).append((int(match.group(1)), folder))
-    return {name: [folder for _, folder in sorted(folders)] for name, folders in sorted(found.items())}
 
 
 def find_policy(run: Path, name: str | None = None) -> Path:

@@ -41,7 +41,8 @@ class ServeSettings(RequestLimits):
     """
 
     path: Annotated[Path, Metavar("RUN|BUNDLE")] = Field(
-        description="a run folder; or a bundle, with --upstream or --weights-only"
+        description="a run folder; or a bundle, with --upstream or --weights-only; "
+        "or either as hf:ORG/NAME@COMMIT"
     )
     upstreams: Annotated[tuple[str, ...], Metavar("URL")] = Field(
         default=(), description="a vLLM server that runs already; repeat"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from preforch_models.manifest import (
     MANIFEST,
+    MODEL_CARD,
     ArtifactError,
     Manifest,
     digest,
@@ -73,6 +74,33 @@ def test_damage_is_an_error_that_names_the_file(tmp_path: Path, damage: str) -> 
     harm(target)
     with pytest.raises(ArtifactError, match=message):
         verify(target)
+
+
+def test_a_card_may_come_and_go(tmp_path: Path) -> None:
+    target = write(tmp_path / "artifact")
+    before = verify(target)
+    (target / MODEL_CARD).write_text("about it", encoding="utf-8")
+    assert verify(target) == before
+    (target / "sub" / MODEL_CARD).write_text("not at the top", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"sub/{MODEL_CARD}: not listed"):
+        verify(target)
+
+
+def test_links_are_those_of_the_cache_of_a_hub(tmp_path: Path) -> None:
+    cache = tmp_path / "models--org--name"
+    target = write(cache / "snapshots" / ("0" * 40) / "bundle")
+    file = target / "sub" / "file.txt"
+    (cache / "blobs").mkdir()
+    file.rename(cache / "blobs" / "1234")
+    file.symlink_to(Path("../../../../blobs/1234"))
+    assert verify(target).kind == "demo"
+    for place in (tmp_path / "blobs", cache / "snapshots" / "blobs", cache / "refs"):
+        place.mkdir()
+        (place / "1234").write_text("content", encoding="utf-8")
+        file.unlink()
+        file.symlink_to(place / "1234")
+        with pytest.raises(ArtifactError, match="links are not allowed"):
+            verify(target)
 
 
 def test_an_artifact_of_another_kind_is_refused(tmp_path: Path) -> None:

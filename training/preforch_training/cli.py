@@ -138,6 +138,39 @@ def _help() -> int:
     return run(place, None)
 
 
+def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    """`preforch push RUN|BUNDLE|ARTIFACT --repo ORG/NAME [--public] [--dry-run] ...`."""
+    parser.add_argument("path", type=Path, metavar="RUN|BUNDLE|ARTIFACT")
+    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="made where it is not there yet")
+    parser.add_argument(
+        "--artifact",
+        action="append",
+        default=[],
+        dest="artifacts",
+        metavar="PLACE",
+        help="of a run, e.g. policy/wic/round-2; repeat; default: its bundle and the policy to serve",
+    )
+    parser.add_argument("--branch", default="main", help="default main; made where it is not there yet")
+    parser.add_argument("--public", action="store_true", help="everybody may read it; default: private")
+    parser.add_argument("--replace", action="store_true", help="delete what else is in the repository")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="verify, show files, sizes and card, and send nothing"
+    )
+
+
+def run_push(args: argparse.Namespace) -> int:
+    """Verify, then send; or say what would be sent."""
+    from preforch_training.publishing.push import describe, make_plan, push
+
+    plan = make_plan(args.path, artifacts=args.artifacts)
+    if args.dry_run:
+        print(describe(plan, args.repo, public=args.public, branch=args.branch))
+        return 0
+    commit = push(plan, args.repo, public=args.public, branch=args.branch, replace=args.replace)
+    print(f"hf:{args.repo}@{commit}")
+    return 0
+
+
 def _quiet_libraries() -> None:
     """No hub requests for local folders' sake, no fork warnings of tokenizers, errors only from libraries."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

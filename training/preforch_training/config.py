@@ -24,6 +24,7 @@ from preforch_training.orchestrator.config import Config as OrchestratorConfig
 from preforch_training.policy.config import NEW_FORM, RESERVED_NAMES, Policy
 from preforch_training.policy.config import Config as PolicyConfig
 from preforch_training.presets import POLICY_PRESETS, PRESETS
+from preforch_training.publishing.config import Config as CardConfig
 from preforch_training.report.config import Config as ReportConfig
 from preforch_training.reward.config import Config as RewardConfig
 from preforch_training.scores.config import Config as ScoresConfig
@@ -56,6 +57,7 @@ class RunConfig(Record):
     preset: Literal["paper", "recommended"]
     run: RunSection
     distributed: DistributedConfig = DistributedConfig()
+    card: CardConfig = CardConfig()
     objectives: Objectives
     context: ContextSection = ContextSection()
     serve: str | None = None

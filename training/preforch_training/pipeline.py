@@ -18,6 +18,7 @@ from preforch_training.distributed.shares import check_batch_size
 from preforch_training.library_log import library_log
 from preforch_training.orchestrator import stage as orchestrator
 from preforch_training.policy import stage as policy
+from preforch_training.publishing.card import write_cards
 from preforch_training.report import stage as report
 from preforch_training.reward import stage as reward
 from preforch_training.run import Run
@@ -51,6 +52,7 @@ def train(config: RunConfig, *, stage: str, processes: int | None = None) -> Run
             # After the stage: a config that fails its first stage leaves nothing behind.
             write_resolved(config, run.config_file)
             write_run_info(run.folder, RunInfo(serve=config.served))
+            write_cards(run.folder, config)
     return run
 
 

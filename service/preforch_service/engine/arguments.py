@@ -14,6 +14,7 @@ from preforch_models.objectives import explain
 from pydantic import ValidationError
 
 from preforch_service.flags import add_flags
+from preforch_service.locate import fetched
 from preforch_service.settings import ServeSettings
 
 SHARED = ("served_model_name", "engine_args")
@@ -23,7 +24,7 @@ SHARED = ("served_model_name", "engine_args")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Bundle and policy are required here; host and port are the engine's and not the gateway's."""
     add = parser.add_argument
-    add("path", type=Path, metavar="BUNDLE", help="a bundle folder")
+    add("path", type=Path, metavar="BUNDLE", help="a bundle folder, or hf:ORG/NAME@COMMIT")
     add("--policy", type=Path, required=True, metavar="FOLDER", help="the policy that the engine serves")
     add("--host", default="127.0.0.1", help="where the engine listens, default 127.0.0.1")
     add("--port", type=int, default=8100, help="default 8100")
@@ -56,6 +57,8 @@ def arguments_for(settings: ServeSettings, *, listen: tuple[str, ...], cpu: bool
     from preforch_service.recommendation.active_bundle import read_configured
     from preforch_service.server import engine_command, load_card
 
+    path = fetched(settings.path, policies=False)
+    settings = settings.model_copy(update={"path": path})
     bundle = read_configured(settings)
     loaded = load_card(settings, bundle)
     assert loaded is not None, "weights_only is not set"

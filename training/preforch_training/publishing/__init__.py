@@ -1,0 +1,1 @@
+"""Model cards of artifacts, and the way to a hub."""
