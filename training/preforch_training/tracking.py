@@ -25,8 +25,13 @@ Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 TENSORBOARD_FOLDER = "tensorboard"
 _WANDB_ID, _MLFLOW_ID = "wandb-run-id", "mlflow-run-id"
-_QUIET = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-"""Both send reports to their makers unless told otherwise."""
+_OFFLINE = {
+    "WANDB_MODE": "offline",
+    # Both send reports to their makers unless told otherwise.
+    "WANDB_ERROR_REPORTING": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""What the environment says where it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def tracked(tracking: Tracking, work: Path) -> Iterator[list["TrainerCallback"]]
         WandbCallback,
     )
 
-    os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
+    os.environ.update({key: os.environ.get(key, value) for key, value in _OFFLINE.items()})
     callbacks: list[TrainerCallback] = []
     with ExitStack() as stack:
         if "tensorboard" in tracking.trackers:
@@ -106,7 +111,6 @@ def _wandb_run(tracking: Tracking, id_file: Path) -> Iterator[None]:
         id=id_file.read_text(encoding="utf-8"),
         resume="allow",
         dir=os.environ.get("WANDB_DIR", str(tracking.folder)),
-        mode=os.environ.get("WANDB_MODE", "offline"),
         # The terminal is the progress bar's, and not to be recorded.
         settings=wandb.Settings(silent=True, console="off"),
     ):
