@@ -20,10 +20,10 @@ from preforch_models.manifest import read_manifest
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.orchestrator.fine_tuning import fit
 from preforch_training.pipeline import open_run
-from preforch_training.tracking import Tracking, tracked
+from preforch_training.tracking import Tracker, Tracking, tracked
 from small_world import NAMES, make_config, make_run, raw_config
 
-ALL = ("tensorboard", "wandb", "mlflow")
+ALL: tuple[Tracker, ...] = ("tensorboard", "wandb", "mlflow")
 CHOICES = ("WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
 
 

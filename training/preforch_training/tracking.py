@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from preforch_models.files import write_text
+
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
@@ -101,7 +103,7 @@ def _wandb_run(tracking: Tracking, id_file: Path) -> Iterator[None]:
     import wandb
 
     if not id_file.exists():
-        id_file.write_text(uuid.uuid4().hex[:16], encoding="utf-8")
+        write_text(id_file, uuid.uuid4().hex[:16])
     tracking.folder.mkdir(parents=True, exist_ok=True)
     with wandb.init(
         project=os.environ.get("WANDB_PROJECT", "preforch"),
@@ -134,7 +136,7 @@ def _mlflow_run(tracking: Tracking, id_file: Path) -> Iterator[None]:
         experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(name)
         run_id = _known_run(id_file)
         with mlflow.start_run(run_id, experiment_id, run_name=tracking.name) as active:
-            id_file.write_text(active.info.run_id, encoding="utf-8")
+            write_text(id_file, active.info.run_id)
             yield
             # The callback hands numbers over without waiting for them.
             mlflow.flush_async_logging()
