@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from preforch_models.files import write_text
-from preforch_models.manifest import MANIFEST, ArtifactError
+from preforch_models.manifest import MANIFEST, ArtifactError, digest, read_manifest
 from preforch_models.objectives import Record, explain
 from preforch_models.policy_card import CARD_FILE
 
@@ -79,6 +79,23 @@ def rounds(run: Path) -> dict[str, list[Path]]:
         if match and folder.parent.name != "base" and (folder / MANIFEST).is_file():
             found.setdefault(folder.parent.name, []).append((int(match.group(1)), folder))
     return {name: [folder for _, folder in sorted(folders)] for name, folders in sorted(found.items())}
+
+
+def check_previous(run: Path, folder: Path) -> None:
+    """Raise ArtifactError for a round that was not made from the one before it, round-0 from `policy/base`.
+
+    That happens when training is stopped half-way through making them anew. Where the one before is gone, as
+    in a copy of the newest round alone, there is nothing to compare.
+    """
+    number = int(folder.name.removeprefix("round-"))
+    previous = folder.with_name(f"round-{number - 1}") if number else run / "policy" / "base"
+    if not (previous / MANIFEST).is_file():
+        return
+    if read_manifest(folder).inputs.get("previous") != digest(read_manifest(previous).files):
+        raise ArtifactError(
+            f"{folder} is stale: made from another {previous.name}; train again, or name this very folder "
+            "(serve: --policy, push: --artifact)"
+        )
 
 
 def _other_format(folder: Path, version: int) -> str:

@@ -10,8 +10,8 @@ import logging
 import re
 from pathlib import Path
 
-from preforch_models.manifest import MANIFEST, ArtifactError, digest, read_manifest
-from preforch_models.run_folder import RUN_FILE, read_run_info, rounds
+from preforch_models.manifest import ArtifactError
+from preforch_models.run_folder import RUN_FILE, check_previous, read_run_info, rounds
 
 HUB = "hf:"
 _REFERENCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
@@ -86,19 +86,3 @@ def find_policy(run: Path, name: str | None = None) -> Path:
     for folder in found[chosen]:
         check_previous(run, folder)
     return found[chosen][-1]
-
-
-def check_previous(run: Path, folder: Path) -> None:
-    """Raise ArtifactError for a round that was not made from the one before it, round-0 from `policy/base`.
-
-    That happens when training is stopped half-way through making them anew. Where the one before is gone, as
-    in a copy of the newest round alone, there is nothing to compare.
-    """
-    number = int(folder.name.removeprefix("round-"))
-    previous = folder.with_name(f"round-{number - 1}") if number else run / "policy" / "base"
-    if not (previous / MANIFEST).is_file():
-        return
-    if read_manifest(folder).inputs.get("previous") != digest(read_manifest(previous).files):
-        raise ArtifactError(
-            f"{folder} is stale: made from another {previous.name}; train again, or name it with --policy"
-        )

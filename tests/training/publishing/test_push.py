@@ -12,7 +12,7 @@ import pytest
 import small_world
 import tomli_w
 from fake_hub import FakeHub, fake_hub
-from preforch_models.manifest import MANIFEST, MODEL_CARD, read_manifest, verify
+from preforch_models.manifest import MANIFEST, MODEL_CARD, Manifest, read_manifest, verify, write_manifest
 from preforch_models.run_folder import RunInfo, read_run_info, write_run_info
 from preforch_training.config import write_resolved
 from preforch_training.publishing.push import make_plan
@@ -191,6 +191,14 @@ def test_what_is_not_whole_is_refused(run: Path, harm: Callable[[Path], None], m
     harm(run)
     with pytest.raises(ValueError, match=message):
         make_plan(run)
+
+
+def test_a_round_that_was_made_from_another_one_is_sent_only_by_name(run: Path) -> None:
+    newest = shutil.copytree(run / "policy" / "wic" / "round-0", run / "policy" / "wic" / "round-1")
+    write_manifest(newest, Manifest(kind="policy", inputs={"previous": "another"}))
+    with pytest.raises(ValueError, match=r"round-1 is stale: made from another round-0; .*--artifact"):
+        make_plan(run)
+    assert "policy/wic/round-1/manifest.json" in make_plan(run, artifacts=["policy/wic/round-1"]).files
 
 
 @pytest.mark.parametrize("place", ["policy/wic/round-1", "../run/bundle", "logs", "/etc"])

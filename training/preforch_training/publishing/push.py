@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from preforch_models.bundle import read_bundle
 from preforch_models.manifest import MANIFEST, MODEL_CARD, ArtifactError, verify
 from preforch_models.policy_card import check_match, read_policy_card
-from preforch_models.run_folder import RUN_FILE, RunInfo, read_run_info, rounds
+from preforch_models.run_folder import RUN_FILE, RunInfo, check_previous, read_run_info, rounds
 
 from preforch_training.config import read_config
 from preforch_training.publishing.card import render_card, render_run_card
@@ -90,6 +90,8 @@ def _served(run: Path, info: RunInfo) -> list[str]:
     found = ["bundle"] if (run / "bundle" / MANIFEST).is_file() else []
     of_policy = rounds(run).get(info.serve or "")
     if of_policy:
+        for folder in of_policy:
+            check_previous(run, folder)
         if found:
             check_match(read_bundle(run / "bundle"), read_policy_card(of_policy[-1]))
         found.append(of_policy[-1].relative_to(run).as_posix())
