@@ -89,6 +89,18 @@ def test_no_path_of_the_machine_is_in_a_card(trained: tuple[Run, RunConfig], tmp
         assert str(tmp_path.parent) not in text
 
 
+def test_a_dataset_is_named_by_its_id_on_a_hub_and_never_by_its_folder(
+    trained: tuple[Run, RunConfig],
+) -> None:
+    run, config = trained
+    sources = ({"dataset": "org/prefs"}, {"dataset": str(run.folder / "secret")}, {"path": "pairs.jsonl"})
+    data = config.data.model_validate(config.data.model_dump() | {"sources": sources})
+    text = render_card(run.folder, config.model_copy(update={"data": data}), "bundle")
+    assert "From `org/prefs`, 2 local sources." in text
+    assert "datasets: org/prefs" in text or "datasets:\n- org/prefs\n" in text
+    assert "secret" not in text
+
+
 def test_a_card_is_no_part_of_its_artifact_and_follows_the_config(trained: tuple[Run, RunConfig]) -> None:
     run, config = trained
     before = verify(run.bundle)

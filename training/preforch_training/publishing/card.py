@@ -131,7 +131,9 @@ def _base(source: CardSource) -> str:
 
 
 def _hub_datasets(config: RunConfig) -> list[str]:
-    return sorted({source.dataset for source in config.data.sources if source.dataset})
+    """A dataset can also be a folder of this machine, whose path is nobody's business."""
+    names = {source.dataset for source in config.data.sources if source.dataset}
+    return sorted(name for name in names if _is_hub_id(name))
 
 
 def _objectives(source: CardSource) -> str:
@@ -144,12 +146,12 @@ def _objectives(source: CardSource) -> str:
 
 def _data(source: CardSource) -> str:
     data = source.config.data
-    files = sum(entry.path is not None for entry in data.sources)
+    files = sum(entry.dataset is None or not _is_hub_id(entry.dataset) for entry in data.sources)
     named = [f"`{name}`" for name in _hub_datasets(source.config)]
     if data.source == "demo":
         named = ["the demo world, which is generated"]
     elif files:
-        named.append(f"{files} local file{'s' if files > 1 else ''}")
+        named.append(f"{files} local source{'s' if files > 1 else ''}")
     lines = ["## Data", f"From {', '.join(named)}. Splits are by prompt: none is on two sides."]
     if (source.run / "data" / MANIFEST).is_file():
         lines.append(_numbers(read_manifest(source.run / "data").counts, head="records"))
@@ -248,5 +250,9 @@ def _public(value: Any) -> Any:
     if "://" in value:
         return "(a URL)"
     if "/" in value or "\\" in value or value.startswith("~"):
-        return value if _HUB_ID.fullmatch(value) and not Path(value).exists() else "(a local path)"
+        return value if _is_hub_id(value) else "(a local path)"
     return value
+
+
+def _is_hub_id(name: str) -> bool:
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
