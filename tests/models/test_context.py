@@ -15,11 +15,13 @@ from preforch_models.context import (
     ContextFormat,
     ControlStrings,
     Encoding,
+    begin_with,
     chat_template,
     context_tokens,
     objective_tokens,
     parse_context,
     render_context,
+    turns_of,
 )
 from preforch_models.weights import Weights, WeightsError, normalise, round_weights
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -42,7 +44,7 @@ def rounded(draw: st.DrawFn) -> tuple[ContextFormat, Weights]:
 
 
 @cache
-def template(context_format: ContextFormat | None) -> Template:
+def template(context_format: ContextFormat | None, turns: str | None = None) -> Template:
     """The chat template in the environment that transformers and vLLM give it."""
 
     def raise_exception(message: str) -> None:
@@ -50,7 +52,7 @@ def template(context_format: ContextFormat | None) -> Template:
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = raise_exception
-    return environment.from_string(chat_template(context_format))
+    return environment.from_string(chat_template(context_format, turns))
 
 
 def render(context_format: ContextFormat | None, messages: list[dict[str, Any]], **variables: Any) -> str:
@@ -177,9 +179,8 @@ def test_the_template_raises_without_weights_and_on_a_missing_or_unknown_name(
 
 
 def test_the_template_raises_on_a_conversation_without_a_user_turn() -> None:
-    for context_format in (FORM, None):
-        with pytest.raises(TemplateError, match="needs a user turn"):
-            render(context_format, [{"role": "system", "content": "s"}], weights=EVEN)
+    with pytest.raises(TemplateError, match="needs a user turn"):
+        render(FORM, [{"role": "system", "content": "s"}], weights=EVEN)
 
 
 def test_the_context_sits_on_the_last_user_turn_also_after_tool_results() -> None:
@@ -228,6 +229,86 @@ def test_text_parts_are_joined_as_the_orchestrator_joins_them() -> None:
 def test_content_is_printed_as_it_is(content: str) -> None:
     expected = f"<|im_start|>user\n{content}{render_context(EVEN, FORM)}<|im_end|>\n"
     assert render(FORM, [{"role": "user", "content": content}], weights=EVEN) == expected
+
+
+# Turns of other templates.
+
+OWN_TURNS = {
+    "literal": "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}",
+    "first text": " \n  {% for m in messages %}\n  {{ m['content'] }}\n {% endfor %} \n",
+    "trims": "{{ '<s>' }}{% for m in messages %}{{ m['content'] | trim }}{{- m.role.strip() }}{% endfor %}",
+    "looks around": (
+        "{%- set ns = namespace(last='') %}{% if messages[0]['role'] == 'system' %}S{{ messages[0].content }}"
+        "{% set messages = messages[1:] %}{% endif %}"
+        "{% set users = messages | selectattr('role', 'equalto', 'user') | list %}"
+        "{% for m in messages %}{% if loop.previtem is defined and loop.previtem.role == m.role %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{% if m == users[-1] %}LAST{% endif %}"
+        "{{ m.content }}{% endfor %}{{ tools | tojson if tools }}{{ messages[-1].content }}"
+    ),
+    "parts": (
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+        "{% for part in m.content %}{{ part.text | trim }}{% endfor %}{% endif %}{% endfor %}"
+    ),
+}
+CONVERSATION: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": " old "},
+    {"role": "assistant", "content": "a"},
+    {"role": "user", "content": "new\n"},
+]
+
+
+@pytest.mark.parametrize("name", OWN_TURNS)
+@pytest.mark.parametrize(
+    "messages", [QUESTION, CONVERSATION, [*CONVERSATION, {"role": "tool", "content": "r"}]]
+)
+def test_own_turns_print_a_user_turn_that_ends_with_the_context(
+    name: str, messages: list[dict[str, Any]]
+) -> None:
+    turns, variables = OWN_TURNS[name], {"add_generation_prompt": True, "tools": [{"name": "rain"}]}
+    last = max(i for i, message in enumerate(messages) if message["role"] == "user")
+    told = [dict(message) for message in messages]
+    told[last]["content"] += render_context(EVEN, FORM)
+    printed = template(FORM, turns).render(messages=messages, weights=EVEN, **variables)
+    assert printed == template(None, turns).render(messages=told, **variables)
+    assert render_context(EVEN, FORM) in printed
+
+
+def test_own_turns_still_refuse_what_they_refuse() -> None:
+    twice = [*QUESTION, *QUESTION]
+    with pytest.raises(TemplateError, match="roles must alternate"):
+        template(FORM, OWN_TURNS["looks around"]).render(messages=twice, weights=EVEN)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
+        ([{"type": "text", "text": "a"}, {"type": "image"}], "a"),
+        ([], ""),
+    ],
+)
+def test_the_context_ends_the_last_part_of_a_content_in_parts(
+    parts: list[dict[str, str]], expected: str
+) -> None:
+    printed = template(FORM, OWN_TURNS["parts"]).render(
+        messages=[{"role": "user", "content": parts}], weights=EVEN
+    )
+    assert printed.replace(" ", "") == (expected + render_context(EVEN, FORM)).replace(" ", "")
+
+
+def test_the_turns_of_a_template_can_be_taken_out_and_put_to_another_use() -> None:
+    for turns in [*OWN_TURNS.values(), chat_template(None)]:
+        assert turns_of(chat_template(FORM, turns)) == turns
+        assert turns_of(chat_template(None, turns)) == turns
+
+
+def test_a_beginning_stands_before_the_turns_and_changes_nothing_else() -> None:
+    for turns in OWN_TURNS.values():
+        alone = template(None, turns).render(messages=CONVERSATION)
+        begun = begin_with('<\uff5c"s">', turns)
+        assert template(None, begun).render(messages=CONVERSATION) == '<\uff5c"s">' + alone
+        assert turns_of(chat_template(FORM, begun)) == begun
 
 
 # Control strings.

@@ -2,8 +2,7 @@
 
 In:  an empty folder and a context format.
 Out: policy folders that vLLM serves. Their templates print everything that a request can bring along: system
-     prompts, names, tool definitions, tool calls, tool results, documents, reasoning; the context is computed
-     by the project's own template.
+     prompts, names, tool definitions, tool calls, tool results, documents, reasoning.
 """
 
 from pathlib import Path
@@ -30,12 +29,9 @@ MAX_MODEL_LEN = 8192
 
 
 def style_template(style: Style, context_format: ContextFormat) -> str:
-    """The project's template up to its first printed turn, then the style's turns."""
-    head, start, _ = chat_template(context_format).partition(
-        '{%- for message in messages -%}\n  {{- "<|im_start|>"'
-    )
-    assert start, "the project's template has changed its turns"
-    return head + (Path(__file__).parent / "templates" / f"{style}.jinja").read_text(encoding="utf-8")
+    """The style's turns with the context."""
+    turns = (Path(__file__).parent / "templates" / f"{style}.jinja").read_text(encoding="utf-8")
+    return chat_template(context_format, turns)
 
 
 def write_style(target: Path, style: Style, context_format: ContextFormat) -> Path:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from preforch_training.records import Prompt
-from preforch_training.reward.config import Reward
+from preforch_training.records import PreferencePair, Prompt
+from preforch_training.reward.config import BradleyTerryReward, Reward
+from preforch_training.reward.fit_task import FitTask
+from preforch_training.reward.kinds.bradley_terry import fit
 from preforch_training.reward.scoring import score
 from safetensors.numpy import load_file
 from small_world import FUNNY, NAMES, SAFE, make_prompt
@@ -44,3 +46,26 @@ def pair_heads(encoder: Path, **options: Any) -> dict[str, Any]:
         **options,
     }
     return dict.fromkeys(NAMES, head)
+
+
+def train(
+    folder: Path,
+    config: BradleyTerryReward,
+    prompts: dict[str, Prompt],
+    pairs: list[PreferencePair],
+    *,
+    seed: int,
+    name: str = "model",
+) -> Path:
+    """A fine-tuned classifier in `folder`; also what the killed process of a test runs."""
+    task = FitTask(
+        target=folder / name,
+        work=folder / f"{name}.work",
+        cache=folder,
+        prompts=prompts,
+        pairs=pairs,
+        seed=seed,
+        label="test",
+    )
+    fit(config, task)
+    return task.target

@@ -37,7 +37,6 @@ def rank_options(batch_size: int) -> dict[str, Any]:
     """Arguments of a trainer on this rank. `batch_size`: rows of the run, over all ranks."""
     options: dict[str, Any] = {
         "per_device_train_batch_size": check_batch_size(batch_size, name="batch_size"),
-        "use_cpu": not torch.cuda.is_available(),
     }
     if shares_model():
         # Layers to wrap are those that the model names itself. Checkpoints in shards can be read by any

@@ -3,7 +3,7 @@
 In:  a tokenizer and texts. Out: (rows, padded batch), until every text had its turn; a bar counts texts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,18 @@ def padded_batches(
     """Rows of `texts` with their `BatchEncoding` (input_ids, attention_mask) of at most `tokens` padded
     tokens."""
     ids = _tokenise(tokenizer, texts, max_tokens=max_tokens, add_special_tokens=add_special_tokens)
-    with tqdm(total=len(texts), desc=title, unit=" texts") as bar:
-        for rows in length_batches([len(row) for row in ids], tokens=tokens):
-            batch = {"input_ids": [ids[i].tolist() for i in rows]}
-            yield rows, tokenizer.pad(batch, return_attention_mask=True, return_tensors="pt")
-            bar.update(len(rows))
+    yield from batches_of(tokenizer, [{"input_ids": row} for row in ids], tokens=tokens, title=title)
+
+
+def batches_of(
+    tokenizer: Any, rows: Sequence[Mapping[str, np.ndarray]], *, tokens: int, title: str
+) -> Iterator[tuple[list[int], Any]]:
+    """The same of texts that are tokens already: `input_ids` and what else the tokenizer pads, by row."""
+    with tqdm(total=len(rows), desc=title, unit=" texts") as bar:
+        for numbers in length_batches([len(row["input_ids"]) for row in rows], tokens=tokens):
+            batch = {key: [rows[i][key].tolist() for i in numbers] for key in rows[numbers[0]]}
+            yield numbers, tokenizer.pad(batch, return_attention_mask=True, return_tensors="pt")
+            bar.update(len(numbers))
 
 
 def length_batches(lengths: Sequence[int], *, tokens: int) -> Iterator[list[int]]:

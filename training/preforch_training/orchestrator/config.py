@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from preforch_models.objectives import Record
 from preforch_models.orchestrator_options import LAST, Confidence, Layers, Pooling
 from pydantic import Field, PositiveFloat, model_validator
+
+from preforch_training.tuning.options import Tuning
 
 Target = Literal["chosen_softmax", "advantage_softmax", "margin_softmax"]
 Loss = Literal["reverse", "forward", "regress", "bt_gate"]
@@ -13,7 +14,7 @@ PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """L2 penalties of a head on a frozen encoder."""
 
 
-class Config(Record):
+class Config(Tuning):
     """`[orchestrator]`. Learning rate and batch are the paper's unless the file says otherwise."""
 
     encoder: str = "FacebookAI/xlm-roberta-base"
@@ -69,4 +70,6 @@ class Config(Record):
             raise ValueError(
                 f'tau = "fit" needs loss = "regress", whose f has a tau after training; loss is {self.loss!r}'
             )
+        if not self.train_encoder and self.lora_rank:
+            raise ValueError(f"lora_rank is {self.lora_rank}, but train_encoder = false trains no encoder")
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from preforch_models.orchestrator_model import OrchestratorModel
 from torch import nn
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
@@ -22,6 +23,7 @@ from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scal
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.orchestrator.targets import constant_gate, head_loss
 from preforch_training.tracking import Tracking
+from preforch_training.tuning.tuned_model import device_arguments, finished, lora_config, save_memory
 
 _SCALE_LEARNING_RATE = 1e-2
 """Of log s, one number that the encoder's learning rate would never move."""
@@ -114,7 +116,8 @@ def training_arguments(config: Config, folder: Path, *, seed: int) -> TrainingAr
         seed=seed,
         data_seed=seed,
         dataloader_num_workers=0,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        gradient_accumulation_steps=config.accumulation,
+        **device_arguments(),
     )
 
 
@@ -165,6 +168,11 @@ def _fit(
 ) -> Fitted:
     set_seed(seed)
     model, tokenizer = new_model(config, names)
+    save_memory(model.encoder, config)
+    adapters = lora_config(config, task=None)
+    if adapters is not None:
+        # The head is new and is trained whole.
+        model.encoder = get_peft_model(model.encoder, adapters)
     # The scale of the best constant is where the scale of a head at zero belongs.
     start = constant_gate(train.labels_NK)[1] if config.loss == "bt_gate" else 0.0
     whole = WithLoss(model, config, log_scale=start)
@@ -190,5 +198,8 @@ def _fit(
     scale = trainer.model.log_scale
     # On the other ranks of FSDP2 nothing is left of it.
     numbers = {"validation_loss": kept} | learned_scale(config, scale.item() if rank() == 0 else 0.0)
-    model = trainer.model.model.to("cpu").eval() if rank() == 0 else model
+    if rank() == 0:
+        model = trainer.model.model
+        model.encoder = finished(model.encoder, torch.float32)
+        model = model.to("cpu").eval()
     return Fitted(model, tokenizer, numbers, partial(vectors_of, model, tokenizer))

@@ -2,7 +2,8 @@
 tokens.
 
 In:  a context format, and either texts to learn a vocabulary from (demo) or a pretrained checkpoint.
-Out: model and tokenizer with the tokens of ChatML and of the context, and the chat template that prints it.
+Out: model and tokenizer with the tokens of the context, and the chat template that prints it at the end of
+     the last user turn: the base's own template where it has one, else ChatML.
 
 Source: paper, section 3.2 (`<Wk>` tokens). Departures:
 1. A new embedding row starts as the mean of the rows of its pieces, so that a pretrained policy is not
@@ -25,12 +26,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from preforch_training.policy.config import Scratch
-from preforch_training.policy.tokenizer import load_tokenizer
-
-PAD = "<|endoftext|>"
-START = "<|im_start|>"
-END = "<|im_end|>"
+from preforch_training.policy.config import Scratch, Template
+from preforch_training.policy.tokenizer import check_out_of_reach, load_tokenizer
+from preforch_training.policy.turns import END, START, turns_for
+from preforch_training.tuning.padding import PAD, make_room, separate_pad
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
@@ -71,40 +70,54 @@ def new_model(vocabulary: int, size: Scratch, *, max_model_len: int, seed: int) 
 
 
 def load_base(path: str, *, revision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A pretrained checkpoint (folder or hub id) with ChatML's tokens; safetensors only."""
+    """A pretrained checkpoint (folder or hub id) in the numbers that it is stored in; safetensors only."""
     model = AutoModelForCausalLM.from_pretrained(path, revision=revision, use_safetensors=True, dtype="auto")
     assert isinstance(model, PreTrainedModel)
     return model, load_tokenizer(path, revision=revision)
 
 
 def add_context(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, context_format: ContextFormat, *, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    context_format: ContextFormat,
+    *,
+    seed: int,
+    template: Template = "own",
 ) -> list[int]:
-    """Give tokenizer and model the ChatML and context tokens, the chat template and the end token; ids of
-    new rows."""
+    """Give tokenizer and model the context tokens, the chat template with the context, the token that ends a
+    response and a pad token; ids of new rows. Raises ValueError for a base whose template will not do."""
+    turns = turns_for(tokenizer, template)
     known = tokenizer.get_vocab()
-    added = [token for token in (START, END, *context_tokens(context_format)) if token not in known]
+    added = [token for token in (*turns.tokens, *context_tokens(context_format)) if token not in known]
     pieces = {token: tokenizer.encode(token, add_special_tokens=False) for token in added}
     tokenizer.add_tokens(
         [AddedToken(token, special=True, normalized=False) for token in added], special_tokens=True
     )
     _match_as_written(tokenizer)
-    tokenizer.eos_token = END
-    if tokenizer.pad_token is None or tokenizer.pad_token == END:
-        # Padding that equals the end token would be masked out of the loss with it.
-        tokenizer.add_special_tokens({"pad_token": PAD})
-    tokenizer.chat_template = chat_template(context_format)
-    if len(tokenizer) > model.config.vocab_size:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer.eos_token = turns.end
+    separate_pad(tokenizer, end=turns.end)
+    tokenizer.chat_template = chat_template(context_format, turns.template)
+    check_out_of_reach(tokenizer)
+    make_room(model, tokenizer)
     vocabulary = tokenizer.get_vocab()
     ids = {token: vocabulary[token] for token in added}
     for matrix in _embedding_matrices(model):
         _start_rows(matrix, {ids[token]: pieces[token] for token in added})
         if context_format.encoding == "levels":
             _start_levels(matrix, tokenizer, context_format, seed=seed)
-    for settings in (model.config, model.generation_config):
-        settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    _end_with(model, tokenizer)
     return sorted(ids.values())
+
+
+def _end_with(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A response ends with the tokenizer's end token, and with what else ended one before (tool calls)."""
+    before = model.generation_config.eos_token_id
+    others = [before] if isinstance(before, int) else before or []
+    ends = list(dict.fromkeys([tokenizer.eos_token_id, *others]))
+    model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+    model.config.get_text_config().eos_token_id = tokenizer.eos_token_id
+    for settings in (model.config.get_text_config(), model.generation_config):
+        settings.pad_token_id = tokenizer.pad_token_id
 
 
 def _match_as_written(tokenizer: PreTrainedTokenizerFast) -> None:

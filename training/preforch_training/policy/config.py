@@ -9,7 +9,9 @@ from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
 from preforch_training.sampling.settings import Sampling
+from preforch_training.tuning.options import SavedDtype, Tuning
 
+Template = Literal["own", "chatml"]
 OfflineResponses = Literal["chosen_and_filtered", "all"]
 Keep = Literal["best_by_weights", "any_above_quantile"]
 
@@ -55,6 +57,9 @@ class Config(Record):
     """"demo" makes a small model from scratch; otherwise a folder or hub id."""
     revision: str = "main"
     """Revision of a hub id."""
+    template: Template = "own"
+    """"own": the base's own chat template, with the context at the end of the last user turn; ChatML
+    where the base has none. "chatml": ChatML in its place."""
     scratch: Scratch = Scratch()
     """Size of the demo's model."""
     max_model_len: int = Field(default=4096, ge=16)
@@ -81,7 +86,7 @@ class Config(Record):
         return self
 
 
-class FineTuning(Record):
+class FineTuning(Tuning):
     """One supervised fine-tuning: how long, how fast, and which parameters."""
 
     steps: int = Field(ge=1)
@@ -90,22 +95,16 @@ class FineTuning(Record):
     """Peak learning rate; cosine decay to a tenth."""
     batch_size: int = Field(ge=1)
     """Rows a batch, over all ranks of a run. A step holds batch_size x accumulation rows."""
-    accumulation: int = Field(default=1, ge=1)
-    """Batches a step. Each holds rows of like length, so 4 of 8 rows learn what 1 of 32 does, padded less."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     """AdamW's second decay; 0.95 suits short trainings from scratch."""
-    lora_rank: int = Field(default=0, ge=0)
-    """Rank of LoRA on all linear layers; 0 trains every parameter."""
-    lora_alpha: float = Field(default=128, gt=0)
-    """LoRA's scale is lora_alpha / lora_rank."""
     save_steps: int = Field(default=200, ge=1)
     """Steps between checkpoints: what a kill can cost."""
-    gradient_checkpointing: bool = False
-    """Trade time for memory."""
+    saved_dtype: SavedDtype = "checkpoint"
+    """Numbers that the trained policy is stored in; "checkpoint": those of the base."""
 
 
 class OfflineRound(FineTuning):

@@ -17,11 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from datasets import Dataset
-from peft import LoraConfig
-from preforch_models.context import context_tokens
 from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
@@ -29,10 +26,19 @@ from trl import SFTConfig, SFTTrainer
 from preforch_training.distributed.group import together
 from preforch_training.distributed.training import FilledOrder, RankTrainer, rank_options
 from preforch_training.hf_trainer import run_trainer
-from preforch_training.policy.base_model import END, START
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tracking import Tracking
+from preforch_training.tuning.tuned_model import (
+    device_arguments,
+    embedding_rows,
+    finished,
+    loading_dtype,
+    lora_config,
+    memory_arguments,
+    show_bias,
+    stored_dtype,
+)
 
 
 @dataclass(frozen=True)
@@ -126,22 +132,21 @@ def _fine_tune(
     tracking: Tracking,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     reader = PolicyTokenizer(policy)
-    model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype=loading_dtype(settings))
     trainer = _Trainer(
         model=model,
         args=_arguments(settings, work, seed=seed),
         train_dataset=Dataset.from_list([_example(row, reader.end_id) for row in rows]),
         processing_class=reader.tokenizer,
-        peft_config=_lora(reader, settings, tied=model.config.tie_word_embeddings)
-        if settings.lora_rank
-        else None,
+        # No adapter would move the rows of the tokens that are new.
+        peft_config=lora_config(
+            settings, task="CAUSAL_LM", rows=embedding_rows(model, reader.template_ids())
+        ),
     )
     if settings.lora_rank:
-        # PEFT wraps the head, tied or not, and hides its bias, which TRL's loss asks for; none has one.
-        trainer.model.get_output_embeddings().bias = None
+        show_bias(trainer.model)
     history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
-    trained = trainer.model.merge_and_unload() if settings.lora_rank else trainer.model
-    return trained, _summary(history)
+    return finished(trainer.model, stored_dtype(str(policy), settings.saved_dtype)), _summary(history)
 
 
 def _example(row: TokenRow, end_id: int) -> dict[str, list[int]]:
@@ -155,7 +160,6 @@ def _arguments(settings: FineTuning, work: Path, *, seed: int) -> SFTConfig:
         max_steps=settings.steps,
         learning_rate=settings.learning_rate,
         **rank_options(settings.batch_size),
-        gradient_accumulation_steps=settings.accumulation,
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         adam_beta2=settings.adam_beta2,
@@ -171,29 +175,14 @@ def _arguments(settings: FineTuning, work: Path, *, seed: int) -> SFTConfig:
         logging_steps=max(1, settings.steps // 100),
         # A NaN must be seen, not averaged away.
         logging_nan_inf_filter=False,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        bf16=torch.cuda.is_available(),
         dataloader_num_workers=0,
-        dataloader_pin_memory=torch.cuda.is_available(),
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
         report_to="none",
         disable_tqdm=False,
-    )
-
-
-def _lora(reader: PolicyTokenizer, settings: FineTuning, *, tied: bool) -> LoraConfig:
-    """LoRA on all linear layers, and the rows of the template's tokens, which no adapter would move."""
-    context_format = reader.card.context_format
-    tokens = [*(context_tokens(context_format) if context_format else ()), START, END]
-    ids = [reader.tokenizer.convert_tokens_to_ids(token) for token in tokens]
-    return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        target_modules="all-linear",
-        trainable_token_indices={"embed_tokens": ids} if tied else {"embed_tokens": ids, "lm_head": ids},
-        task_type="CAUSAL_LM",
+        **memory_arguments(settings),
+        **device_arguments(),
     )
 
 

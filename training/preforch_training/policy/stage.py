@@ -32,7 +32,9 @@ def build(run: Run, config: Config, policies: Mapping[str, Policy], *, sampler: 
         run.policy_base,
         kind="policy-base",
         config={
-            "base": config.model_dump(mode="json", include={"base", "revision", "scratch", "max_model_len"}),
+            "base": config.model_dump(
+                mode="json", include={"base", "revision", "template", "scratch", "max_model_len"}
+            ),
             "context": run.context_format.model_dump(mode="json"),
             "seed": run.seed,
             "origin": origin_of(config.base),
@@ -71,7 +73,13 @@ def make_base(run: Run, config: Config, folder: Path, work: Path) -> Outcome:
         model = new_model(len(tokenizer), config.scratch, max_model_len=config.max_model_len, seed=seed)
     else:
         model, tokenizer = load_base(config.base, revision=config.revision)
-    new_rows = add_context(model, tokenizer, run.context_format, seed=run.seed_for("policy", "context"))
+    new_rows = add_context(
+        model,
+        tokenizer,
+        run.context_format,
+        seed=run.seed_for("policy", "context"),
+        template=config.template,
+    )
     save_policy(
         folder,
         model,

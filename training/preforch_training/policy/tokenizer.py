@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preforch_models.conditioning import Conditioning
-from preforch_models.context import ControlStrings, chat_template
+from preforch_models.context import ControlStrings, chat_template, context_tokens, turns_of
 from preforch_models.conversation import Message
 from preforch_models.policy_card import read_policy_card
 from preforch_models.weights import round_weights, uniform
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from preforch_training.policy.turns import printed_ids
 
 
 def load_tokenizer(path: str | Path, *, revision: str = "main") -> PreTrainedTokenizerFast:
@@ -25,6 +27,17 @@ def load_tokenizer(path: str | Path, *, revision: str = "main") -> PreTrainedTok
     return tokenizer
 
 
+def check_out_of_reach(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raise ValueError where the tokenizer makes a special token of text in which all of them are escaped."""
+    special = {number: str(t) for number, t in tokenizer.added_tokens_decoder.items() if t.special}
+    control = ControlStrings(special.values())
+    for text in (control.escape(token) for token in special.values() if len(token) > 1):
+        reached = special.keys() & set(tokenizer.encode(text, add_special_tokens=False))
+        if reached:
+            names = [special[number] for number in sorted(reached)]
+            raise ValueError(f"the tokenizer makes the special tokens {names} of the text {text!r}")
+
+
 class PolicyTokenizer:
     """Conversations and responses as the token ids of one policy; text never becomes a control token."""
 
@@ -34,7 +47,8 @@ class PolicyTokenizer:
         self.tokenizer = load_tokenizer(folder)
         if conditioning is not None:
             self.card = self.card.model_copy(update={"conditioning": conditioning})
-            self.tokenizer.chat_template = chat_template(self.card.context_format)
+            turns = turns_of(self.tokenizer.chat_template)
+            self.tokenizer.chat_template = chat_template(self.card.context_format, turns)
         self.end_id: int = self.tokenizer.eos_token_id
         self._control = ControlStrings(self.card.control_strings)
 
@@ -46,6 +60,17 @@ class PolicyTokenizer:
         )
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def template_ids(self) -> list[int]:
+        """Ids of the tokens of the context and of those that the chat template prints around turns.
+
+        Without the one that begins a text: every pretrained model knows it.
+        """
+        context_format = self.card.context_format
+        tokens = context_tokens(context_format) if context_format else ()
+        ids = set(self.tokenizer.convert_tokens_to_ids(list(tokens)))
+        ids |= printed_ids(self.tokenizer, turns_of(self.tokenizer.chat_template)) | {self.end_id}
+        return sorted(ids - {self.tokenizer.bos_token_id})
 
     def has_room(self, messages: Sequence[Message], *, response_tokens: int) -> bool:
         """Whether a prompt leaves room for a response of that length."""

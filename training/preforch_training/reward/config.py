@@ -9,6 +9,8 @@ from preforch_models.objectives import Record
 from preforch_models.orchestrator_options import LAST, Layers, Pooling
 from pydantic import ConfigDict, Field, PositiveFloat
 
+from preforch_training.tuning.options import SavedDtype, Tuning
+
 
 class PairHeadReward(Record):
     """Bradley-Terry head on frozen vectors (`preforch_models.reward_model`), for small data and CPUs.
@@ -43,23 +45,39 @@ class PairHeadReward(Record):
         return self.encoder
 
 
-class BradleyTerryReward(Record):
-    """Full fine-tuning of a sequence classifier by TRL's RewardTrainer (paper, Eq. 2; Qwen2.5-0.5B
-    [paper])."""
+TextForm = Literal["auto", "chat", "plain", "pair", "pair_reversed", "hh", "response", "summary"]
+
+
+class TextReading(Record):
+    """What a sequence classifier reads of a prompt and its response."""
+
+    text: TextForm = "auto"
+    """How the two become a text, by name; training/README.md has the table. "auto": "chat" where the
+    tokenizer has a chat template, else "plain"."""
+    prompt_after: str = ""
+    """What of a user turn is read: what comes after this string; all of it without one. "### Input:" leaves
+    out an instruction."""
+    max_tokens: int = Field(default=4096, ge=8)
+    """4096 [paper]. No more than the model has positions for. What is too long is cut at the beginning (for
+    "summary" and "pair_reversed" at the end of the prompt), never filtered."""
+
+
+class BradleyTerryReward(Tuning, TextReading):
+    """A sequence classifier fine-tuned by TRL's RewardTrainer (paper, Eq. 2; Qwen2.5-0.5B [paper])."""
 
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = False
     kind: Literal["bradley_terry"] = "bradley_terry"
     base: str
     revision: str = "main"
-    max_tokens: int = 4096
-    """[paper]. Longer pairs are truncated on the prompt's side, never filtered."""
     epochs: float = 1.0
     batch_size: int = 16
     """Pairs a step, over all ranks of a run."""
     learning_rate: float = 1e-5
     center_coefficient: float = 0.01
     save_steps: int = 200
+    saved_dtype: SavedDtype = "checkpoint"
+    """Numbers that the trained model is stored in; "checkpoint": those of the base. It scores in 32 bits."""
 
     @property
     def passes(self) -> float:
@@ -77,7 +95,7 @@ class BradleyTerryReward(Record):
         return self.base
 
 
-class ClassifierReward(Record):
+class ClassifierReward(TextReading):
     """An existing Hugging Face sequence classifier; its logit `label` is the reward."""
 
     trained: ClassVar[bool] = False
@@ -87,8 +105,9 @@ class ClassifierReward(Record):
     kind: Literal["classifier"] = "classifier"
     model: str
     revision: str = "main"
-    label: int = 0
-    max_tokens: int = 4096
+    label: int = Field(default=0, ge=0)
+    negate: bool = False
+    """The reward is minus the logit: of a classifier for what is not wanted, toxicity."""
     batch_size: int = 16
 
     @property

@@ -13,15 +13,13 @@ import numpy as np
 import pytest
 import small_world
 from preforch_training.hf_trainer import last_checkpoint
-from preforch_training.policy.base_model import train_tokenizer
-from preforch_training.records import PreferencePair, Prompt
+from preforch_training.records import PreferencePair
 from preforch_training.reward.config import BradleyTerryReward
-from preforch_training.reward.fit_task import FitTask
-from preforch_training.reward.kinds.bradley_terry import fit, pair_tokens
+from preforch_training.reward.kinds.bradley_terry import pair_tokens
 from preforch_training.reward.scoring import score
-from reward_world import differ
+from reward_world import differ, train
 from small_world import FUNNY, SAFE, make_pairs, make_prompt
-from transformers import AutoModel, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
+from transformers import AutoModel, AutoTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +40,6 @@ def classifier(base: Path, **options: Any) -> BradleyTerryReward:
         **options,
     }
     return BradleyTerryReward(base=str(base), **settings)
-
-
-def train(
-    folder: Path,
-    config: BradleyTerryReward,
-    prompts: dict[str, Prompt],
-    pairs: list[PreferencePair],
-    *,
-    seed: int,
-    name: str = "model",
-) -> Path:
-    """A reward model in `folder`; also what the killed process of a test runs."""
-    task = FitTask(
-        target=folder / name,
-        work=folder / f"{name}.work",
-        cache=folder,
-        prompts=prompts,
-        pairs=pairs,
-        seed=seed,
-        label="test",
-    )
-    fit(config, task)
-    return task.target
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +117,7 @@ def test_long_pairs_are_truncated_at_the_beginning_and_never_dropped(base: Path,
     pair = PreferencePair(
         id="0", prompt_id=prompt.id, objective="funny", chosen=FUNNY, rejected=SAFE, split="train"
     )
-    tokens = pair_tokens(tokenizer, prompt, pair, 40)
+    (tokens,) = pair_tokens(tokenizer, classifier(base), {prompt.id: prompt}, [pair], 40)
     assert {side: len(ids) for side, ids in tokens.items()} == {"chosen_ids": 40, "rejected_ids": 40}
     assert tokenizer.decode(tokens["chosen_ids"]).rstrip().endswith(f"joke [assistant] {FUNNY}")
     train(tmp_path, classifier(base, epochs=1, max_tokens=40), {prompt.id: prompt}, [pair] * 8, seed=1)
@@ -150,14 +125,3 @@ def test_long_pairs_are_truncated_at_the_beginning_and_never_dropped(base: Path,
         next(tmp_path.glob("model.work/checkpoint-*/trainer_state.json")).read_text(encoding="utf-8")
     )
     assert state["global_step"] == 1
-
-
-def test_a_tokenizer_without_a_pad_token_is_refused(tmp_path: Path) -> None:
-    tokenizer = train_tokenizer(small_world.questions(), vocabulary=300)
-    tokenizer.pad_token = None
-    tokenizer.save_pretrained(tmp_path)
-    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "num_labels": 1}
-    config = GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, **sizes)
-    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="has no pad token; without one, scores depend on padding"):
-        train(tmp_path, classifier(tmp_path), *make_pairs("funny"), seed=1)

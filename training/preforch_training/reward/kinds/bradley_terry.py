@@ -7,12 +7,11 @@ Pairs are tokenised here, because TRL drops pairs over the maximal length and th
 because the same tokens must be read when the model scores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from trl import RewardConfig, RewardTrainer
@@ -22,9 +21,20 @@ from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.embeddings.vectors import encoder_path
 from preforch_training.hf_trainer import run_trainer
 from preforch_training.records import PreferencePair, Prompt
-from preforch_training.reward.config import BradleyTerryReward
+from preforch_training.reward.config import BradleyTerryReward, TextReading
 from preforch_training.reward.fit_task import FitTask
-from preforch_training.reward.kinds.classifier import classifier_text, score_classifier
+from preforch_training.reward.kinds.classifier import score_classifier, token_limit
+from preforch_training.reward.texts import classifier_texts, token_rows
+from preforch_training.tuning.padding import make_room, separate_pad
+from preforch_training.tuning.tuned_model import (
+    device_arguments,
+    finished,
+    loading_dtype,
+    lora_config,
+    memory_arguments,
+    new_modules,
+    stored_dtype,
+)
 
 
 class _Trainer(RankTrainer, RewardTrainer):  # type: ignore[misc]  # TRL is partly untyped
@@ -41,18 +51,16 @@ def _fit(config: BradleyTerryReward, task: FitTask) -> None:
     # The head starts at random, before the trainer sets its seed.
     set_seed(task.seed)
     base = encoder_path(config.base)
-    tokenizer = AutoTokenizer.from_pretrained(base, revision=config.revision, truncation_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(base, revision=config.revision, padding_side="right")
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, revision=config.revision, num_labels=1, dtype="float32"
+        base, revision=config.revision, num_labels=1, dtype=loading_dtype(config)
     )
-    if tokenizer.pad_token is None:
-        raise ValueError(
-            f"tokenizer of {config.base!r} has no pad token; without one, scores depend on padding"
-        )
-    model.config.pad_token_id = tokenizer.pad_token_id
-    rows = [
-        pair_tokens(tokenizer, task.prompts[pair.prompt_id], pair, config.max_tokens) for pair in task.pairs
-    ]
+    separate_pad(tokenizer, end=tokenizer.eos_token)
+    make_room(model, tokenizer)
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    rows = pair_tokens(
+        tokenizer, config, task.prompts, task.pairs, token_limit(tokenizer, model, config.max_tokens)
+    )
     arguments = RewardConfig(
         output_dir=str(task.work),
         num_train_epochs=config.epochs,
@@ -68,16 +76,21 @@ def _fit(config: BradleyTerryReward, task: FitTask) -> None:
         disable_tqdm=False,
         seed=task.seed,
         data_seed=task.seed,
-        bf16=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        **memory_arguments(config),
+        **device_arguments(),
     )
     trainer = _Trainer(
-        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora_config(config, task="SEQ_CLS", whole=new_modules(model)),
     )
     run_trainer(trainer, work=task.work, folder=task.target, tracking=task.tracking)
     if rank() == 0:
         # Not trainer.save_model, which adds a pickle of its arguments.
-        trainer.model.save_pretrained(task.target)
+        stored = stored_dtype(base, config.saved_dtype, revision=config.revision)
+        finished(trainer.model, stored).save_pretrained(task.target)
         tokenizer.save_pretrained(task.target)
 
 
@@ -87,18 +100,29 @@ def score(
     """Logits of the trained classifier, (N,)."""
     del cache
     return score_classifier(
-        str(folder), prompts, responses, max_tokens=config.max_tokens, batch_size=config.batch_size
+        str(folder), config, prompts, responses, batch_size=config.batch_size, segment_ids=False
     )
 
 
 def pair_tokens(
-    tokenizer: Any, prompt: Prompt, pair: PreferencePair, max_tokens: int
-) -> dict[str, list[int]]:
-    """Token ids of both sides, cut at the beginning, where the oldest turns are."""
-    sides = {}
-    for side in ("chosen", "rejected"):
-        text = classifier_text(tokenizer, prompt, getattr(pair, side))
-        sides[f"{side}_ids"] = tokenizer(
-            text, truncation=True, max_length=max_tokens, add_special_tokens=tokenizer.chat_template is None
-        )["input_ids"]
-    return sides
+    tokenizer: Any,
+    reading: TextReading,
+    prompts: Mapping[str, Prompt],
+    pairs: Sequence[PreferencePair],
+    max_tokens: int,
+) -> list[dict[str, list[int]]]:
+    """Token ids of both sides of pairs. Without segment ids, which TRL does not hand on."""
+
+    asked = [prompts[pair.prompt_id] for pair in pairs]
+
+    def ids(responses: list[str]) -> list[list[int]]:
+        texts = classifier_texts(tokenizer, reading, asked, responses)
+        rows = token_rows(tokenizer, texts, max_tokens=max_tokens, segment_ids=False)
+        return [row["input_ids"].tolist() for row in rows]
+
+    return [
+        {"chosen_ids": chosen, "rejected_ids": rejected}
+        for chosen, rejected in zip(
+            ids([pair.chosen for pair in pairs]), ids([pair.rejected for pair in pairs]), strict=True
+        )
+    ]

@@ -9,68 +9,87 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from preforch_training.embeddings.batching import batch_tokens, padded_batches, reading_device
+from preforch_training.embeddings.batching import batch_tokens, batches_of, reading_device
 from preforch_training.records import Prompt
-from preforch_training.reward.config import ClassifierReward
+from preforch_training.reward.config import ClassifierReward, TextReading
+from preforch_training.reward.texts import TokenRow, classifier_texts, token_rows
 
 
 def score(
     config: ClassifierReward, folder: Path, cache: Path, prompts: Sequence[Prompt], responses: Sequence[str]
 ) -> np.ndarray:
-    """The logit `label` of the classifier, (N,)."""
+    """The logit `label` of the classifier, or minus it, (N,)."""
     del folder, cache
-    return score_classifier(
+    rewards_N = score_classifier(
         config.model,
+        config,
         prompts,
         responses,
         revision=config.revision,
         label=config.label,
-        max_tokens=config.max_tokens,
         batch_size=config.batch_size,
+        segment_ids=True,
     )
+    return -rewards_N if config.negate else rewards_N
 
 
 def score_classifier(
     path: str,
+    reading: TextReading,
     prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
-    max_tokens: int,
     batch_size: int,
+    segment_ids: bool,
     revision: str | None = None,
     label: int = 0,
 ) -> np.ndarray:
-    """Logits of a classifier (folder or hub id), (N,); texts are cut at the beginning, where the oldest
-    turns are."""
+    """Logits of a classifier (folder or hub id), (N,), computed in 32 bits.
+
+    `segment_ids`: it was trained with them. Raises ValueError for a label that it does not have.
+    """
     options = {} if revision is None else {"revision": revision}
-    tokenizer = AutoTokenizer.from_pretrained(path, truncation_side="left", **options)
-    model = AutoModelForSequenceClassification.from_pretrained(path, **options).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right", **options)
+    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32, **options).eval()
+    if label >= model.config.num_labels:
+        raise ValueError(f"{path} has {model.config.num_labels} labels, no label {label}")
     model = model.to(reading_device())
-    texts = [classifier_text(tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
-    batches = padded_batches(
+    max_tokens = token_limit(tokenizer, model, reading.max_tokens)
+    rows = token_rows(
         tokenizer,
-        texts,
+        classifier_texts(tokenizer, reading, prompts, responses),
         max_tokens=max_tokens,
-        # What `batch_size` texts of full length take is the most that memory must hold.
-        tokens=min(batch_size * max_tokens, batch_tokens(model.device)),
-        title="score",
-        # The chat template has written the special tokens already.
-        add_special_tokens=tokenizer.chat_template is None,
+        segment_ids=segment_ids and getattr(model.config, "type_vocab_size", 0) > 1,
     )
-    rewards_N = np.zeros(len(texts))
+    _agree_on_padding(tokenizer, model, rows)
+    # What `batch_size` texts of full length take is the most that memory must hold.
+    tokens = min(batch_size * max_tokens, batch_tokens(model.device))
+    rewards_N = np.zeros(len(rows))
     with torch.inference_mode():
-        for rows, batch in batches:
-            rewards_N[rows] = model(**batch.to(model.device)).logits[:, label].double().cpu().numpy()
+        for numbers, batch in batches_of(tokenizer, rows, tokens=tokens, title="score"):
+            rewards_N[numbers] = model(**batch.to(model.device)).logits[:, label].double().cpu().numpy()
     return rewards_N
 
 
-def classifier_text(tokenizer: Any, prompt: Prompt, response: str) -> str:
-    """The text that a sequence classifier reads: its own chat template where it has one, plain turns where
-    not."""
-    messages = [message.model_dump() for message in prompt.messages]
-    messages.append({"role": "assistant", "content": response})
-    if tokenizer.chat_template is not None:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False))
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+def token_limit(tokenizer: Any, model: PreTrainedModel, asked: int) -> int:
+    """Tokens that a text may have: those asked for, no more than the model has positions for."""
+    config = model.config.get_text_config()
+    positions: int = getattr(config, "max_position_embeddings", None) or asked
+    if "roberta" in config.model_type:
+        positions -= config.pad_token_id + 1  # its positions begin after that of the padding
+    return min(asked, positions, int(tokenizer.model_max_length))
+
+
+def _agree_on_padding(tokenizer: Any, model: PreTrainedModel, rows: Sequence[TokenRow]) -> None:
+    """One pad token for tokenizer and model, which reads the last token that is not padding.
+
+    A model without one reads the last token: then any token will do that no text ends with.
+    """
+    config = model.config.get_text_config()
+    if config.pad_token_id is None:
+        last = {int(row["input_ids"][-1]) for row in rows if len(row["input_ids"])}
+        own = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
+        config.pad_token_id = next(i for i in (*own, *range(len(tokenizer))) if i not in last)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
