@@ -12,7 +12,13 @@ from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tuning.options import Tuning
-from preforch_training.tuning.tuned_model import lora_config, memory_arguments, show_bias
+from preforch_training.tuning.tuned_model import (
+    embedding_rows,
+    lora_config,
+    memory_arguments,
+    show_bias,
+    train_in_32_bits,
+)
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 FORMAT = ContextFormat(objectives=("helpful", "harmless"))
@@ -101,6 +107,20 @@ def test_checkpointing_goes_by_the_name_that_transformers_has() -> None:
         ["gradient_checkpointing"],
         ["activation_checkpointing"],
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lora_on_a_model_in_half_precision_is_trained_in_32_bits(policy: Path, dtype: torch.dtype) -> None:
+    """As on a GPU, where the frozen parameters stay as they are stored."""
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype)
+    rows = embedding_rows(model, [1, 2])
+    assert list(rows) == ["model.embed_tokens", "lm_head"]
+    wrapped = get_peft_model(model, lora_config(Tuning(lora_rank=2), task="CAUSAL_LM", rows=rows))
+    train_in_32_bits(wrapped)
+    trained = {name: p.dtype for name, p in wrapped.named_parameters() if p.requires_grad}
+    assert any("trainable_tokens" in name for name in trained)
+    assert set(trained.values()) == {torch.float32}
+    assert {p.dtype for p in wrapped.parameters() if not p.requires_grad} == {dtype}
 
 
 def test_a_head_keeps_its_bias_under_lora_and_one_without_shows_none() -> None:

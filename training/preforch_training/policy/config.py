@@ -24,7 +24,7 @@ one policy is one table below [policies], and [policy] holds what all of them sh
 serve = "wic"            # the policy that `preforch serve RUN` serves; at the top of the file
 
 [policy]
-base = "..."             # also: revision, scratch, max_model_len, max_response_tokens, temperature, top_p
+base = "..."             # also: revision, template, scratch, max_model_len, max_response_tokens, ...
 
 [policies.wic]
 kind = "wic"             # quality_quantile, tau (was offline_tau), online_rounds

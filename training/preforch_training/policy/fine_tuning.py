@@ -38,6 +38,7 @@ from preforch_training.tuning.tuned_model import (
     memory_arguments,
     show_bias,
     stored_dtype,
+    train_in_32_bits,
 )
 
 
@@ -145,6 +146,7 @@ def _fine_tune(
     )
     if settings.lora_rank:
         show_bias(trainer.model)
+    train_in_32_bits(trainer.model)
     history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
     return finished(trainer.model, stored_dtype(str(policy), settings.saved_dtype)), _summary(history)
 

@@ -56,8 +56,8 @@ def memory_arguments(settings: Tuning) -> dict[str, Any]:
 def save_memory(model: PreTrainedModel, settings: Tuning) -> None:
     """Checkpointing of a model inside another one, which no trainer sees."""
     if settings.gradient_checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-        enable({"use_reentrant": False})
+        new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+        getattr(model, new if hasattr(model, new) else old)({"use_reentrant": False})
 
 
 def lora_config(
@@ -111,6 +111,13 @@ def show_bias(model: PeftModel) -> None:
     if hasattr(head, "token_adapter"):
         # Past the module's registry, where it would be a second parameter.
         object.__setattr__(head, "bias", getattr(head.token_adapter.base_layer, "bias", None))
+
+
+def train_in_32_bits(model: torch.nn.Module) -> None:
+    """Also what PEFT leaves as it was stored: a head that is trained whole."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def finished(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreTrainedModel:

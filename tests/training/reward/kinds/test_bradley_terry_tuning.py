@@ -8,13 +8,15 @@ import pytest
 import small_world
 import tiny_models
 import torch
+from peft import get_peft_model
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.scoring import score
 from preforch_training.reward.texts import classifier_texts, token_rows
+from preforch_training.tuning.tuned_model import lora_config, new_modules, train_in_32_bits
 from reward_world import differ, train
 from safetensors.torch import load_file
 from small_world import FUNNY, SAFE, make_pairs, make_prompt
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,19 @@ def test_a_text_of_a_base_with_a_beginning_begins_once(tmp_path: Path) -> None:
         (row,) = token_rows(tokenizer, texts, max_tokens=99, segment_ids=False)
         assert row["input_ids"].tolist().count(tokenizer.bos_token_id) == 1
         assert row["input_ids"][0] == tokenizer.bos_token_id
+
+
+def test_lora_on_a_base_in_half_precision_trains_adapters_and_head_in_32_bits(base: Path) -> None:
+    """As on a GPU, where the frozen parameters stay as they are stored."""
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.bfloat16)
+    assert new_modules(model) == ["score"]
+    adapters = lora_config(settings(base, lora_rank=2), task="SEQ_CLS", whole=new_modules(model))
+    wrapped = get_peft_model(model, adapters)
+    train_in_32_bits(wrapped)
+    trained = {name: p.dtype for name, p in wrapped.named_parameters() if p.requires_grad}
+    assert any("score" in name for name in trained)
+    assert set(trained.values()) == {torch.float32}
+    assert {p.dtype for p in wrapped.parameters() if not p.requires_grad} == {torch.bfloat16}
 
 
 def test_the_numbers_that_a_reward_is_stored_in_can_be_chosen(base: Path, tmp_path: Path) -> None:

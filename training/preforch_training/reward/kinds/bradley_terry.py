@@ -34,6 +34,7 @@ from preforch_training.tuning.tuned_model import (
     memory_arguments,
     new_modules,
     stored_dtype,
+    train_in_32_bits,
 )
 
 
@@ -86,6 +87,7 @@ def _fit(config: BradleyTerryReward, task: FitTask) -> None:
         processing_class=tokenizer,
         peft_config=lora_config(config, task="SEQ_CLS", whole=new_modules(model)),
     )
+    train_in_32_bits(trainer.model)
     run_trainer(trainer, work=task.work, folder=task.target, tracking=task.tracking)
     if rank() == 0:
         # Not trainer.save_model, which adds a pickle of its arguments.
