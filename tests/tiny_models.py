@@ -228,6 +228,8 @@ FAMILIES = {
         "</s>",
         "</s>",
         MISTRAL,
+        # As many fine-tuned ones have it.
+        pad="</s>",
         settings=UNTIED | {"sliding_window": 16},
     ),
     "gemma2": Family(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_models
 import torch
 from preforch_models.context import ContextFormat, context_tokens
 from preforch_models.policy_card import read_policy_card
@@ -75,3 +76,35 @@ def test_special_tokens_of_a_base_are_matched_as_written_once_the_context_is_add
     add_context(model, tokenizer, DIGITS, seed=0)
     assert end not in tokenizer.encode("＜|eot_id|＞")
     assert tokenizer.encode("<|eot_id|>  ") == [end]
+
+
+def test_a_tokenizer_that_makes_a_special_token_of_escaped_text_is_refused() -> None:
+    tokenizer = tiny_models.tokenizer_of(tiny_models.FAMILIES["llama2"])
+    # The first byte of U+2060, which escaping adds.
+    tokenizer.add_tokens([AddedToken("<0xE2>", special=True, normalized=False)], special_tokens=True)
+    model = new_model(len(tokenizer), Scratch(width=32, heads=1, layers=1), max_model_len=64, seed=0)
+    with pytest.raises(ValueError, match=r"makes the special tokens \['<0xE2>'\] of the text"):
+        add_context(model, tokenizer, DIGITS, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('only tools') }}", "does not print a question and its answer: only tools"),
+        ("{{ messages[0].content }}", "leaves out an answer"),
+    ],
+)
+def test_a_template_that_cannot_hold_a_conversation_is_refused_and_chatml_can_take_its_place(
+    template: str, message: str
+) -> None:
+    tokenizer = tiny_models.tokenizer_of(tiny_models.FAMILIES["llama2"])
+    tokenizer.chat_template = template
+    model = new_model(len(tokenizer), Scratch(width=32, heads=1, layers=1), max_model_len=64, seed=0)
+    with pytest.raises(ValueError, match=message):
+        add_context(model, tokenizer, DIGITS, seed=0)
+    add_context(model, tokenizer, DIGITS, seed=0, template="chatml")
+    assert tokenizer.eos_token == "<|im_end|>"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, weights=dict.fromkeys(NAMES, 1 / 3)
+    )
+    assert text == "<s><|im_start|>user\nHi <W1> 0.33 <W2> 0.33 <W3> 0.33<|im_end|>\n"
