@@ -111,7 +111,7 @@ def make_facts(*, noise: float = 0.05, families: Sequence[str] = tuple(FAMILIES)
 def make_judge(facts: Facts) -> PolicyJudge:
     """A judge that knows the truth where the facts do."""
     context_format = ContextFormat(objectives=NAMES, encoding="levels")
-    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=8)
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=8, dtype="auto")
     drawing = Drawing(context_format=context_format, sampling=sampling, seed_of=len)
     return PolicyJudge(
         facts, LinearTruth() if facts.true_PK is not None else None, calibrated, drawing, BOOTSTRAP

@@ -22,6 +22,7 @@ from preforch_training.publishing.card import write_cards
 from preforch_training.report import stage as report
 from preforch_training.reward import stage as reward
 from preforch_training.run import Run
+from preforch_training.sampling.settings import Engine
 from preforch_training.sampling.vllm import Sampler, VllmSampler
 from preforch_training.scores import stage as scores
 from preforch_training.stages import STAGES
@@ -36,12 +37,13 @@ def train(config: RunConfig, *, stage: str, processes: int | None = None) -> Run
     when somebody else is at work on the run."""
     check_installed(config.run.report_to)
     run = open_run(config)
+    engine = config.policy.engine if config.policy else Engine()
     with (
         only_one(run.folder),
         described(run.folder),
         library_log(run.logs / "libraries.log"),
         ranks(processes, config.distributed, logs=run.logs),
-        VllmSampler(log=run.logs / "vllm.log") as sampler,
+        VllmSampler(engine, log=run.logs / "vllm.log") as sampler,
     ):
         # Before any stage: the last of them may come after days.
         for name, batch_size in config.shared_batches.items():

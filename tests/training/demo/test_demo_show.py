@@ -29,7 +29,7 @@ class Client:
 
 def test_answers_are_drawn_as_the_policy_is_and_every_prompt_has_a_seed_of_its_own() -> None:
     client = Client()
-    shown = show.show(client, Sampling(temperature=0.6, top_p=0.8, max_tokens=7))  # type: ignore[arg-type]
+    shown = show.show(client, Sampling(temperature=0.6, top_p=0.8, max_tokens=7, dtype="auto"))  # type: ignore[arg-type]
     assert {(a["temperature"], a["top_p"], a["max_tokens"]) for a in client.asked} == {(0.6, 0.8, 7)}
     seeds = {prompt: {a["seed"] for a in client.asked if a["prompt"] == prompt} for prompt in prompts(client)}
     assert [len(found) for found in seeds.values()] == [1] * 6

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from preforch_training.sampling.child_process import ChildDiedError, VllmProcess
+from preforch_training.sampling.settings import Engine
 from preforch_training.sampling.wire import Job
 
 JOB = Job(
@@ -19,7 +20,7 @@ JOB = Job(
     temperature=1.0,
     top_p=1.0,
     max_tokens=1,
-    kv_cache_gib=1,
+    engine=Engine(),
     requests=(),
 )
 

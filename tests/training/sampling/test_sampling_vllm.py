@@ -21,7 +21,8 @@ from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
 from preforch_training.policy.checkpoint import save_policy
 from preforch_training.policy.tokenizer import PolicyTokenizer
-from preforch_training.sampling.vllm import Generation, SampleRequest, SamplerError, VllmSampler
+from preforch_training.sampling.engines import SamplerError
+from preforch_training.sampling.vllm import Generation, SampleRequest, VllmSampler
 from transformers import AutoModelForCausalLM
 
 NAMES = ("helpful", "harmless", "humor")

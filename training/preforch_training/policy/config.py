@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
-from preforch_training.sampling.settings import Sampling
+from preforch_training.sampling.settings import Engine, Sampling
 from preforch_training.tuning.options import SavedDtype, Tuning
 
 Template = Literal["own", "chatml"]
@@ -70,11 +70,18 @@ class Config(Record):
     """[RiC]"""
     top_p: float = Field(default=0.9, gt=0, le=1)
     """[RiC]"""
+    engine: Engine = Engine()
+    """How vLLM runs: GPUs, memory, dtype."""
 
     @property
     def sampling(self) -> Sampling:
-        """How responses are drawn."""
-        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_response_tokens)
+        """What decides a response."""
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_response_tokens,
+            dtype=self.engine.dtype,
+        )
 
     @model_validator(mode="after")
     def _check(self) -> "Config":

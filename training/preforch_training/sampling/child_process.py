@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -40,8 +40,9 @@ class ChildDiedError(OSError):
 class VllmProcess:
     """One process of `preforch_training.sampling.vllm_child`."""
 
-    def __init__(self, log: Path | None) -> None:
-        """`log`: where all that the child prints is appended; None: a file without a name."""
+    def __init__(self, log: Path | None, *, variables: Mapping[str, str] | None = None) -> None:
+        """`log`: where all that the child prints is appended; None: a file without a name. `variables`: of
+        its environment, besides this process's."""
         self._log_file = log
         self._log = _open_log(log)
         self._log_start = os.fstat(self._log.fileno()).st_size
@@ -50,7 +51,7 @@ class VllmProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={name: value for name, value in os.environ.items() if not name.startswith(_OF_RANKS)},
+            env=_own_environment() | dict(variables or {}),
         )
 
     @property
@@ -116,6 +117,11 @@ class VllmProcess:
 
     def _death(self) -> ChildDiedError:
         return ChildDiedError(f"ended with status {self._process.wait()}; {self.last_words()}")
+
+
+def _own_environment() -> dict[str, str]:
+    """This process's environment without what makes it a rank."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_RANKS)}
 
 
 def _open_log(file: Path | None) -> BinaryIO:

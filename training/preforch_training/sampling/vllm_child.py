@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from preforch_models.child_process import die_with_parent
 from tqdm import tqdm
@@ -100,7 +100,7 @@ def _start(job: Job) -> "LLM":
     os.environ |= {
         # The engine in this process: one child, which dies with its parent, instead of two.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(job.kv_cache_gib),
+        "VLLM_CPU_KVCACHE_SPACE": str(job.engine.cpu_kv_cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
@@ -109,19 +109,27 @@ def _start(job: Job) -> "LLM":
     import torch
     from vllm import LLM
 
-    on_gpu = torch.cuda.is_available()
-    return LLM(
-        model=job.policy,
-        skip_tokenizer_init=True,
-        max_model_len=job.max_model_len,
-        dtype="auto" if on_gpu else "float32",
-        enforce_eager=not on_gpu,
+    return LLM(**engine_arguments(job, on_gpu=torch.cuda.is_available()))
+
+
+def engine_arguments(job: Job, *, on_gpu: bool) -> dict[str, Any]:
+    """What `vllm.LLM` is given."""
+    engine = job.engine
+    return {
+        "model": job.policy,
+        "skip_tokenizer_init": True,
+        "max_model_len": job.max_model_len,
+        "dtype": "float32" if engine.dtype == "auto" and not on_gpu else engine.dtype,
+        "enforce_eager": not on_gpu,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "max_num_seqs": None if engine.max_num_seqs == "auto" else engine.max_num_seqs,
         # A prompt cut in two rewinds its request's generator, which only a GPU's can do (vLLM 0.32).
-        enable_chunked_prefill=False,
-        max_num_batched_tokens=max(job.max_model_len, 8192),
-        generation_config="vllm",
-        seed=0,
-    )
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(job.max_model_len, 8192),
+        "generation_config": "vllm",
+        "seed": 0,
+    }
 
 
 def _again(engine: "LLM", job: Job, report: Report) -> Answer | NotLoaded:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from preforch_models.objectives import Record
 from pydantic import Field, TypeAdapter
 
+from preforch_training.sampling.settings import Engine
+
 
 class TokenRequest(Record):
     """One prompt as token ids, to be answered `n` times."""
@@ -28,7 +30,7 @@ class Job(Record):
     temperature: float
     top_p: float
     max_tokens: int
-    kv_cache_gib: int
+    engine: Engine
     requests: tuple[TokenRequest, ...]
 
 
