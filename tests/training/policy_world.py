@@ -36,13 +36,17 @@ def _reward(name: str, prompts: list[str], responses: list[str]) -> list[float]:
 
 
 class ScriptedSampler:
-    """Answers every request with n fixed responses, the last of them unfinished; counts its calls."""
+    """Answers every request with n fixed responses, the last of them unfinished; remembers whom it asked."""
 
     peak_memory_mib = 1.0
     texts = ("Thank you for asking.", "Please be careful and stay safe.", "Let me think about it.")
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.policies: list[Path] = []
+
+    @property
+    def calls(self) -> int:
+        return len(self.policies)
 
     def sample(
         self,
@@ -53,7 +57,7 @@ class ScriptedSampler:
         top_p: float,
         max_tokens: int,
     ) -> list[list[Generation]]:
-        self.calls += 1
+        self.policies.append(policy)
         reader = PolicyTokenizer(policy)
         return [
             [

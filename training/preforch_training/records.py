@@ -76,12 +76,16 @@ class ScoredResponse(Record):
 
 
 class Sample(Record):
-    """One response that the policy gave while it saw `weights`. Rewards are calibrated."""
+    """One response that the policy gave while it saw `weights`. Rewards are calibrated.
+
+    `finished`: the policy ended it, the token limit did not.
+    """
 
     prompt_id: Text
     weights: dict[str, float]
     response: str
     token_ids: tuple[int, ...]
+    finished: bool
     rewards: dict[str, FiniteFloat]
     kept: bool
     origin: Literal["orchestrator", "dirichlet"]

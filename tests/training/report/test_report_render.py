@@ -15,7 +15,7 @@ from preforch_training.report.orchestrator import report_orchestrator
 from preforch_training.report.plots import draw_plots, pareto_plot
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, make_plan
-from preforch_training.report.records import ConfidenceReport, Report, Stability, StageCost
+from preforch_training.report.records import ConfidenceReport, OnlineRound, Report, Stability, StageCost
 from preforch_training.report.reward import report_rewards
 from preforch_training.report.tables import render
 from preforch_training.report.verdicts import find_warnings, judge_run
@@ -46,6 +46,19 @@ def make_stability() -> Stability:
     return Stability(kind="typos", distance=moved, same_top=stays, true_distance=None)
 
 
+ROUND = OnlineRound(
+    policy="wic",
+    round=1,
+    samples=8000,
+    kept_prompts=0.62,
+    below_best_known=0.37,
+    gain_over_known=0.51,
+    utility=0.9,
+    utility_kept=1.4,
+    own_fold_mean={"helpful": -0.12, "harmless": 0.0, "humor": 0.3},
+    own_fold_sd={"helpful": 0.41, "harmless": 0.2, "humor": 0.1},
+    kept_changes=0.23,
+)
 POLICIES = (Contender(OFFLINE, Path("round-0")), Contender(ONLINE, Path("round-1")))
 
 
@@ -75,6 +88,7 @@ def make_report(
         confidence=confidence,
         stability=(make_stability(),),
         policy=policy_part,
+        rounds=(ROUND,) if policies else (),
         study=None,
         stages=(StageCost(stage="data", seconds=1.0 + seed, peak_memory_mib=100.0),),
         verdicts=tuple(judge_run(rewards, orchestrator, policy_part, 3e-7)),
@@ -141,11 +155,14 @@ def test_markdown_has_every_part_and_leaves_the_policy_out_where_there_is_none(g
         "Policy",
         "Time and memory",
     )
+    assert "| wic | 1 | 8000 | 0.62 | 0.37 | 0.9 | 1.4 | 0.51 |" in text
+    assert "| wic | 1 | helpful -0.12 (0.41), harmless 0.00 (0.20), humor 0.30 (0.10) | 0.23 |" in text
     assert "| typos | 9 | 0.020 [0.010, 0.030] | 0.900 [0.890, 0.910] |  |" in text
     for part in ("control.png", *(f"## {title}" for title in parts)):
         assert part in text
     without = make_report(true_weights, policies=())
     assert "## Policy" not in render(without, {})
+    assert "## Online rounds" not in render(without, {})
     assert not any("utility" in verdict.name or "control" in verdict.name for verdict in without.verdicts)
 
 

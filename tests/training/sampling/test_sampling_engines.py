@@ -1,10 +1,7 @@
-"""How vLLM runs is the config's to say: every setting reaches it, and none but the dtype decides what is drawn."""
+"""How vLLM runs is for the config to say: every setting reaches it, and only dtype decides what is drawn."""
 
-import os
-import signal
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -85,7 +82,9 @@ def test_the_engine_s_own_log_shows_dtype_cache_and_number_of_sequences(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_LOGGING_LEVEL", "INFO")
-        with VllmSampler(SETTINGS.model_copy(update={"tensor_parallel_size": 1}), log=tmp_path / "log") as sampler:
+        with VllmSampler(
+            SETTINGS.model_copy(update={"tensor_parallel_size": 1}), log=tmp_path / "log"
+        ) as sampler:
             drawn = draw(sampler, policy)
     words = (tmp_path / "log").read_text(encoding="utf-8")
     assert "dtype=torch.bfloat16" in words

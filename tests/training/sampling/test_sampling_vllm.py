@@ -284,9 +284,9 @@ def without_final_norm(policy: Path, target: Path) -> Path:
     return target
 
 
-def sample_for_long(sampler: VllmSampler, policy: Path) -> None:
+def sample_for_long(sampler: VllmSampler, policy: Path, *, requests: int = 1) -> None:
     """A call of many seconds."""
-    sampler.sample(policy, [request(n=2000)], temperature=1.0, top_p=1.0, max_tokens=200)
+    sampler.sample(policy, [request(n=2000)] * requests, temperature=1.0, top_p=1.0, max_tokens=200)
 
 
 def test_the_child_dies_with_a_killed_parent(policies: Policies) -> None:

@@ -158,13 +158,35 @@ def test_margins_are_of_the_full_model(mixed: tuple[Run, RunConfig]) -> None:
 
 def test_calibrated_rewards_have_columns_in_the_order_of_the_objectives(mixed: tuple[Run, RunConfig]) -> None:
     run, _ = mixed
-    prompts, responses = [make_prompt("joke"), make_prompt("danger")], ["haha", "careful"]
+    prompts = [make_prompt("joke", split="test"), make_prompt("danger", split="test")]
+    responses = ["haha", "careful"]
     raw = RunRewards(run).raw(prompts, responses)
     assert raw.shape == (2, 2)
     np.testing.assert_array_equal(raw[:, 1], [0, 1])
     np.testing.assert_allclose(
         CalibratedRewards(run)(prompts, responses), read_calibration(run.scores).apply_matrix(raw)
     )
+
+
+def test_a_response_to_a_training_prompt_is_scored_as_the_score_table_was_by_its_own_fold(
+    mixed: tuple[Run, RunConfig],
+) -> None:
+    run, _ = mixed
+    prompts, calibration, rewards = by_id(run.prompts()), read_calibration(run.scores), CalibratedRewards(run)
+    scored = read_scores(run.scores)
+    asked, responses = [prompts[s.prompt_id] for s in scored], [s.response for s in scored]
+    table_NK = np.array([list(calibration.apply(s.rewards).values()) for s in scored])
+    np.testing.assert_allclose(rewards(asked, responses), table_NK, atol=1e-5)
+    full_NK = rewards.by_full_models(asked, responses)
+    assert full_NK is not None
+    is_train_N = np.array([s.split == "train" for s in scored])
+    np.testing.assert_allclose(full_NK[~is_train_N], table_NK[~is_train_N], atol=1e-5)
+    assert np.abs(full_NK - table_NK)[is_train_N, 0].max() > 1e-2
+    np.testing.assert_allclose(full_NK[:, 1], table_NK[:, 1], atol=1e-6)
+
+
+def test_rewards_without_folds_have_no_other_full_models(toy_run: tuple[Run, RunConfig]) -> None:
+    assert CalibratedRewards(toy_run[0]).by_full_models([make_prompt("joke")], ["haha"]) is None
 
 
 def test_a_reward_that_is_not_finite_stops_the_stage_and_leaves_nothing(tmp_path: Path) -> None:

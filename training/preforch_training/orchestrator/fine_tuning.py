@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArgument
 from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.shares import check_batch_size
 from preforch_training.distributed.training import RankTrainer, rank_options
-from preforch_training.hf_trainer import run_trainer
+from preforch_training.hf_trainer import release, run_trainer
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
 from preforch_training.orchestrator.prediction import vectors_of
@@ -202,4 +202,5 @@ def _fit(
         model = trainer.model.model
         model.encoder = finished(model.encoder, torch.float32)
         model = model.to("cpu").eval()
+    release(trainer)
     return Fitted(model, tokenizer, numbers, partial(vectors_of, model, tokenizer))

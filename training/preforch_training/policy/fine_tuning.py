@@ -25,7 +25,7 @@ from trl import SFTConfig, SFTTrainer
 
 from preforch_training.distributed.group import together
 from preforch_training.distributed.training import FilledOrder, RankTrainer, rank_options
-from preforch_training.hf_trainer import run_trainer
+from preforch_training.hf_trainer import release, run_trainer
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tracking import Tracking
@@ -148,7 +148,9 @@ def _fine_tune(
         show_bias(trainer.model)
     train_in_32_bits(trainer.model)
     history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
-    return finished(trainer.model, stored_dtype(str(policy), settings.saved_dtype)), _summary(history)
+    trained = finished(trainer.model, stored_dtype(str(policy), settings.saved_dtype))
+    release(trainer)
+    return trained, _summary(history)
 
 
 def _example(row: TokenRow, end_id: int) -> dict[str, list[int]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from preforch_models.conditioning import Conditioning
 
+from preforch_training.device_memory import free_memory
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
 from preforch_training.policy.config import Config, FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
@@ -82,4 +83,6 @@ class PolicyTask:
             conditioning=conditioning,
             max_model_len=self.shared.max_model_len,
         )
+        del model
+        free_memory()
         return Outcome(counts={"rows": len(fitting), "too_long": len(rows) - len(fitting)}, metrics=found)

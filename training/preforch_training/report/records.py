@@ -195,6 +195,28 @@ class PolicyReport(Record):
     sampling_seconds: FiniteFloat
 
 
+class OnlineRound(Record):
+    """What an online round of a policy sampled and kept, from its manifest; utilities are calibrated, under
+    the asked weights (`online_samples.sample_metrics`).
+
+    `own_fold_mean`, `own_fold_sd`: by objective, rewards by the models of a prompt's own fold minus those by
+    the full models; `kept_changes`: share of prompts of which that changes what is kept. Empty and null where
+    rewards have no folds.
+    """
+
+    policy: str
+    round: int
+    samples: int
+    kept_prompts: FiniteFloat
+    below_best_known: FiniteFloat
+    gain_over_known: FiniteFloat
+    utility: FiniteFloat
+    utility_kept: FiniteFloat
+    own_fold_mean: dict[str, FiniteFloat]
+    own_fold_sd: dict[str, FiniteFloat]
+    kept_changes: FiniteFloat | None
+
+
 class StageCost(Record):
     """Of one artifact, from its manifest; a continued stage counts its last attempt only."""
 
@@ -226,6 +248,7 @@ class Report(Record):
     confidence: ConfidenceReport
     stability: tuple[Stability, ...]
     policy: PolicyReport | None
+    rounds: tuple[OnlineRound, ...]
     study: Study | None
     stages: tuple[StageCost, ...]
     verdicts: tuple[Verdict, ...]

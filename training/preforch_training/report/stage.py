@@ -28,6 +28,7 @@ from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
 from preforch_training.report.policies.responses import Drawing
+from preforch_training.report.policies.rounds import report_rounds
 from preforch_training.report.records import REPORT_FILE, PolicyReport, Report
 from preforch_training.report.reward import collect_rewards, in_sample_warnings, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
@@ -139,6 +140,7 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
         confidence=confidence,
         stability=stability,
         policy=policy,
+        rounds=tuple(report_rounds(subject.policies, run.names)),
         study=study,
         stages=tuple(stage_costs(artifacts_of(run, subject))),
         verdicts=tuple(judge_run(rewards, orchestrator, policy, onnx_difference)),

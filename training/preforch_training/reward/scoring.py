@@ -14,6 +14,8 @@ import numpy as np
 from preforch_models.manifest import read_manifest
 from preforch_models.objectives import Record
 
+from preforch_training.data.splits import fold_of
+from preforch_training.device_memory import free_memory
 from preforch_training.distributed.config import Engine
 from preforch_training.distributed.shares import shared
 from preforch_training.records import PreferencePair, Prompt
@@ -59,7 +61,11 @@ def score(
     fold: int | None = None,
     scoring: Engine = Engine(),
 ) -> np.ndarray:
-    """Raw rewards of one objective, (N,). Raises ValueError on a reward that is missing or not finite."""
+    """Raw rewards of one objective, (N,). Raises ValueError on a reward that is missing or not finite.
+
+    The model is gone when this returns: rewards are scored one after the other, each in the memory of the one
+    before.
+    """
     kind = KINDS[reward.kind]
     of_rows = partial(kind.score, reward, fold_folder(folder, fold), cache)
     if not kind.by_rows:
@@ -69,6 +75,7 @@ def score(
     else:
         lengths = [len(p.text) + len(r) for p, r in zip(prompts, responses, strict=True)]
         rewards_N = shared(of_rows, prompts, responses, lengths=lengths)
+    free_memory()
     return check_rewards(rewards_N, prompts, responses, source=reward.kind)
 
 
@@ -126,6 +133,13 @@ class RunRewards:
     def in_sample(self) -> list[str]:
         """Objectives whose scores of training prompts are in-sample, because the config asks for it."""
         return [name for name, info in self.infos.items() if info.in_sample]
+
+    def own_folds(self, prompts: Sequence[Prompt]) -> list[int | None]:
+        """The fold whose models never saw a training prompt; None, the full models, for other prompts."""
+        return [
+            fold_of(prompt.messages, self.folds) if self.folds and prompt.split == "train" else None
+            for prompt in prompts
+        ]
 
     def raw(
         self,

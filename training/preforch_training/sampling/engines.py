@@ -20,6 +20,7 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
+from preforch_training.device_memory import free_memory
 from preforch_training.sampling.child_process import ChildDiedError, VllmProcess
 from preforch_training.sampling.memory import NoRoomError, check_room
 from preforch_training.sampling.settings import Engine
@@ -96,6 +97,8 @@ class Engines:
     def _start(self, jobs: Sequence[Job], shape: str, contents: str) -> None:
         """As many processes as there are jobs, each on its own GPUs where there are any."""
         policy = Path(jobs[0].policy)
+        # What models and trainers of this process leave.
+        free_memory()
         try:
             check_room(policy, self._engine.model_copy(update={"data_parallel_size": len(jobs)}))
         except NoRoomError as error:

@@ -73,11 +73,23 @@ def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
 
 
 class CalibratedRewards:
-    """A run's rewards on one scale; its stages `reward` and `scores` must be done."""
+    """A run's rewards on one scale; its stages `reward` and `scores` must be done.
+
+    As in the score table, a training prompt is scored by the models that never saw its fold. The constants
+    were fitted to such scores, and a full model, whose rewards are shifted and stretched by a fit of its own,
+    prefers what resembles the pairs it has seen.
+    """
 
     def __init__(self, run: Run) -> None:
         self._rewards, self._calibration = RunRewards(run), read_calibration(run.scores)
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        """Calibrated rewards by the full models, (N, K)."""
+        """Calibrated rewards, (N, K)."""
+        folds = self._rewards.own_folds(prompts)
+        return self._calibration.apply_matrix(self._rewards.raw(prompts, responses, folds=folds))
+
+    def by_full_models(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray | None:
+        """Calibrated rewards by the full models, (N, K); None where no reward has others."""
+        if not self._rewards.folds:
+            return None
         return self._calibration.apply_matrix(self._rewards.raw(prompts, responses))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from preforch_training.data.splits import fold_of
 from preforch_training.records import OVERALL, ScoredResponse, by_id
 from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Outcome, Run
@@ -45,15 +44,9 @@ def score_pairs(run: Run, rewards: RunRewards) -> list[ScoredResponse]:
     sides = [
         (pair, side, getattr(pair, side)) for pair in run.pairs(OVERALL) for side in ("chosen", "rejected")
     ]
-    folds = [
-        fold_of(prompts[pair.prompt_id].messages, rewards.folds)
-        if rewards.folds and pair.split == "train"
-        else None
-        for pair, _, _ in sides
-    ]
-    rewards_NK = rewards.raw(
-        [prompts[pair.prompt_id] for pair, _, _ in sides], [response for _, _, response in sides], folds=folds
-    )
+    asked = [prompts[pair.prompt_id] for pair, _, _ in sides]
+    folds = rewards.own_folds(asked)
+    rewards_NK = rewards.raw(asked, [response for _, _, response in sides], folds=folds)
     return [
         ScoredResponse(
             prompt_id=pair.prompt_id,

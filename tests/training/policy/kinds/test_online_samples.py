@@ -1,10 +1,17 @@
 """What an online round samples and what it keeps."""
 
 import numpy as np
+import pytest
 from known_world import FORMAT, known
 from preforch_models.conversation import Message
-from preforch_training.policy.kinds.online_samples import WeightedPrompt, draw_weights, judge
-from preforch_training.records import Prompt
+from preforch_training.policy.kinds.online_samples import (
+    WeightedPrompt,
+    draw_weights,
+    fold_metrics,
+    judge,
+    sample_metrics,
+)
+from preforch_training.records import Prompt, Sample
 from preforch_training.sampling.vllm import Generation
 
 
@@ -25,19 +32,101 @@ def test_the_share_of_random_weights_is_exact_and_the_others_are_predicted() -> 
     assert len({asked.weights["a"] for asked in asks if asked.origin == "dirichlet"}) > 5
 
 
-def test_the_best_under_the_asked_weights_is_kept_if_it_beats_what_is_known() -> None:
-    asks = [WeightedPrompt(prompt("q"), {"a": 1.0, "b": 0.0}, "orchestrator")] * 2
-    rewards_NK = np.array([[0.5, -9.0], [0.4, 9.0], [9.0, 9.0], [-1.0, 9.0], [-0.5, 9.0], [9.0, 9.0]])
-    groups = [generations(True, True, False)] * 2
-    samples = judge(asks, groups, rewards_NK, known(), keep="best_by_weights", quantile=0.7)
-    # The third of each group has the best rewards but no end; the second prompt's best is below the known 0.
-    assert [s.kept for s in samples] == [True, False, False, False, False, False]
-    assert samples[0].rewards == {"a": 0.5, "b": -9.0}
+def ask(name: str, a: float) -> WeightedPrompt:
+    return WeightedPrompt(prompt(name), {"a": a, "b": 1 - a}, "orchestrator")
+
+
+def kept_of(asks: list[WeightedPrompt], rewards_NK: np.ndarray, *, quantile: float = 0.7) -> list[bool]:
+    """Two finished samples of each prompt."""
+    groups = [generations(True, True)] * len(asks)
+    found = judge(asks, groups, rewards_NK, known(), keep="best_by_weights", quantile=quantile)
+    return [sample.kept for sample in found]
+
+
+def test_the_best_finished_sample_under_the_asked_weights_is_kept() -> None:
+    # Known of "p" under (1, 0): 0, 2, -3. The third has the best rewards but no end.
+    rewards_NK = np.array([[2.1, -9.0], [2.2, -9.0], [9.0, 9.0]])
+    samples = judge(
+        [ask("p", 1.0)],
+        [generations(True, True, False)],
+        rewards_NK,
+        known(),
+        keep="best_by_weights",
+        quantile=0.7,
+    )
+    assert [s.kept for s in samples] == [False, True, False]
+    assert [s.finished for s in samples] == [True, True, False]
+    assert samples[0].rewards == {"a": 2.1, "b": -9.0}
+
+
+def test_a_sample_that_is_no_better_than_what_the_prompt_has_already_is_not_kept() -> None:
+    # "p" has (0, 1), (2, 2) and (-3, -3), "q" has (0, 0); all others are better than the 0.3 quantile.
+    rewards_NK = np.array([[1.9, 1.9], [1.5, 2.1], [0.1, 0.2], [0.0, 0.1]])
+    assert kept_of([ask("p", 0.5), ask("q", 0.5)], rewards_NK, quantile=0.3) == [False, False, True, False]
+    rewards_NK[1] = [2.1, 2.1]
+    assert kept_of([ask("p", 0.5), ask("q", 0.5)], rewards_NK, quantile=0.3) == [False, True, True, False]
 
 
 def test_a_prompt_of_which_nothing_is_known_is_measured_by_the_global_quantile() -> None:
-    asks = [WeightedPrompt(prompt("new"), {"a": 1.0, "b": 0.0}, "dirichlet")]
     for reward, kept in ((2.0, True), (0.1, False)):
-        rewards_NK = np.array([[reward, 0.0]])
-        samples = judge(asks, [generations(True)], rewards_NK, known(), keep="best_by_weights", quantile=0.9)
-        assert samples[0].kept is kept
+        rewards_NK = np.array([[reward, 0.0], [reward - 1, 0.0]])
+        assert kept_of([ask("new", 1.0)], rewards_NK, quantile=0.9) == [kept, False]
+
+
+def sample(name: str, a: float, *, kept: bool = False, finished: bool = True) -> Sample:
+    return Sample(
+        prompt_id=name,
+        weights={"a": 1.0, "b": 0.0},
+        response="x",
+        token_ids=(1,),
+        finished=finished,
+        rewards={"a": a, "b": 5.0},
+        kept=kept,
+        origin="orchestrator",
+    )
+
+
+def test_metrics_say_what_the_filter_did() -> None:
+    # The best known responses under (1, 0): 2 of "p", 0 of "q"; of "new" nothing is known.
+    samples = [
+        sample("p", 1.0),
+        sample("p", 1.5),
+        sample("q", 1.0, kept=True),
+        sample("q", 9.0, finished=False),
+        sample("new", 3.0, kept=True),
+        sample("new", 2.0),
+    ]
+    assert sample_metrics(samples, known(), quantile=0.7) == pytest.approx(
+        {
+            "utility": 17.5 / 6,
+            "utility_best": 5.5 / 3,
+            "utility_kept": 2.0,
+            "kept_samples": 2 / 6,
+            "kept_prompts": 2 / 3,
+            "below_best_known": 1 / 2,
+            "gain_over_known": 1.0,
+            "reward.a": 17.5 / 6,
+            "reward.b": 5.0,
+        }
+    )
+
+
+def test_nothing_kept_is_no_division_by_zero() -> None:
+    metrics = sample_metrics([sample("p", 1.0, finished=False)], known(), quantile=0.7)
+    assert metrics["kept_prompts"] == metrics["gain_over_known"] == metrics["utility_best"] == 0
+
+
+def test_the_difference_between_own_fold_and_full_rewards_is_measured() -> None:
+    samples = [sample("q", 0.5), sample("q", 0.4), sample("p", 2.5), sample("p", 0.0)]
+    full_NK = np.array([[0.5, 4.0], [0.6, 4.0], [2.5, 4.0], [0.2, 4.0]])
+    found = fold_metrics(samples, full_NK, known(), keep="best_by_weights", quantile=0.7)
+    # Of "q" the full models would keep the second.
+    assert found == pytest.approx(
+        {
+            "own_fold.kept_changes": 0.5,
+            "own_fold.a.mean": -0.1,
+            "own_fold.a.sd": 0.1,
+            "own_fold.b.mean": 1.0,
+            "own_fold.b.sd": 0.0,
+        }
+    )

@@ -8,11 +8,13 @@ import pytest
 from policy_world import SFT, make_config, wic
 from preforch_models.manifest import verify
 from preforch_training.config import RunConfig
+from preforch_training.demo.world import true_rewards
 from preforch_training.hf_trainer import TrainingError
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.known_responses import on_grid
 from preforch_training.records import Sample, by_id, read_records
 from preforch_training.run import Run
+from preforch_training.scores.table import read_calibration
 from small_world import build
 
 
@@ -48,6 +50,14 @@ def test_a_round_asks_what_the_orchestrator_recommends_for_each_prompt(built: Ru
     assert np.abs(recommended_NK - 1 / recommended_NK.shape[1]).max() > 0.1, "uniform weights would pass"
     for sample, weights_K in zip(asked, recommended_NK, strict=True):
         assert sample.weights == on_grid(weights_K, built.context_format)
+
+
+def test_the_rewards_of_a_round_are_calibrated(built: Run) -> None:
+    prompts, calibration = by_id(built.prompts()), read_calibration(built.scores)
+    for sample in read_samples(built):
+        raw = true_rewards(prompts[sample.prompt_id].text, sample.response)
+        assert sample.rewards == pytest.approx(calibration.apply(raw))
+        assert sample.rewards != pytest.approx(raw, abs=0.1), "raw rewards would pass"
 
 
 def test_without_known_responses_a_round_learns_from_its_samples_alone(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ Departures from the paper:
 2. A share of the prompts gets random weights [ours], otherwise weights that users choose are never trained.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -70,33 +71,80 @@ def judge(
     keep: Keep,
     quantile: float,
 ) -> list[Sample]:
-    """Samples in order, with `kept`; an unfinished one never is. `rewards_NK`: calibrated, by generation."""
-    passes_N = any_above(rewards_NK, known, quantile=quantile) if keep == "any_above_quantile" else None
-    by_prompt = _rows_by_prompt(known)
-    samples: list[Sample] = []
-    for asked, group in zip(asks, generations, strict=True):
-        start = len(samples)
-        group_NK = rewards_NK[start : start + len(group)]
-        finished_N = np.array([generation.finished for generation in group])
-        if passes_N is not None:
-            kept_N = passes_N[start : start + len(group)] & finished_N
-        else:
-            kept_N = _best(
-                asked, group_NK, finished_N, known, by_prompt.get(asked.prompt.id, []), quantile=quantile
-            )
-        samples.extend(
-            Sample(
-                prompt_id=asked.prompt.id,
-                weights=asked.weights,
-                response=generation.text,
-                token_ids=generation.token_ids,
-                rewards=dict(zip(asked.weights, rewards_K.tolist(), strict=True)),
-                kept=bool(kept),
-                origin=asked.origin,
-            )
-            for generation, rewards_K, kept in zip(group, group_NK, kept_N, strict=True)
+    """Samples in order, with `kept`. `rewards_NK`: calibrated, by generation."""
+    samples = [
+        Sample(
+            prompt_id=asked.prompt.id,
+            weights=asked.weights,
+            response=generation.text,
+            token_ids=generation.token_ids,
+            finished=generation.finished,
+            rewards=dict(zip(asked.weights, rewards_K, strict=True)),
+            kept=False,
+            origin=asked.origin,
         )
-    return samples
+        for (asked, generation), rewards_K in zip(
+            ((asked, one) for asked, group in zip(asks, generations, strict=True) for one in group),
+            rewards_NK.tolist(),
+            strict=True,
+        )
+    ]
+    kept_N = to_keep(samples, known, keep=keep, quantile=quantile)
+    return [s.model_copy(update={"kept": kept}) for s, kept in zip(samples, kept_N.tolist(), strict=True)]
+
+
+def to_keep(samples: Sequence[Sample], known: Known, *, keep: Keep, quantile: float) -> np.ndarray:
+    """Which samples are kept, (N,) bool; an unfinished one never is. Those of a prompt lie side by side."""
+    finished_N = np.array([sample.finished for sample in samples])
+    if keep == "any_above_quantile":
+        rewards_NK = np.array([list(sample.rewards.values()) for sample in samples])
+        return np.asarray(any_above(rewards_NK, known, quantile=quantile) & finished_N)
+    kept_N = np.zeros(len(samples), dtype=bool)
+    for group in compare(samples, known, quantile=quantile):
+        if group.utility > group.threshold:
+            kept_N[group.best] = True
+    return kept_N
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The best finished sample of a prompt under the asked weights, as a row of all samples, and its utility.
+
+    Under the same weights: the quantile of all known responses' utilities, and the best of the prompt's own.
+    """
+
+    best: int
+    utility: float
+    quantile: float
+    best_known: float | None
+
+    @property
+    def threshold(self) -> float:
+        """What the sample must exceed."""
+        return self.quantile if self.best_known is None else min(self.quantile, self.best_known)
+
+
+def compare(samples: Sequence[Sample], known: Known, *, quantile: float) -> Iterator[Comparison]:
+    """One for each prompt that has a finished sample."""
+    rows = _rows_by_prompt(known)
+    for prompt_id, group in groupby(enumerate(samples), key=lambda pair: pair[1].prompt_id):
+        finished = {row: utility(sample) for row, sample in group if sample.finished}
+        if not finished:
+            continue
+        best = max(finished, key=finished.__getitem__)
+        known_M = known.rewards_NK @ np.array(list(samples[best].weights.values()))
+        mine = rows.get(prompt_id, [])
+        yield Comparison(
+            best=best,
+            utility=finished[best],
+            quantile=float(np.quantile(known_M, quantile)),
+            best_known=float(known_M[mine].max()) if mine else None,
+        )
+
+
+def utility(sample: Sample) -> float:
+    """w.r under the asked weights."""
+    return sum(weight * sample.rewards[name] for name, weight in sample.weights.items())
 
 
 def _rows_by_prompt(known: Known) -> dict[str, list[int]]:
@@ -104,29 +152,6 @@ def _rows_by_prompt(known: Known) -> dict[str, list[int]]:
     for i, prompt_id in enumerate(known.prompt_ids):
         rows.setdefault(prompt_id, []).append(i)
     return rows
-
-
-def _best(
-    asked: WeightedPrompt,
-    group_NK: np.ndarray,
-    finished_N: np.ndarray,
-    known: Known,
-    mine: list[int],
-    *,
-    quantile: float,
-) -> np.ndarray:
-    """The best finished one under the asked weights, if above the prompt's known responses or the global
-    quantile."""
-    weights_K = np.array(list(asked.weights.values()))
-    utility_N = np.where(finished_N, group_NK @ weights_K, -np.inf)
-    known_N = known.rewards_NK @ weights_K
-    threshold = float(np.quantile(known_N, quantile))
-    if mine:
-        threshold = min(threshold, float(known_N[mine].max()))
-    best = int(utility_N.argmax())
-    kept_N = np.zeros(len(group_NK), dtype=bool)
-    kept_N[best] = utility_N[best] > threshold
-    return kept_N
 
 
 def sample_rows(
@@ -140,18 +165,51 @@ def sample_rows(
     ]
 
 
-def sample_metrics(samples: Sequence[Sample], *, per_prompt: int) -> dict[str, float]:
-    """Mean utility under the asked weights: of all samples, of each prompt's best, of the kept; and mean
-    rewards."""
-    utility_N = np.array([sum(s.weights[k] * s.rewards[k] for k in s.weights) for s in samples])
-    kept_N = np.array([s.kept for s in samples])
-    rewards = {
-        f"reward.{name}": float(np.mean([s.rewards[name] for s in samples])) for name in samples[0].rewards
-    }
+def sample_metrics(samples: Sequence[Sample], known: Known, *, quantile: float) -> dict[str, float]:
+    """What the filter did, under the asked weights, and mean rewards.
+
+    `kept_prompts`: share of prompts of which a sample was kept; `below_best_known`: share whose best finished
+    sample is not above the prompt's best known response (of the prompts that have both); `gain_over_known`:
+    mean utility of what was kept minus that of the prompt's best known response.
+    """
+    groups = list(compare(samples, known, quantile=quantile))
+    kept = [sample for sample in samples if sample.kept]
+    best_known = {samples[g.best].prompt_id: g.best_known for g in groups if g.best_known is not None}
+    gains = [utility(s) - best_known[s.prompt_id] for s in kept if s.prompt_id in best_known]
+    below = [g.utility <= g.best_known for g in groups if g.best_known is not None]
     return {
-        "utility": float(utility_N.mean()),
-        "utility_best": float(utility_N.reshape(-1, per_prompt).max(axis=1).mean()),
-        "utility_kept": float(utility_N[kept_N].mean()) if kept_N.any() else 0.0,
-        "kept_share": float(kept_N.mean()),
-        **rewards,
+        "utility": _mean([utility(sample) for sample in samples]),
+        "utility_best": _mean([group.utility for group in groups]),
+        "utility_kept": _mean([utility(sample) for sample in kept]),
+        "kept_samples": len(kept) / len(samples),
+        "kept_prompts": len({s.prompt_id for s in kept}) / len({s.prompt_id for s in samples}),
+        "below_best_known": _mean(below),
+        "gain_over_known": _mean(gains),
+        **{f"reward.{name}": _mean([s.rewards[name] for s in samples]) for name in samples[0].rewards},
     }
+
+
+def fold_metrics(
+    samples: Sequence[Sample], full_NK: np.ndarray, known: Known, *, keep: Keep, quantile: float
+) -> dict[str, float]:
+    """What scores by models that never saw the prompt's pairs change, against scores by the full models,
+    `full_NK`: own-fold minus full, by objective, its mean and deviation; share of prompts of which another
+    sample, or none, would be kept."""
+    own_NK = np.array([list(sample.rewards.values()) for sample in samples])
+    difference_NK = own_NK - full_NK
+    full = [
+        sample.model_copy(update={"rewards": dict(zip(sample.rewards, rewards_K, strict=True))})
+        for sample, rewards_K in zip(samples, full_NK.tolist(), strict=True)
+    ]
+    one_N, other_N = (to_keep(either, known, keep=keep, quantile=quantile) for either in (samples, full))
+    changed = {s.prompt_id for s, one, other in zip(samples, one_N, other_N, strict=True) if one != other}
+    found = {"own_fold.kept_changes": len(changed) / len({sample.prompt_id for sample in samples})}
+    for k, name in enumerate(samples[0].rewards):
+        found[f"own_fold.{name}.mean"] = float(difference_NK[:, k].mean())
+        found[f"own_fold.{name}.sd"] = float(difference_NK[:, k].std())
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    """0 where there are none: a manifest holds finite numbers."""
+    return float(np.mean(values)) if values else 0.0

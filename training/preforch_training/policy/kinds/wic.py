@@ -6,6 +6,7 @@ Out: `<name>/round-0` (offline) to `round-n` (online), each with `samples.jsonl`
 Departures from the paper are choices of the config; `known_responses` and `online_samples` list them.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,13 @@ from preforch_models.conditioning.context import ContextConditioning
 
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.config import OnlineRound, WicPolicy
-from preforch_training.policy.kinds.online_samples import draw_weights, judge, sample_metrics, sample_rows
+from preforch_training.policy.kinds.online_samples import (
+    draw_weights,
+    fold_metrics,
+    judge,
+    sample_metrics,
+    sample_rows,
+)
 from preforch_training.policy.known_responses import Known, good_responses, known_rows, originals
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
@@ -25,6 +32,8 @@ from preforch_training.sampling.vllm import SampleRequest
 from preforch_training.scores.calibration import CalibratedRewards
 
 SAMPLES_FILE = "samples.jsonl"
+COMPARED_PROMPTS = 200
+"""Prompts of a round whose samples are scored by the full rewards as well, to see the difference."""
 
 
 def build(task: PolicyTask, config: WicPolicy) -> None:
@@ -99,7 +108,8 @@ def make_online(
         work=work,
     )
     counts = {"samples": len(samples), "kept": len(fresh), "originals": len(mixed)}
-    metrics = sample_metrics(samples, per_prompt=online.samples_per_prompt)
+    metrics = sample_metrics(samples, known, quantile=config.quality_quantile)
+    metrics |= compare_folds(task, config, online, samples, known)
     return Outcome(
         counts=outcome.counts | counts,
         metrics=outcome.metrics | metrics,
@@ -149,6 +159,19 @@ def draw_samples(
     )
     quantile = config.quality_quantile
     return judge(asked, generations, rewards_NK, known, keep=online.keep, quantile=quantile)
+
+
+def compare_folds(
+    task: PolicyTask, config: WicPolicy, online: OnlineRound, samples: Sequence[Sample], known: Known
+) -> dict[str, float]:
+    """What it changes that samples are scored by the models of their prompt's fold, on the first prompts."""
+    first, prompts = samples[: COMPARED_PROMPTS * online.samples_per_prompt], task.prompts()
+    full_NK = CalibratedRewards(task.run).by_full_models(
+        [prompts[sample.prompt_id] for sample in first], [sample.response for sample in first]
+    )
+    if full_NK is None:
+        return {}
+    return fold_metrics(first, full_NK, known, keep=online.keep, quantile=config.quality_quantile)
 
 
 def prompts_for_round(

@@ -19,7 +19,7 @@ from trl import RewardConfig, RewardTrainer
 from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.embeddings.vectors import encoder_path
-from preforch_training.hf_trainer import run_trainer
+from preforch_training.hf_trainer import release, run_trainer
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.reward.config import BradleyTerryReward, TextReading
 from preforch_training.reward.fit_task import FitTask
@@ -94,6 +94,7 @@ def _fit(config: BradleyTerryReward, task: FitTask) -> None:
         stored = stored_dtype(base, config.saved_dtype, revision=config.revision)
         finished(trainer.model, stored).save_pretrained(task.target)
         tokenizer.save_pretrained(task.target)
+    release(trainer)
 
 
 def score(
