@@ -12,14 +12,16 @@ import orchestrator_world
 import policy_world
 import pytest
 import small_world
-import test_bradley_terry
-import test_policy_fine_tuning
 import tiny
 import torch
-from policy_world import wic
+from policy_world import NAMES, wic
+from preforch_models.context import ContextFormat
 from preforch_training.device_memory import free_memory
 from preforch_training.policy.config import FineTuning
-from preforch_training.policy.fine_tuning import fine_tune
+from preforch_training.policy.fine_tuning import TokenRow, fine_tune
+from preforch_training.reward.config import BradleyTerryReward
+from preforch_training.reward.fit_task import FitTask
+from preforch_training.reward.kinds.bradley_terry import fit
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from small_world import build
 
@@ -46,8 +48,8 @@ def model_bytes(model: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize("lora_rank", [0, 4], ids=["full", "lora"])
 def test_a_fine_tuned_policy_is_all_that_is_left_of_its_training(tmp_path: Path, lora_rank: int) -> None:
-    policy = tiny.write_policy(tmp_path / "base", test_policy_fine_tuning.FORMAT)
-    rows = test_policy_fine_tuning.rows(policy)
+    policy = tiny.write_policy(tmp_path / "base", ContextFormat(objectives=NAMES, encoding="levels"))
+    rows = [TokenRow((5, 6), (7, 8))] * 8
     settings = FineTuning(steps=3, learning_rate=1e-3, batch_size=4, lora_rank=lora_rank)
     (tmp_path / "work").mkdir()
     free_memory()
@@ -69,8 +71,19 @@ def test_nothing_is_left_of_a_fine_tuned_reward(tmp_path: Path) -> None:
     folder = small_world.write_qwen_classifier(tmp_path / "qwen")
     free_memory()
     before = live_bytes()
-    config = test_bradley_terry.classifier(folder, epochs=1)
-    test_bradley_terry.train(tmp_path, config, *small_world.make_pairs("funny"), seed=1)
+    prompts, pairs = small_world.make_pairs("funny")
+    fit(
+        BradleyTerryReward(kind="bradley_terry", base=str(folder), epochs=1, max_tokens=96),
+        FitTask(
+            target=tmp_path / "model",
+            work=tmp_path / "work",
+            cache=tmp_path,
+            prompts=prompts,
+            pairs=pairs[:16],
+            seed=1,
+            label="test",
+        ),
+    )
     assert live_bytes() - before < 1000
 
 

@@ -1,11 +1,13 @@
 """How vLLM runs is for the config to say: every setting reaches it, and only dtype decides what is drawn."""
 
+import re
 import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import tiny
 from preforch_training.sampling.engines import SamplerError, device_share
 from preforch_training.sampling.settings import Engine
 from preforch_training.sampling.vllm import Generation, VllmSampler
@@ -90,7 +92,9 @@ def test_the_engine_s_own_log_shows_dtype_cache_and_number_of_sequences(
     assert "dtype=torch.bfloat16" in words
     assert "'max_num_seqs': 7" in words
     assert "'gpu_memory_utilization': 0.5" in words
-    assert "GPU KV cache size" in words
+    # Two layers, keys and values, one head of 32 numbers of two bytes.
+    (tokens,) = re.findall(r"KV cache size: ([\d,]+) tokens", words)
+    assert int(tokens.replace(",", "")) * 2 * 2 * 32 * 2 == pytest.approx(3 * 2**30, rel=0.01)
     assert [len(group) for group in drawn] == [len(group) for group in alone]
 
 
@@ -108,12 +112,18 @@ def test_one_of_two_that_dies_takes_the_other_along(policy: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_that_share_one_model_draw_what_one_does(
-    policy: Path, alone: list[list[Generation]]
-) -> None:
+def test_two_processes_that_share_one_model_draw_what_one_does(tmp_path: Path) -> None:
+    size = tiny.TINY.model_copy(update={"width": 64, "heads": 2})
+    policies = [
+        write_policy(tmp_path / name, seed=seed, tied=True, size=size) for seed, name in enumerate("ab")
+    ]
+    with VllmSampler() as sampler:
+        expected = [draw(sampler, policy) for policy in policies]
     with VllmSampler(Engine(tensor_parallel_size=2)) as sampler:
-        assert draw(sampler, policy) == alone
+        # Another policy's weights are not shown to have arrived in both, so it gets new processes.
+        assert [draw(sampler, policy) for policy in policies] == expected
         family = psutil.Process(sampler.pids[0]).children(recursive=True)
         assert len(family) >= 2
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert not alive
+        psutil.Process(sampler.pids[0]).kill()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive, "they outlive the process that started them"

@@ -12,6 +12,7 @@ from preforch_training.sampling.memory import (
     check_gpus,
     check_ram,
     free_ram,
+    visible_gpus,
     weight_bytes,
 )
 from preforch_training.sampling.settings import Engine
@@ -117,6 +118,11 @@ def test_free_memory_is_the_machine_s_or_what_a_cgroup_leaves(
 
 def test_this_machine_has_some_memory() -> None:
     assert 0 < free_ram() < 2**50
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs")
+def test_a_machine_without_gpus_has_none() -> None:
+    assert visible_gpus() == []
 
 
 def test_a_sampler_without_room_says_so_and_starts_nothing(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from preforch_models.conversation import Message
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
 from preforch_training.policy.checkpoint import save_policy
+from preforch_training.policy.config import Scratch
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.sampling.engines import SamplerError
 from preforch_training.sampling.vllm import Generation, SampleRequest, VllmSampler
@@ -34,11 +35,11 @@ TEXTS = tuple(" ".join(tiny.TEXTS[i:] + tiny.TEXTS[:i]) for i in range(len(tiny.
 Policies = dict[str, Path]
 
 
-def write_policy(target: Path, *, seed: int, tied: bool) -> Path:
-    """A random policy; all of one `tied` have one shape."""
+def write_policy(target: Path, *, seed: int, tied: bool, size: Scratch = tiny.TINY) -> Path:
+    """A random policy; all of one `tied` and `size` have one shape."""
     context_format = ContextFormat(objectives=NAMES, encoding="levels")
     tokenizer = train_tokenizer(tiny.TEXTS, vocabulary=tiny.TINY.vocabulary)
-    model = new_model(len(tokenizer), tiny.TINY, max_model_len=tiny.MAX_MODEL_LEN, seed=seed)
+    model = new_model(len(tokenizer), size, max_model_len=tiny.MAX_MODEL_LEN, seed=seed)
     add_context(model, tokenizer, context_format, seed=seed)
     if not tied:
         model.config.tie_word_embeddings = False

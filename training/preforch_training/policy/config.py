@@ -130,7 +130,8 @@ class OnlineRound(FineTuning):
     samples_per_prompt: int = Field(ge=1)
     """1 [RiC], 8 [ours]"""
     keep: Keep
-    """`any_above_quantile` [RiC]; `best_by_weights` [ours]: consistent with what was asked."""
+    """`any_above_quantile` [RiC]; `best_by_weights` [ours]: the best under the asked weights, where it is
+    better than the prompt's best known response."""
     random_weight_share: float = Field(ge=0, le=1)
     """Share of online prompts under Dirichlet(1) weights; 0 [paper], a quarter to a half [ours]."""
     original_share: float = Field(default=0.5, ge=0, lt=1)
@@ -144,7 +145,8 @@ class WicPolicy(Record):
     tau: float = Field(gt=0)
     """w*(x, y) = softmax(r / tau) of known responses, Eq. 7. 0.1 [paper]"""
     quality_quantile: float = Field(default=0.7, ge=0, lt=1)
-    """Quantile of the filters, over known responses. 0.7 [RiC]"""
+    """Quantile of the filters, over known responses. 0.7 [RiC]; online, `best_by_weights` needs it only for
+    prompts of which no response is known."""
     offline: OfflineRound
     online_rounds: int = Field(default=2, ge=0)
     """2 [paper]"""

@@ -3,9 +3,9 @@ every table is one function."""
 
 from collections.abc import Mapping, Sequence
 
+from preforch_training.report.policies.rounds import round_tables
 from preforch_training.report.records import (
     ConfidenceReport,
-    OnlineRound,
     OrchestratorReport,
     PolicyReport,
     Report,
@@ -198,66 +198,6 @@ def policy_tables(policy: PolicyReport) -> str:
     if policy.sweep:
         parts.append(sweep_table(policy))
     return "\n\n".join(parts)
-
-
-def round_tables(rounds: Sequence[OnlineRound]) -> str:
-    """What each round kept, and, where rewards have folds, what it changes to score by a prompt's own one."""
-    kept = table(
-        [
-            "policy",
-            "round",
-            "samples",
-            "prompts kept",
-            "best sample below the best known response",
-            "utility of samples",
-            "of kept ones",
-            "of kept ones, above the best known response",
-        ],
-        [
-            [
-                r.policy,
-                r.round,
-                r.samples,
-                *(
-                    _number(value)
-                    for value in (
-                        r.kept_prompts,
-                        r.below_best_known,
-                        r.utility,
-                        r.utility_kept,
-                        r.gain_over_known,
-                    )
-                ),
-            ]
-            for r in rounds
-        ],
-    )
-    compared = [r for r in rounds if r.kept_changes is not None]
-    if not compared:
-        return kept
-    folds = table(
-        [
-            "policy",
-            "round",
-            "own-fold minus full rewards, mean (deviation)",
-            "prompts of which that changes what is kept",
-        ],
-        [
-            [
-                r.policy,
-                r.round,
-                ", ".join(f"{k} {r.own_fold_mean[k]:.2f} ({r.own_fold_sd[k]:.2f})" for k in r.own_fold_mean),
-                _number(r.kept_changes),
-            ]
-            for r in compared
-        ],
-    )
-    reading = (
-        "Utility: calibrated rewards under the asked weights. Samples of training prompts are scored by the "
-        "reward models of the prompt's own fold, which never saw its pairs; the second table says what the "
-        "full models would have changed, on the first prompts of a round."
-    )
-    return "\n\n".join([kept, folds, reading])
 
 
 def sweep_table(policy: PolicyReport) -> str:

@@ -7,7 +7,10 @@ Whether a GPU's share leaves room for the key-value cache of one prompt vLLM wor
 loaded the weights, and its error says so.
 """
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,10 @@ GIB = 2**30
 ENGINE_BYTES = 1.0 * GIB
 """Of one process of vLLM on a CPU besides weights and key-value cache (measured: 0.7 to 0.9 GiB)."""
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ASK_GPUS = """
+import json, torch
+print(json.dumps([torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]))
+"""
 _UNLIMITED = 2**60
 """A cgroup without a limit names a number near 2^63."""
 
@@ -40,11 +47,22 @@ class Gpu:
 def check_room(policy: Path, engine: Engine) -> None:
     """Compare what the engines of a policy need with what this machine has free. Raises NoRoomError."""
     if torch.cuda.is_available():
-        gpus = [Gpu(*torch.cuda.mem_get_info(i)) for i in range(torch.cuda.device_count())]
-        check_gpus(policy, engine, weights=weight_bytes(policy, engine.dtype), gpus=gpus)
+        check_gpus(policy, engine, weights=weight_bytes(policy, engine.dtype), gpus=visible_gpus())
     else:
         dtype: Dtype = "float32" if engine.dtype == "auto" else engine.dtype
         check_ram(policy, engine, weights=weight_bytes(policy, dtype), free=free_ram())
+
+
+def visible_gpus() -> list[Gpu]:
+    """All devices that CUDA shows (not run on one).
+
+    By a process of its own: to ask a device puts half a GiB of CUDA's context on it, which stays as long as
+    the process that asked.
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", _ASK_GPUS], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    return [Gpu(free, total) for free, total in json.loads(answer)]
 
 
 def check_gpus(policy: Path, engine: Engine, *, weights: int, gpus: Sequence[Gpu]) -> None:

@@ -1,7 +1,7 @@
 """How responses are drawn, and how the engine runs that draws them. No model library is loaded here:
 configurations are made of it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from preforch_models.objectives import Record
 from pydantic import Field
@@ -25,7 +25,7 @@ class Engine(Record):
     """Share of a GPU's memory that an engine takes. A CPU takes `cpu_kv_cache_gib`."""
     dtype: Dtype = "auto"
     """Of weights and key-value cache. `auto`: the checkpoint's on a GPU, float32 on a CPU."""
-    max_num_seqs: int | Literal["auto"] = Field(default="auto", ge=1)
+    max_num_seqs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Responses that an engine writes at a time. `auto`: vLLM's choice for the hardware."""
     cpu_kv_cache_gib: int = Field(default=1, ge=1)
     """GiB of an engine's key-value cache on a CPU; a GPU's is what `gpu_memory_utilization` leaves."""

@@ -96,7 +96,7 @@ def test_metrics_say_what_the_filter_did() -> None:
         sample("new", 3.0, kept=True),
         sample("new", 2.0),
     ]
-    assert sample_metrics(samples, known(), quantile=0.7) == pytest.approx(
+    assert sample_metrics(samples, known()) == pytest.approx(
         {
             "utility": 17.5 / 6,
             "utility_best": 5.5 / 3,
@@ -112,7 +112,7 @@ def test_metrics_say_what_the_filter_did() -> None:
 
 
 def test_nothing_kept_is_no_division_by_zero() -> None:
-    metrics = sample_metrics([sample("p", 1.0, finished=False)], known(), quantile=0.7)
+    metrics = sample_metrics([sample("p", 1.0, finished=False)], known())
     assert metrics["kept_prompts"] == metrics["gain_over_known"] == metrics["utility_best"] == 0
 
 

@@ -4,8 +4,9 @@ In:  prompts with f(x), generations of the current policy with their calibrated 
 Out: `Sample` records that say what was kept, and token rows of those.
 
 Departures from the paper:
-1. `best_by_weights` [ours]: of n samples the best under the asked weights is kept, where it beats what is
-   known.
+1. `best_by_weights` [ours]: of n samples the best under the asked weights is kept, where it is better than
+   the prompt's best known response, so that a round learns what the data do not have already; where nothing
+   is known of a prompt, than the quantile of all known responses.
 2. A share of the prompts gets random weights [ours], otherwise weights that users choose are never trained.
 """
 
@@ -100,31 +101,26 @@ def to_keep(samples: Sequence[Sample], known: Known, *, keep: Keep, quantile: fl
         rewards_NK = np.array([list(sample.rewards.values()) for sample in samples])
         return np.asarray(any_above(rewards_NK, known, quantile=quantile) & finished_N)
     kept_N = np.zeros(len(samples), dtype=bool)
-    for group in compare(samples, known, quantile=quantile):
-        if group.utility > group.threshold:
-            kept_N[group.best] = True
+    for group in compare(samples, known):
+        threshold = group.best_known
+        if threshold is None:
+            weights_K = np.array(list(samples[group.best].weights.values()))
+            threshold = float(np.quantile(known.rewards_NK @ weights_K, quantile))
+        kept_N[group.best] = group.utility > threshold
     return kept_N
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best finished sample of a prompt under the asked weights, as a row of all samples, and its utility.
-
-    Under the same weights: the quantile of all known responses' utilities, and the best of the prompt's own.
-    """
+    """The best finished sample of a prompt under the asked weights, as a row of all samples, and its utility;
+    beside it that of the prompt's best known response under the same weights."""
 
     best: int
     utility: float
-    quantile: float
     best_known: float | None
 
-    @property
-    def threshold(self) -> float:
-        """What the sample must exceed."""
-        return self.quantile if self.best_known is None else min(self.quantile, self.best_known)
 
-
-def compare(samples: Sequence[Sample], known: Known, *, quantile: float) -> Iterator[Comparison]:
+def compare(samples: Sequence[Sample], known: Known) -> Iterator[Comparison]:
     """One for each prompt that has a finished sample."""
     rows = _rows_by_prompt(known)
     for prompt_id, group in groupby(enumerate(samples), key=lambda pair: pair[1].prompt_id):
@@ -132,14 +128,9 @@ def compare(samples: Sequence[Sample], known: Known, *, quantile: float) -> Iter
         if not finished:
             continue
         best = max(finished, key=finished.__getitem__)
-        known_M = known.rewards_NK @ np.array(list(samples[best].weights.values()))
-        mine = rows.get(prompt_id, [])
-        yield Comparison(
-            best=best,
-            utility=finished[best],
-            quantile=float(np.quantile(known_M, quantile)),
-            best_known=float(known_M[mine].max()) if mine else None,
-        )
+        mine_MK = known.rewards_NK[rows.get(prompt_id, [])]
+        known_M = mine_MK @ np.array(list(samples[best].weights.values()))
+        yield Comparison(best, finished[best], float(known_M.max()) if known_M.size else None)
 
 
 def utility(sample: Sample) -> float:
@@ -165,14 +156,14 @@ def sample_rows(
     ]
 
 
-def sample_metrics(samples: Sequence[Sample], known: Known, *, quantile: float) -> dict[str, float]:
+def sample_metrics(samples: Sequence[Sample], known: Known) -> dict[str, float]:
     """What the filter did, under the asked weights, and mean rewards.
 
     `kept_prompts`: share of prompts of which a sample was kept; `below_best_known`: share whose best finished
     sample is not above the prompt's best known response (of the prompts that have both); `gain_over_known`:
     mean utility of what was kept minus that of the prompt's best known response.
     """
-    groups = list(compare(samples, known, quantile=quantile))
+    groups = list(compare(samples, known))
     kept = [sample for sample in samples if sample.kept]
     best_known = {samples[g.best].prompt_id: g.best_known for g in groups if g.best_known is not None}
     gains = [utility(s) - best_known[s.prompt_id] for s in kept if s.prompt_id in best_known]

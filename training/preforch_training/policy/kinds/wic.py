@@ -108,8 +108,7 @@ def make_online(
         work=work,
     )
     counts = {"samples": len(samples), "kept": len(fresh), "originals": len(mixed)}
-    metrics = sample_metrics(samples, known, quantile=config.quality_quantile)
-    metrics |= compare_folds(task, config, online, samples, known)
+    metrics = sample_metrics(samples, known) | compare_folds(task, config, online, samples, known)
     return Outcome(
         counts=outcome.counts | counts,
         metrics=outcome.metrics | metrics,

@@ -1,6 +1,6 @@
 """What the online rounds of a run sampled and kept, as their manifests say.
 
-In:  the rounds of each policy. Out: one record for every round that sampled.
+In:  the rounds of each policy. Out: one record for every round that sampled, and their tables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from preforch_models.manifest import Manifest, read_manifest
 
 from preforch_training.policy.checkpoint import read_policy_info
 from preforch_training.report.records import OnlineRound
+from preforch_training.statistics.markdown import table
 
 
 def report_rounds(policies: Mapping[str, Sequence[Path]], names: Sequence[str]) -> list[OnlineRound]:
@@ -40,3 +41,55 @@ def _online_round(policy: str, number: int, manifest: Manifest, names: Sequence[
         own_fold_sd={name: metrics[f"own_fold.{name}.sd"] for name in compared},
         kept_changes=metrics.get("own_fold.kept_changes"),
     )
+
+
+def round_tables(rounds: Sequence[OnlineRound]) -> str:
+    """What each round kept, and, where rewards have folds, what it changes to score by a prompt's own one."""
+    kept = table(
+        [
+            "policy",
+            "round",
+            "samples",
+            "prompts kept",
+            "best sample below the best known response",
+            "utility of samples",
+            "of kept ones",
+            "of kept ones, above the best known response",
+        ],
+        [
+            [
+                r.policy,
+                r.round,
+                r.samples,
+                *(f"{v:.3g}" for v in (r.kept_prompts, r.below_best_known)),
+                *(f"{v:.3g}" for v in (r.utility, r.utility_kept, r.gain_over_known)),
+            ]
+            for r in rounds
+        ],
+    )
+    compared = [r for r in rounds if r.kept_changes is not None]
+    if not compared:
+        return kept
+    folds = table(
+        [
+            "policy",
+            "round",
+            "own-fold minus full rewards, mean (deviation)",
+            "prompts of which that changes what is kept",
+        ],
+        [
+            [
+                r.policy,
+                r.round,
+                ", ".join(f"{k} {r.own_fold_mean[k]:.2f} ({r.own_fold_sd[k]:.2f})" for k in r.own_fold_mean),
+                f"{r.kept_changes:.3g}",
+            ]
+            for r in compared
+        ],
+    )
+    reading = (
+        "Utility: calibrated rewards under the asked weights. Samples of training prompts are scored by the "
+        "reward models of the prompt's own fold, which never saw its pairs; the second table says what the "
+        "full models would have changed, on the first prompts of a round."
+    )
+    return "\n\n".join([kept, folds, reading])
