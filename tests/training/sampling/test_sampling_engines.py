@@ -13,7 +13,7 @@ from preforch_training.sampling.settings import Engine
 from preforch_training.sampling.vllm import Generation, VllmSampler
 from preforch_training.sampling.vllm_child import engine_arguments
 from preforch_training.sampling.wire import Job
-from test_sampling_vllm import draw, request, sample_for_long, write_policy
+from sampling_world import draw, request, sample_for_long, write_policy
 
 SETTINGS = Engine(
     tensor_parallel_size=2, gpu_memory_utilization=0.5, dtype="bfloat16", max_num_seqs=7, cpu_kv_cache_gib=3

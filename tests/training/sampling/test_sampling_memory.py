@@ -18,7 +18,7 @@ from preforch_training.sampling.memory import (
 from preforch_training.sampling.settings import Engine
 from preforch_training.sampling.vllm import VllmSampler
 from safetensors.torch import save_file
-from test_sampling_vllm import draw, write_policy
+from sampling_world import draw, write_policy
 
 POLICY = Path("policy")
 EMPTY = Gpu(free=79 * GIB, total=80 * GIB)
