@@ -75,9 +75,9 @@ def log_odds_scale(margin_M: np.ndarray, name: str) -> float:
 class CalibratedRewards:
     """A run's rewards on one scale; its stages `reward` and `scores` must be done.
 
-    As in the score table, a training prompt is scored by the models that never saw its fold. The constants
-    were fitted to such scores, and a full model, whose rewards are shifted and stretched by a fit of its own,
-    prefers what resembles the pairs it has seen.
+    As in the score table, a training prompt is scored by the models that never saw its fold: its samples are
+    compared with its known responses, whose scores are such, and the constants were fitted to such scores. A
+    full model is fitted to more pairs, and may know this prompt's by heart (training/README.md has figures).
     """
 
     def __init__(self, run: Run) -> None:
