@@ -15,6 +15,7 @@ from preforch_models.weights import (
     clamp,
     entropy,
     normalise,
+    parse_assignments,
     round_weights,
     round_within,
     uniform,
@@ -125,6 +126,29 @@ def test_partial_weights_may_be_zero() -> None:
 
 def test_checked_values_are_floats_and_nothing_else_changes() -> None:
     assert check_values({"humor": 2}, NAMES) == {"humor": 2.0}
+
+
+def test_assignments_are_read_in_their_order_whatever_the_spaces() -> None:
+    assert parse_assignments("b=0.7, a = 3e-1") == {"b": 0.7, "a": 0.3}
+    assert parse_assignments("a=-1") == {"a": -1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "are written name=number,name=number, got ''"),
+        ("0.7", "are written name=number"),
+        ("=0.7", "are written name=number"),
+        ("a=1,", "are written name=number"),
+        ("a=", "weight of 'a' must be a number, got ''"),
+        ("a=1=2", "weight of 'a' must be a number, got '1=2'"),
+        ("a=1,b=x", "weight of 'b' must be a number, got 'x'"),
+        ("a=1,b=1,a=1", "weight of 'a' is given twice"),
+    ],
+)
+def test_assignments_of_a_wrong_form_are_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        parse_assignments(text)
 
 
 # Normalise, blend, clamp.
