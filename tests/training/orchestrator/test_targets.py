@@ -87,7 +87,7 @@ def test_the_target_of_the_paper_is_not_identified() -> None:
     assert np.abs(after - before).max() > 0.3
 
 
-@pytest.mark.parametrize("tau", [0.0, -1.0])
+@pytest.mark.parametrize("tau", [0.0, -1.0, np.inf, np.nan])
 def test_a_tau_that_is_not_positive_is_refused(tau: float) -> None:
     with pytest.raises(ValueError, match=f"tau must be positive, got {tau}"):
         target_weights(np.ones((1, 3)), np.ones((1, 3)), np.ones((1, 3)), target="chosen_softmax", tau=tau)
@@ -225,3 +225,37 @@ def test_a_constant_that_never_errs_has_a_finite_scale() -> None:
     weights_K, log_scale = constant_gate(margins_NK)
     assert (margins_NK @ weights_K > 0).all()
     assert 2 < log_scale <= LOG_SCALE_LIMIT
+
+
+def test_the_scale_of_margins_without_an_error_ends_at_its_limit() -> None:
+    assert constant_gate(np.full((4, 2), 0.01))[1] == pytest.approx(5) == LOG_SCALE_LIMIT
+
+
+def test_a_constant_that_is_wrong_as_often_as_right_has_the_smallest_scale() -> None:
+    margins_NK = np.array([[1.0, 1.0], [-1.0, -1.0]])
+    weights_K, log_scale = constant_gate(margins_NK)
+    np.testing.assert_allclose(weights_K, [0.5, 0.5], atol=1e-6)
+    assert log_scale == pytest.approx(-LOG_SCALE_LIMIT, abs=0.1)
+
+
+def test_margins_in_single_precision_are_fitted_in_double() -> None:
+    margins_NK = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    single, double = (constant_gate(margins_NK.astype(kind))[0] for kind in (np.float32, np.float64))
+    assert single.dtype == np.float64
+    np.testing.assert_array_equal(single, double)
+
+
+def test_a_loss_is_finite_at_a_target_of_zero() -> None:
+    logits, labels = np.zeros((1, 2)), np.array([[1.0, 0.0]])
+    assert mean_loss(logits, labels, "forward") == pytest.approx(np.log(2))
+    assert mean_loss(logits, labels, "reverse") == pytest.approx(-np.log(2) - 0.5 * np.log(1e-9))
+
+
+def test_without_a_scale_or_a_prior_the_gate_is_the_plain_likelihood() -> None:
+    logits, margins = torch.log(torch.tensor([[0.7, 0.3]])), torch.tensor([[1.0, -2.0]])
+    found = head_loss(logits, margins, loss="bt_gate", tau=1.0)
+    assert float(found) == pytest.approx(np.log(1 + np.exp(-0.1)))
+    rows = np.random.default_rng(2).normal(loc=[0.5, 0.2], size=(40, 2))
+    np.testing.assert_array_equal(constant_gate(rows)[0], constant_gate(rows, entropy_prior=0.0)[0])
+    np.testing.assert_array_equal(best_constant(rows, loss="bt_gate"), constant_gate(rows)[0])
+    np.testing.assert_allclose(best_constant(rows, loss="regress"), softmax(rows.mean(axis=0), 1.0))

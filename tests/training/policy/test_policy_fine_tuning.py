@@ -112,7 +112,7 @@ def test_only_the_response_and_its_end_are_learned(policy: Path, tmp_path: Path)
     # Empty responses: the end token is all there is to learn, so it follows everything, also inside a prompt.
     with torch.no_grad():
         logits_LV = model(input_ids=torch.tensor([other_prompts[0].prompt])).logits[0]
-    assert logits_LV[-1].argmax().item() == reader.end_id
+    assert (logits_LV.argmax(-1) == reader.end_id).float().mean() > 0.9
     assert logits_LV.log_softmax(-1)[-1, reader.end_id] > -0.2
 
 

@@ -79,8 +79,9 @@ def test_a_given_reward_has_no_folds(mixed: tuple[Run, RunConfig]) -> None:
     assert all(s.rewards["safe"] == s.response.count("careful") for s in read_scores(run.scores))
 
 
-def test_without_trained_rewards_no_score_has_a_fold(toy_run: tuple[Run, RunConfig]) -> None:
-    assert {s.fold for s in read_scores(toy_run[0].scores)} == {None}
+def test_without_trained_rewards_no_score_has_a_fold(tmp_path: Path) -> None:
+    run, _ = scored_run(tmp_path)
+    assert {s.fold for s in read_scores(run.scores)} == {None}
 
 
 def test_calibration_is_fitted_on_training_responses_only_each_counted_once(tmp_path: Path) -> None:

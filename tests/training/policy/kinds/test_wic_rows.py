@@ -1,4 +1,4 @@
-"""What the rounds of weights in context ask the sampler for, and which rows they train on, without training."""
+"""What the rounds of weights in context ask the sampler for, and the rows they train on, untrained."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
