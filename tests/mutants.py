@@ -21,7 +21,8 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -52,22 +53,7 @@ TESTS: dict[str, list[str]] = {
     f"{TRAINING}/policy/stage.py": ["training/policy/test_policy_stage.py"],
     f"{TRAINING}/policy/task.py": ["training/policy/kinds/test_wic.py"],
 }
-LIBRARIES = {
-    *(
-        "accelerate",
-        "datasets",
-        "jinja2",
-        "numpy",
-        "pandas",
-        "peft",
-        "pyarrow",
-        "pydantic",
-        "scipy",
-        "sklearn",
-    ),
-    *("tokenizers", "torch", "transformers", "trl"),
-}
-"""Imported once. None brings a plugin of pytest, which would have to be imported after it."""
+PLUGINS = ("pytest_timeout", "_hypothesis_pytestplugin")
 WANTED = 0.9
 FORK = multiprocessing.get_context("fork")
 
@@ -104,7 +90,7 @@ class Finder(MetaPathFinder):
         return spec_from_file_location(fullname, self._changed.path, loader=self._changed)
 
 
-class Plugin:
+class Observer:
     """Remembers the first test that fails; hypothesis tries the same examples each time and shrinks none."""
 
     def __init__(self) -> None:
@@ -129,12 +115,23 @@ def run_tests(tests: Iterable[str], changed: Changed | None, answer: Connection)
     os.dup2(silent, 2)
     if changed:
         sys.meta_path.insert(0, Finder(changed))
-    plugin, start = Plugin(), time.perf_counter()
-    files = [str(ROOT / "tests" / test) for test in tests]
-    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *files], [plugin])
-    killer = plugin.failed or ("" if status == 0 else "collection")
-    libraries = tuple(name for name in sys.modules if name.partition(".")[0] in LIBRARIES)
-    answer.send(Verdict(killer, time.perf_counter() - start, libraries))
+    # The other plugins take longer to import than most tests to run.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+    for plugin in PLUGINS:
+        options += ["-p", plugin]
+    observer, start = Observer(), time.perf_counter()
+    status = pytest.main([*options, *(str(ROOT / "tests" / test) for test in tests)], [observer])
+    killer = observer.failed or ("" if status == 0 else "collection")
+    answer.send(Verdict(killer, time.perf_counter() - start, tuple(libraries())))
+
+
+def libraries() -> Iterator[str]:
+    """What is imported now and belongs to other projects, in order of import. Plugins stay for pytest."""
+    for name, module in list(sys.modules.items()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None) or ""
+        if "site-packages" in origin and not name.startswith((*PLUGINS, "_pytest", "preforch_")):
+            yield name
 
 
 def judge(
@@ -176,7 +173,8 @@ def test_module(module: str, *, jobs: int, sample: int, seed: int) -> tuple[int,
     if untouched.killer:
         raise SystemExit(f"{module}: {untouched.killer} fails without any mutant")
     for name in untouched.libraries:
-        importlib.import_module(name)
+        with suppress(ImportError):  # a part of a library that is there under another name
+            importlib.import_module(name)
     every = mutants(path.read_text(encoding="utf-8"), str(path))
     chosen = every
     if 0 < sample < len(every):
