@@ -16,7 +16,7 @@ PYTHON_TOOLS := checkov==3.3.30
 NPM := $(VENV)/npm
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test test-slow test-deploy lint lock licences clean
+.PHONY: demo test test-slow test-deploy mutants lint lock licences clean
 
 demo: $(READY)
 	$(BIN)/preforch demo $(ARGS)
@@ -32,6 +32,10 @@ test-slow: $(READY)
 test-deploy: $(READY) $(TOOLS)
 	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)
 	$(BIN)/python -m pytest tests/service/pages/test_playground_in_a_browser.py  # skipped by `make test` without a browser
+
+# Are there tests that notice when the method's code is wrong? docs/mutants.md has the figures.
+mutants: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -166,7 +166,7 @@ def _limited(tests: Sequence[str], changed: Changed | None, answer: Connection, 
     run_tests(tests, changed, answer)
 
 
-def test_module(module: str, *, jobs: int, sample: int, seed: int) -> tuple[int, int]:
+def judge_module(module: str, *, jobs: int, sample: int, seed: int) -> tuple[int, int]:
     """Judge the mutants of a module and print what came out. How many were killed, of how many."""
     path, tests = ROOT / module, TESTS[module]
     (untouched,) = judge(tests, [None], jobs=1, cpu_seconds=600)
@@ -206,7 +206,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     args = parser.parse_args()
     modules = [module for module in TESTS if not args.parts or any(part in module for part in args.parts)]
-    counts = [test_module(module, jobs=args.jobs, sample=args.sample, seed=args.seed) for module in modules]
+    counts = [judge_module(module, jobs=args.jobs, sample=args.sample, seed=args.seed) for module in modules]
     killed, total = (sum(column) for column in zip(*counts, strict=True))
     print(f"all: {killed} of {total} killed ({killed / total:.1%})")
     return int(killed < WANTED * total)
