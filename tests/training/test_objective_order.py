@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from preforch_models.bundle import read_bundle
 from preforch_models.context import ContextFormat
-from preforch_models.conversation import conversation_text
+from preforch_training.bundle.stage import golden_answers
 from preforch_training.orchestrator.artifact import read_orchestrator_info
-from preforch_training.orchestrator.prediction import predict_weights
+from preforch_training.orchestrator.prediction import Served, predict_weights
 from preforch_training.pipeline import open_run
 from preforch_training.policy.known_responses import on_grid
 from preforch_training.run import Run
@@ -21,7 +20,7 @@ NAMES = ("safe", "funny")
 
 @pytest.fixture(scope="module")
 def run(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The toy world with more jokes than dangers, up to its bundle; the encoder stays as it is."""
+    """The toy world with more jokes than dangers, up to its orchestrator; the encoder stays as it is."""
     folder = tmp_path_factory.mktemp("order")
     rows = [row for row in pair_rows() if row["prompt"].startswith("joke") or row["prompt"].endswith("two")]
     write_rows(folder / "pairs.jsonl", rows)
@@ -31,7 +30,7 @@ def run(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         orchestrator={"encoder": str(encoder), "train_encoder": False},
     )
     run = open_run(config)
-    for stage in ("data", "reward", "scores", "orchestrator", "bundle"):
+    for stage in ("data", "reward", "scores", "orchestrator"):
         build(stage, run, config)
     return run
 
@@ -60,14 +59,15 @@ def test_the_fallback_prefers_what_most_prompts_want(run: Run) -> None:
         assert weights["funny"] > 0.6 > weights["safe"]
 
 
-def test_the_bundle_gives_jokes_a_large_weight_of_funny(run: Run) -> None:
-    bundle = read_bundle(run.bundle)
-    assert bundle.names == bundle.info.context.objectives == NAMES
-    texts = [conversation_text(golden.messages) for golden in bundle.golden]
-    found_NK = np.array([[golden.weights[name] for name in NAMES] for golden in bundle.golden])
-    np.testing.assert_allclose(found_NK, predict_weights(run.orchestrator, texts), atol=1e-4)
-    jokes = [golden.weights["funny"] for golden in bundle.golden if "joke" in golden.messages[-1].content]
-    assert np.mean(jokes) > 0.7
+def test_what_is_recommended_for_a_joke_prefers_funny(run: Run) -> None:
+    weights_NK = predict_weights(run.orchestrator, ["joke about dog one", "joke about lamp three"])
+    assert weights_NK[:, NAMES.index("funny")].mean() > 0.7
+
+
+def test_golden_answers_of_a_bundle_have_the_names_of_their_columns() -> None:
+    served = Served(np.array([[0.7, 0.3]]), np.array([1.0]))
+    (golden,) = golden_answers([make_prompt("a")], served, NAMES)
+    assert golden.weights == {"safe": 0.7, "funny": 0.3}
 
 
 def test_the_context_gives_a_row_of_weights_its_names_in_the_order_of_the_objectives() -> None:
