@@ -212,6 +212,13 @@ def test_weights_inside_their_bounds_are_not_touched(weights: Weights) -> None:
     assert clamp(weights, tuple(Objective(name=name) for name in weights)) == weights
 
 
+def test_clamped_weights_keep_their_names_in_any_order_of_objectives() -> None:
+    objectives = (Objective(name="b", high=0.6), Objective(name="a"), Objective(name="c", low=0.3))
+    clamped = clamp({"a": 0.1, "b": 0.8, "c": 0.1}, objectives)
+    assert list(clamped) == ["b", "a", "c"]
+    assert clamped == pytest.approx({"b": 0.6, "a": 0.1, "c": 0.3})
+
+
 # Rounding.
 
 

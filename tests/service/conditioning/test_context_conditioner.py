@@ -30,5 +30,5 @@ def test_an_engine_never_generates_without_weights() -> None:
 
 
 def test_levels_are_expected_as_one_token_each() -> None:
-    context_format = ContextFormat(objectives=("a", "b"), encoding="levels")
-    assert expected_tokens({"a": 0.7, "b": 0.3}, context_format) == ["<W1> 0.70", "<W2> 0.30"]
+    context_format = ContextFormat(objectives=("b", "a"), encoding="levels")
+    assert expected_tokens({"a": 0.3, "b": 0.7}, context_format) == ["<W1> 0.70", "<W2> 0.30"]

@@ -4,6 +4,7 @@ or never listen."""
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE, ONLINE, C
 from preforch_training.report.records import Arm, PolicyReport
 from preforch_training.report.stage import ReportSubject, contenders
 from preforch_training.report.tables import policy_tables
+from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.predictors import (
     CONSTANT,
     NO_WEIGHTS,
@@ -63,6 +65,25 @@ def test_control_of_a_linear_policy_is_1_on_every_swept_split(report: PolicyRepo
     }
     measures = {entry.measure for entry in report.control if entry.split == "test_topic"}
     assert measures == {"true", "calibrated"}
+
+
+class Contrary(EchoSampler):
+    """Gives less of `helpful` the more of it is asked for."""
+
+    def sample(
+        self, policy: Path, requests: Sequence[SampleRequest], **settings: Any
+    ) -> list[list[Generation]]:
+        turned = [{**request.weights, "helpful": -request.weights["helpful"]} for request in requests]
+        asked = [replace(request, weights=weights) for request, weights in zip(requests, turned, strict=True)]
+        return super().sample(policy, asked, **settings)
+
+
+def test_control_is_told_of_the_objective_it_was_measured_for() -> None:
+    facts = make_facts()
+    found = measure(facts, true_weights(facts), Contrary({"round-0": 1.0, "round-1": 1.0})).control
+    for entry in found:
+        expected = -1.0 if entry.objective == "helpful" else 1.0
+        assert entry.spearman.value == pytest.approx(expected), entry.objective
 
 
 def test_the_sweep_of_a_linear_policy_gives_back_the_weights_and_nothing_is_dominated(

@@ -76,9 +76,9 @@ def test_correlations_are_those_of_numpy_and_zero_for_a_column_that_never_varies
     flat_KK = correlations(values_NK * [1, 1, 0] + 7)
     np.testing.assert_allclose(flat_KK[2], 0.0)
     assert flat_KK[0, 1] == pytest.approx(np.corrcoef(values_NK.T)[0, 1])
-    named = margin_correlations(values_NK, ("a", "b", "c"))
-    assert list(named) == list(named["b"]) == ["a", "b", "c"]
-    assert named["a"]["b"] == named["b"]["a"] == correlations(values_NK)[0, 1]
+    named = margin_correlations(values_NK, ("c", "b", "a"))
+    assert list(named) == list(named["b"]) == ["c", "b", "a"]
+    assert named["c"]["b"] == named["b"]["c"] == correlations(values_NK)[0, 1]
 
 
 def test_the_grid_has_21_points_for_three_objectives_and_lies_on_the_simplex() -> None:
