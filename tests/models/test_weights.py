@@ -1,6 +1,7 @@
 """Weights: every operation stays on the simplex, and every wrong form is refused by name."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -190,6 +191,24 @@ def test_blending_pins_the_given_weights_and_keeps_the_proportions_of_the_others
     assert {n: blended[n] for n in free} == pytest.approx(expected, abs=1e-9)
 
 
+def test_pinned_weights_may_exceed_1_by_noise_alone() -> None:
+    blended = blend({"helpful": 1 + 5e-10}, uniform(NAMES), NAMES)
+    assert blended == {"helpful": 1.0, "harmless": 0.0, "humor": 0.0}
+    with pytest.raises(WeightsError, match="may sum to at most 1"):
+        blend({"helpful": 1 + 2e-9}, uniform(NAMES), NAMES)
+
+
+def test_the_rest_is_shared_equally_where_nothing_is_recommended_for_it() -> None:
+    nothing_else = {"helpful": 1.0, "harmless": 0.0, "humor": 0.0}
+    blended = blend({"helpful": 0.4}, nothing_else, NAMES)
+    assert blended == pytest.approx({"helpful": 0.4, "harmless": 0.3, "humor": 0.3})
+
+
+def test_the_largest_numbers_are_weights_like_others() -> None:
+    largest = sys.float_info.max
+    assert normalise([largest, largest], ("a", "b")) == {"a": 0.5, "b": 0.5}
+
+
 def test_pinned_weights_that_leave_nothing_give_the_others_nothing() -> None:
     assert blend({"helpful": 0.4, "humor": 0.6}, uniform(NAMES), NAMES)["harmless"] == pytest.approx(0)
 
@@ -274,6 +293,38 @@ def test_without_bounds_rounding_within_them_is_plain_rounding(weights: Weights,
 def test_a_bound_between_two_steps_is_tightened_to_the_step_inside() -> None:
     objectives = (Objective(name="a", low=0.21), Objective(name="b"))
     assert round_within({"a": 0.21, "b": 0.79}, objectives, 20) == {"a": 0.25, "b": 0.75}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.07, 1.0), (0.0, 0.29), (0.07, 0.07)])
+def test_a_bound_on_a_step_stays_where_it_is(low: float, high: float) -> None:
+    # 0.07 * 100 is a little more than 7, 0.29 * 100 a little less than 29.
+    objectives = (Objective(name="a", low=low, high=high), Objective(name="b"))
+    at = low or high
+    assert round_within({"a": at, "b": 1 - at}, objectives, 100)["a"] == at
+
+
+def test_bounds_may_leave_exactly_one_point() -> None:
+    lows = (Objective(name="a", low=0.25), Objective(name="b", low=0.75))
+    highs = (Objective(name="a", high=0.25), Objective(name="b", high=0.75))
+    for objectives in (lows, highs):
+        assert round_within({"a": 0.25, "b": 0.75}, objectives, 20) == {"a": 0.25, "b": 0.75}
+
+
+def test_a_unit_moves_to_or_from_the_weight_that_is_furthest_from_its_exact_value() -> None:
+    # In units: 6.66, 6.66, 6.68; without bounds they are rounded to 7, 6, 7.
+    weights = {"a": 0.333, "b": 0.333, "c": 0.334}
+    capped = (Objective(name="a"), Objective(name="b"), Objective(name="c", high=0.32))
+    assert round_within(weights, capped, 20) == {"a": 0.35, "b": 0.35, "c": 0.3}
+    raised = (Objective(name="a"), Objective(name="b", low=0.31), Objective(name="c"))
+    assert round_within(weights, raised, 20) == {"a": 0.3, "b": 0.35, "c": 0.35}
+
+
+@pytest.mark.parametrize("bounds", [{"low": (0.21, 0.21, 0.21, 0.26)}, {"high": (0.24, 0.24, 0.24, 0.29)}])
+def test_bounds_that_no_steps_satisfy_together_are_refused(bounds: dict[str, tuple[float, ...]]) -> None:
+    ((side, values),) = bounds.items()
+    objectives = tuple(Objective(name=f"o{i}", **{side: value}) for i, value in enumerate(values))
+    with pytest.raises(WeightsError, match="no weights in steps"):
+        round_within(uniform(names_of(objectives)), objectives, 20)
 
 
 def test_bounds_that_leave_no_step_of_the_grid_are_refused() -> None:

@@ -1,5 +1,7 @@
 """The policy stage on a tiny run: what it makes, for several policies too, and what a change builds again."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +45,16 @@ def built_at(run: Run) -> dict[str, int]:
 
 
 def rebuilt(built: Built, **change: Any) -> set[str]:
-    """The artifacts that a changed config builds anew; then it is changed back."""
-    run, config, sampler = built
+    """The artifacts that a changed config builds anew, in a copy of the run."""
+    run, _, sampler = built
     policies = {**BOTH, **change.pop("policies", {})}
-    before = built_at(run)
-    other = policy_world.make_config(run.folder, policies=policies, serve="wic", **change)
-    build("policy", run, other, sampler=sampler)
-    after = built_at(run)
-    build("policy", run, config, sampler=sampler)
+    with tempfile.TemporaryDirectory(dir=run.folder.parent) as folder:
+        copied = Path(shutil.copytree(run.folder, Path(folder) / "run"))
+        config = policy_world.make_config(copied, policies=policies, serve="wic", **change)
+        copy = open_run(config)
+        before = built_at(copy)
+        build("policy", copy, config, sampler=sampler)
+        after = built_at(copy)
     return {name for name in after if after[name] != before.get(name)}
 
 
