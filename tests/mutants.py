@@ -16,6 +16,7 @@ survive, and it leaves out properties and conditions; cosmic-ray imports torch o
 import argparse
 import gc
 import importlib
+import math
 import multiprocessing
 import os
 import random
@@ -73,7 +74,7 @@ class Verdict:
     """What the tests of a module said: the first that failed, or "" where all passed."""
 
     killer: str
-    seconds: float
+    cpu_seconds: float
     libraries: tuple[str, ...] = ()
 
 
@@ -130,10 +131,10 @@ def run_tests(tests: Iterable[str], changed: Changed | None, answer: Connection)
     options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     for plugin in PLUGINS:
         options += ["-p", plugin]
-    observer, start = Observer(), time.perf_counter()
+    observer = Observer()
     status = pytest.main([*options, *(str(ROOT / "tests" / test) for test in tests)], [observer])
     killer = observer.failed or ("" if status == 0 else "collection")
-    answer.send(Verdict(killer, time.perf_counter() - start, tuple(libraries())))
+    answer.send(Verdict(killer, time.process_time(), tuple(libraries())))
 
 
 def libraries() -> Iterator[str]:
@@ -176,21 +177,27 @@ def _limited(tests: Sequence[str], changed: Changed | None, answer: Connection, 
     run_tests(tests, changed, answer)
 
 
-def judge_module(module: str, *, jobs: int, sample: int, seed: int) -> tuple[int, int]:
-    """Judge the mutants of a module and print what came out. How many were killed, of how many."""
-    path, tests = ROOT / module, TESTS[module]
-    (untouched,) = judge(tests, [None], jobs=1, cpu_seconds=600)
+def import_libraries(module: str) -> None:
+    """Import here what the tests of a module import from other projects, and see that they pass."""
+    (untouched,) = judge(TESTS[module], [None], jobs=1, cpu_seconds=600)
     if untouched.killer:
         raise SystemExit(f"{module}: {untouched.killer} fails without any mutant")
     for name in untouched.libraries:
         with suppress(ImportError):  # a part of a library that is there under another name
             importlib.import_module(name)
     gc.freeze()  # pytest collects garbage at its end, and would look at all of torch
+
+
+def judge_module(module: str, *, jobs: int, sample: int, seed: int) -> tuple[int, int]:
+    """Judge the mutants of a module and print what came out. How many were killed, of how many."""
+    path, tests = ROOT / module, TESTS[module]
+    import_libraries(module)
+    (untouched,) = judge(tests, [None], jobs=1, cpu_seconds=600)
     every = mutants(path.read_text(encoding="utf-8"), str(path))
     chosen = every
     if 0 < sample < len(every):
         chosen = sorted(random.Random(seed).sample(every, sample), key=lambda mutant: mutant.line)
-    limit = 20 + 3 * round(untouched.seconds)
+    limit = 5 + 5 * math.ceil(untouched.cpu_seconds)
     start = time.perf_counter()
     verdicts = judge(tests, [Changed(path, mutant.code) for mutant in chosen], jobs=jobs, cpu_seconds=limit)
     killed = sum(bool(verdict.killer) for verdict in verdicts)

@@ -41,9 +41,12 @@ def test_every_side_of_every_overall_pair_is_scored_once(mixed: tuple[Run, RunCo
     run, _ = mixed
     scored = read_scores(run.scores)
     pairs = run.pairs("overall")
-    expected = [(p.id, side, getattr(p, side), p.split) for p in pairs for side in ("chosen", "rejected")]
-    assert [(s.pair_id, s.side, s.response, s.split) for s in scored] == expected
-    assert verify(run.scores, kind="scores").counts["responses"] == len(scored)
+    sides = [(pair, side) for pair in pairs for side in ("chosen", "rejected")]
+    expected = [(p.prompt_id, p.id, side, getattr(p, side), p.split) for p, side in sides]
+    assert [(s.prompt_id, s.pair_id, s.side, s.response, s.split) for s in scored] == expected
+    manifest = verify(run.scores, kind="scores")
+    assert manifest.counts["responses"] == len(scored)
+    assert manifest.inputs.keys() == {"data", "reward/funny", "reward/safe"}
 
 
 def test_training_prompts_are_scored_by_the_models_of_their_fold_and_others_by_the_full_one(
