@@ -104,12 +104,18 @@ def test_a_second_build_does_nothing(built: Built) -> None:
 @pytest.mark.parametrize(
     "online",
     [
-        {"original_share": 0.0},
         {"prompts": 5},
-        {"samples_per_prompt": 2},
-        {"keep": "any_above_quantile"},
-        {"random_weight_share": 0.0},
-        {"learning_rate": 2e-3},
+        # These reach the same line of the recipe.
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in (
+                {"original_share": 0.0},
+                {"samples_per_prompt": 2},
+                {"keep": "any_above_quantile"},
+                {"random_weight_share": 0.0},
+                {"learning_rate": 2e-3},
+            )
+        ),
     ],
     ids=lambda online: next(iter(online)),
 )
@@ -121,7 +127,15 @@ def test_an_online_setting_builds_the_online_rounds_again_and_not_the_offline_on
 
 
 @pytest.mark.parametrize(
-    "shared", [{"temperature": 0.9}, {"top_p": 0.5}, {"max_response_tokens": 31}], ids=str
+    "shared",
+    [
+        {"temperature": 0.9},
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in ({"top_p": 0.5}, {"max_response_tokens": 31})
+        ),
+    ],
+    ids=str,
 )
 def test_how_responses_are_drawn_concerns_online_rounds_only(built: Built, shared: dict[str, Any]) -> None:
     assert rebuilt(built, shared=shared) == {"policy/wic/round-1", "policy/wic/round-2"}
