@@ -111,7 +111,7 @@ class Observer:
         from hypothesis import Phase, settings
 
         phases = (Phase.explicit, Phase.generate)
-        settings.register_profile("mutants", phases=phases, derandomize=True, database=None)
+        settings.register_profile("mutants", max_examples=30, phases=phases, derandomize=True, database=None)
         settings.load_profile("mutants")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
