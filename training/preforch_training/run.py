@@ -31,7 +31,7 @@ from preforch_models.manifest import (
 )
 from preforch_models.objectives import Objectives, names_of
 
-from preforch_training.distributed.config import Engine
+from preforch_training.distributed.config import Scorer
 from preforch_training.records import PreferencePair, Prompt, read_records
 from preforch_training.tracking import Tracker, Tracking
 
@@ -61,7 +61,7 @@ class Run:
     objectives: Objectives
     context_format: ContextFormat
     preset: str
-    scoring: Engine = field(default=Engine())
+    scoring: Scorer = field(default=Scorer())
     """What scores many responses."""
     report_to: tuple[Tracker, ...] = ("tensorboard",)
 

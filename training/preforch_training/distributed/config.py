@@ -19,7 +19,7 @@ class Config(Record):
     """`fsdp2`: shares stay in CPU memory and visit the GPU layer by layer, where even they do not fit."""
 
 
-class Engine(Record):
+class Scorer(Record):
     """What scores many responses with a classifier: see `[scores]`."""
 
     engine: ScoringEngine = "local"

@@ -106,7 +106,9 @@ def joined(
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(place.local_rank)
-    meeting = {} if store is None else {"store": store, "rank": place.rank, "world_size": place.size}
+    meeting: dict[str, Any] = (
+        {} if store is None else {"store": store, "rank": place.rank, "world_size": place.size}
+    )
     dist.init_process_group(backend, timeout=_COLLECTIVE_TIMEOUT, **meeting)
     control = dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT)
     assert isinstance(control, dist.ProcessGroup), "every rank is in it"

@@ -152,7 +152,9 @@ def fit(
     tracking: Tracking = Tracking(),
 ) -> Fitted:
     """Train encoder and head on all ranks; continues from the last checkpoint in `work`."""
-    return together(_fit, config, names, train, validation, folder=folder, work=work, seed=seed, tracking=tracking)
+    return together(
+        _fit, config, names, train, validation, folder=folder, work=work, seed=seed, tracking=tracking
+    )
 
 
 def _fit(

@@ -9,13 +9,14 @@ targets are made with tau themselves.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from preforch_training.orchestrator.targets import softmax
 from preforch_training.statistics.metrics import best_likelihood
 
-FIT = "fit"
+FIT: Final = "fit"
 """The setting `tau = "fit"`."""
 TAUS = np.geomspace(0.05, 5.0, 41)
 """What is tried: a ratio of 1.12 from one to the next, from nearly hard weights to nearly equal ones."""

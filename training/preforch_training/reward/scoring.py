@@ -16,7 +16,7 @@ from preforch_models.objectives import Record
 
 from preforch_training.data.splits import fold_of
 from preforch_training.device_memory import free_memory
-from preforch_training.distributed.config import Engine
+from preforch_training.distributed.config import Scorer
 from preforch_training.distributed.shares import shared
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.reward.config import Reward
@@ -59,7 +59,7 @@ def score(
     responses: Sequence[str],
     *,
     fold: int | None = None,
-    scoring: Engine = Engine(),
+    scoring: Scorer = Scorer(),
 ) -> np.ndarray:
     """Raw rewards of one objective, (N,). Raises ValueError on a reward that is missing or not finite.
 
@@ -106,7 +106,7 @@ def pair_margins(
     pairs: Sequence[PreferencePair],
     *,
     fold: int | None = None,
-    scoring: Engine = Engine(),
+    scoring: Scorer = Scorer(),
 ) -> np.ndarray:
     """Raw r(y+) - r(y-) of one objective, (N,), by the model of a fold or the full one; `prompts` by id."""
     if not pairs:

@@ -6,7 +6,7 @@ from preforch_models.calibration import Method
 from preforch_models.objectives import Record
 from pydantic import Field
 
-from preforch_training.distributed.config import Engine, ScoringEngine
+from preforch_training.distributed.config import Scorer, ScoringEngine
 
 
 class Config(Record):
@@ -20,9 +20,9 @@ class Config(Record):
     """`ray`: processes that score, each with a GPU where the cluster has some."""
 
     @property
-    def scoring(self) -> Engine:
+    def scoring(self) -> Scorer:
         """What computes rewards."""
-        return Engine(engine=self.engine, workers=self.workers)
+        return Scorer(engine=self.engine, workers=self.workers)
 
     @property
     def recipe(self) -> dict[str, Any]:
