@@ -29,7 +29,7 @@ from preforch_training.report.config import Config as ReportConfig
 from preforch_training.reward.config import Config as RewardConfig
 from preforch_training.scores.config import Config as ScoresConfig
 from preforch_training.study.config import Config as StudyConfig
-from preforch_training.tracking import Tracker
+from preforch_training.tuning.tracking import Tracker
 
 
 class ConfigError(ValueError):

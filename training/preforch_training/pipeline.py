@@ -27,7 +27,7 @@ from preforch_training.sampling.vllm import Sampler, VllmSampler
 from preforch_training.scores import stage as scores
 from preforch_training.stages import STAGES
 from preforch_training.study import stage as study
-from preforch_training.tracking import check_installed
+from preforch_training.tuning.tracking import check_installed
 
 LOCK_FILE = ".lock"
 

@@ -33,7 +33,7 @@ from preforch_models.objectives import Objectives, names_of
 
 from preforch_training.distributed.config import Scorer
 from preforch_training.records import PreferencePair, Prompt, read_records
-from preforch_training.tracking import Tracker, Tracking
+from preforch_training.tuning.tracking import Tracker, Tracking
 
 PROMPTS_FILE = "prompts.jsonl"
 PAIRS_FILE = "pairs.jsonl"

@@ -14,10 +14,10 @@ import tiny
 import torch
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
-from preforch_training.hf_trainer import TrainingError
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
 from preforch_training.policy.tokenizer import PolicyTokenizer
+from preforch_training.tuning.hf_trainer import TrainingError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from preforch_training.records import OVERALL
+from preforch_training.statistics.metrics import best_likelihood
 from preforch_training.study import diagnostics
 from preforch_training.study.choices import overall_rewards, run_trial
 from preforch_training.study.data import StudyData
-from preforch_training.study.judging import TrialJudge, best_likelihood
+from preforch_training.study.judging import TrialJudge
 from scipy.special import expit
 from study_world import BOOTSTRAP, FORWARD, GATE, NAMES, World, make_world
 

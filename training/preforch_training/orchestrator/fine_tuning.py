@@ -17,12 +17,12 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArgument
 from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.shares import check_batch_size
 from preforch_training.distributed.training import RankTrainer, rank_options
-from preforch_training.hf_trainer import release, run_trainer
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.orchestrator.targets import constant_gate, head_loss
-from preforch_training.tracking import Tracking
+from preforch_training.tuning.hf_trainer import release, run_trainer
+from preforch_training.tuning.tracking import Tracking
 from preforch_training.tuning.tuned_model import device_arguments, finished, lora_config, save_memory
 
 _SCALE_LEARNING_RATE = 1e-2

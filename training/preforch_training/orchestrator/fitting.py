@@ -17,10 +17,10 @@ from preforch_models.orchestrator_model import OrchestratorModel, new_orchestrat
 from transformers import AutoTokenizer
 
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors, encoder_path
-from preforch_training.hf_trainer import METRICS_FILE
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.familiarity import Vectors
 from preforch_training.orchestrator.linear_head import Labelled, fit_head
+from preforch_training.tuning.hf_trainer import METRICS_FILE
 
 
 @dataclass(frozen=True)

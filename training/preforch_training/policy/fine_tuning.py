@@ -25,10 +25,10 @@ from trl import SFTConfig, SFTTrainer
 
 from preforch_training.distributed.group import together
 from preforch_training.distributed.training import FilledOrder, RankTrainer, rank_options
-from preforch_training.hf_trainer import release, run_trainer
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
-from preforch_training.tracking import Tracking
+from preforch_training.tuning.hf_trainer import release, run_trainer
+from preforch_training.tuning.tracking import Tracking
 from preforch_training.tuning.tuned_model import (
     device_arguments,
     embedding_rows,

@@ -7,7 +7,6 @@ from typing import Any
 
 from preforch_models.conditioning import Conditioning
 
-from preforch_training.device_memory import free_memory
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
 from preforch_training.policy.config import Config, FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
@@ -17,6 +16,7 @@ from preforch_training.records import Prompt, by_id
 from preforch_training.run import Outcome, Run
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.scores.table import read_calibration, read_scores
+from preforch_training.tuning.device_memory import free_memory
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from preforch_models.manifest import read_manifest
 
-from preforch_training.hf_trainer import METRICS_FILE
 from preforch_training.report.records import StageCost
+from preforch_training.tuning.hf_trainer import METRICS_FILE
 
 Curve = list[tuple[float, float]]
 """(step, value)."""

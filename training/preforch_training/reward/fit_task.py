@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preforch_training.records import PreferencePair, Prompt
-from preforch_training.tracking import Tracking
+from preforch_training.tuning.tracking import Tracking
 
 
 @dataclass(frozen=True)

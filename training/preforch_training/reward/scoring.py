@@ -15,7 +15,6 @@ from preforch_models.manifest import read_manifest
 from preforch_models.objectives import Record
 
 from preforch_training.data.splits import fold_of
-from preforch_training.device_memory import free_memory
 from preforch_training.distributed.config import Scorer
 from preforch_training.distributed.shares import shared
 from preforch_training.records import PreferencePair, Prompt
@@ -23,6 +22,7 @@ from preforch_training.reward.config import Reward
 from preforch_training.reward.kinds import KINDS
 from preforch_training.reward.ray_scoring import score_by_ray
 from preforch_training.run import Run
+from preforch_training.tuning.device_memory import free_memory
 
 REWARD_FILE = "reward.json"
 

@@ -20,11 +20,11 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
-from preforch_training.device_memory import free_memory
 from preforch_training.sampling.child_process import ChildDiedError, VllmProcess
 from preforch_training.sampling.memory import NoRoomError, check_room
 from preforch_training.sampling.settings import Engine
 from preforch_training.sampling.wire import Answer, Failure, Job, NotLoaded
+from preforch_training.tuning.device_memory import free_memory
 
 
 class SamplerError(OSError):

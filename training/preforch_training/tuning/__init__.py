@@ -1,1 +1,1 @@
-"""Fine-tuning of Hugging Face models: which parameters, in how much memory, with which padding."""
+"""What trainings of Hugging Face models share: parameters, memory, padding, the trainer, who hears of it."""

@@ -9,12 +9,12 @@ from policy_world import SFT, make_config, wic
 from preforch_models.manifest import verify
 from preforch_training.config import RunConfig
 from preforch_training.demo.world import true_rewards
-from preforch_training.hf_trainer import TrainingError
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.known_responses import on_grid
 from preforch_training.records import Sample, by_id, read_records
 from preforch_training.run import Run
 from preforch_training.scores.table import read_calibration
+from preforch_training.tuning.hf_trainer import TrainingError
 from small_world import build
 
 

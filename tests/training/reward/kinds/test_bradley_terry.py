@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import small_world
-from preforch_training.hf_trainer import last_checkpoint
 from preforch_training.records import PreferencePair
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.kinds.bradley_terry import pair_tokens
 from preforch_training.reward.scoring import score
+from preforch_training.tuning.hf_trainer import last_checkpoint
 from reward_world import differ, train
 from small_world import FUNNY, SAFE, make_pairs, make_prompt
 from transformers import AutoModel, AutoTokenizer

@@ -19,12 +19,12 @@ from trl import RewardConfig, RewardTrainer
 from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.embeddings.vectors import encoder_path
-from preforch_training.hf_trainer import release, run_trainer
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.reward.config import BradleyTerryReward, TextReading
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.classifier import score_classifier, token_limit
 from preforch_training.reward.texts import classifier_texts, token_rows
+from preforch_training.tuning.hf_trainer import release, run_trainer
 from preforch_training.tuning.padding import make_room, separate_pad
 from preforch_training.tuning.tuned_model import (
     device_arguments,

@@ -16,11 +16,11 @@ from torch.nn import functional
 from tqdm import trange
 
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors
-from preforch_training.hf_trainer import METRICS_FILE
 from preforch_training.records import Prompt
 from preforch_training.reward.config import PairHeadReward
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.linear import fit_linear_reward
+from preforch_training.tuning.hf_trainer import METRICS_FILE
 
 
 def fit_pair_head(

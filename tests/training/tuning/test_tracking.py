@@ -20,7 +20,7 @@ from preforch_models.manifest import read_manifest
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.orchestrator.fine_tuning import fit
 from preforch_training.pipeline import open_run
-from preforch_training.tracking import Tracker, Tracking, tracked
+from preforch_training.tuning.tracking import Tracker, Tracking, tracked
 from small_world import NAMES, make_config, make_run, raw_config
 
 ALL: tuple[Tracker, ...] = ("tensorboard", "wandb", "mlflow")

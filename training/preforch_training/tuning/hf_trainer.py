@@ -23,11 +23,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from preforch_training.device_memory import free_memory
 from preforch_training.distributed.config import Sharding
 from preforch_training.distributed.group import broadcast, rank, wait_for_all
 from preforch_training.distributed.training import shares_model
-from preforch_training.tracking import TENSORBOARD_FOLDER, Tracking, tracked
+from preforch_training.tuning.device_memory import free_memory
+from preforch_training.tuning.tracking import TENSORBOARD_FOLDER, Tracking, tracked
 
 METRICS_FILE = "metrics.jsonl"
 _COMPLETE = "complete"

@@ -16,13 +16,13 @@ import tiny
 import torch
 from policy_world import NAMES, wic
 from preforch_models.context import ContextFormat
-from preforch_training.device_memory import free_memory
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.bradley_terry import fit
 from preforch_training.sampling.vllm import Generation, SampleRequest
+from preforch_training.tuning.device_memory import free_memory
 from small_world import build
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from preforch_training.hf_trainer import last_checkpoint
+from preforch_training.tuning.hf_trainer import last_checkpoint
 
 
 def write_checkpoint(work: Path, step: int, sharding: str | None) -> Path:
