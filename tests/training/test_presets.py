@@ -1,6 +1,7 @@
 """Preset `paper`, value by value, each with its origin: what a run gets that leaves everything open."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,9 @@ offline = {steps = 1, learning_rate = 1e-4, batch_size = 1}
 online = {steps = 1, learning_rate = 1e-5, batch_size = 1}
 """
 PAPER: dict[str, tuple[object, str]] = {
-    # Scores and orchestrator.
+    # Rewards, scores and orchestrator.
+    "reward.folds": ("off", "[paper] has no fold models"),
+    "orchestrator.patience": ("off", "[paper] has no early stopping"),
     "scores.calibration": ("zscore", "[RiC]"),
     "orchestrator.encoder": ("FacebookAI/xlm-roberta-base", "[paper]"),
     "orchestrator.target": ("chosen_softmax", "[paper] Eq. 7"),
@@ -78,3 +81,26 @@ def test_every_choice_of_preset_paper_has_an_origin_here() -> None:
     choices = flat({**PRESETS["paper"], "policies": POLICY_PRESETS["paper"]})
     assert set(choices) <= set(PAPER)
     assert choices == {name: PAPER[name][0] for name in choices}
+
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+def test_what_a_run_has_otherwise_than_its_preset_is_told() -> None:
+    assert read_config(CONFIGS / "demo.toml").overrides == (
+        "reward.folds = 3 (preset: 5)",
+        "policies.wic.online.samples_per_prompt = 4 (preset: 8)",
+    )
+    changed = ("orchestrator.tau=0.7", "orchestrator.loss=forward", "policies.wic.quality_quantile=0.5")
+    assert set(read_config(CONFIGS / "demo.toml", settings=changed).overrides) > {
+        "orchestrator.tau = 0.7 (preset: fit)",
+        "orchestrator.loss = forward (preset: regress)",
+        "policies.wic.quality_quantile = 0.5 (preset: 0.7)",
+    }
+
+
+@pytest.mark.parametrize("name", ["hh-assistant", "reddit-summary", "ultrafeedback"])
+def test_the_recipes_of_the_paper_override_nothing_of_its_preset(name: str) -> None:
+    config = read_config(CONFIGS / f"{name}.toml")
+    assert config.preset == "paper"
+    assert config.overrides == ()

@@ -23,7 +23,7 @@ from preforch_training.distributed.config import Config as DistributedConfig
 from preforch_training.orchestrator.config import Config as OrchestratorConfig
 from preforch_training.policy.config import NEW_FORM, RESERVED_NAMES, Policy
 from preforch_training.policy.config import Config as PolicyConfig
-from preforch_training.presets import POLICY_PRESETS, PRESETS
+from preforch_training.presets import POLICY_PRESETS, PRESETS, overrides
 from preforch_training.publishing.config import Config as CardConfig
 from preforch_training.report.config import Config as ReportConfig
 from preforch_training.reward.config import Config as RewardConfig
@@ -141,6 +141,11 @@ class RunConfig(Record):
         }
         found = rewards | {"orchestrator": self.orchestrator.shared_batch} | policies
         return {f"{key}.batch_size": value for key, value in found.items() if value is not None}
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What this run has otherwise than its preset, a line each."""
+        return overrides(self.preset, self.model_dump(mode="json"))
 
     @property
     def served(self) -> str | None:

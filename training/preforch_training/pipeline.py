@@ -111,6 +111,7 @@ def report_subject(run: Run, config: RunConfig) -> report.ReportSubject:
     """What a report is about."""
     return report.ReportSubject(
         known_world=config.data.source == "demo",
+        overrides=config.overrides,
         studied=config.study != "off",
         policies={name: policy.folders(run, name, kind) for name, kind in config.policies.items()},
         served=config.served,

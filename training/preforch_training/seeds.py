@@ -26,7 +26,9 @@ def summarise(folders: Sequence[Path]) -> str:
     numbers = [headlines(report) for report in reports]
     seeds = ", ".join(str(report.seed) for report in reports)
     rows = [_row(name, [found[name] for found in numbers if name in found]) for name in numbers[0]]
-    return f"{len(reports)} runs, seeds {seeds}; 95% t-intervals over the runs.\n\n" + table(
+    first = reports[0]
+    settings = f"preset `{first.preset}`, otherwise {'; '.join(first.overrides) or 'nothing'}"
+    return f"{len(reports)} runs, seeds {seeds}, {settings}; 95% t-intervals over the runs.\n\n" + table(
         ["number", "mean", "95% interval", "runs", "each run"], rows
     )
 
@@ -36,7 +38,7 @@ def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None
     if len(reports) < 2:
         raise ValueError(f"an interval over seeds needs at least 2 runs, got {len(reports)}")
     for folder, report in zip(folders, reports, strict=True):
-        for field in ("preset", "world", "method", "objectives"):
+        for field in ("preset", "overrides", "world", "method", "objectives"):
             if getattr(report, field) != getattr(reports[0], field):
                 raise ValueError(
                     f"{folder}: {field} is {getattr(report, field)}, but {getattr(reports[0], field)} in "
@@ -54,6 +56,7 @@ def headlines(report: Report) -> Mapping[str, float]:
     for entry in report.orchestrator.predictors:
         numbers[f"explained KL, {entry.name}, {entry.split}"] = entry.explained_kl.value
         numbers[f"preference accuracy, {entry.name}, {entry.split}"] = entry.preference_accuracy.value
+    numbers["tau of f"] = report.tau
     for kind in report.confidence.unlike:
         numbers[f"AUROC of the confidence, {kind.kind}"] = kind.served.value
     for gain in report.policy.utilities if report.policy else ():

@@ -73,7 +73,7 @@ def test_a_card_says_how_and_how_well_it_was_trained(trained: tuple[Run, RunConf
     found = read_manifest(run.orchestrator).metrics["validation_loss"]
     for label in ("orchestrator", "bundle"):
         assert f"| `{'orchestrator.' * (label == 'bundle')}tau` | `1.0` |" in body(run, label)
-        assert "Preset `recommended`, seed 1." in body(run, label)
+        assert "Preset `recommended`, otherwise reward.folds = " in body(run, label)
     assert f"| `validation_loss` | {found:.4g} |" in body(run, "orchestrator")
     assert "speed_ratio" not in body(run, "bundle")
 

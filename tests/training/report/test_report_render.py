@@ -79,6 +79,8 @@ def make_report(
     confidence = ConfidenceReport(mode="off", held_out=(), unlike=())
     return Report(
         preset="recommended",
+        overrides=("orchestrator.tau = 0.7 (preset: fit)",),
+        tau=0.7,
         seed=seed,
         world="0" * 64,
         method={"target": "advantage_softmax", "tau": 1.0, "loss": "forward", "calibration": "none"},

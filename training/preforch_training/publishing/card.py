@@ -164,8 +164,9 @@ def _recipe(source: CardSource) -> str:
         fitted = read_manifest(source.run / "orchestrator").config
         recipe |= {f"orchestrator.{key}": value for key, value in _flat(fitted)}
     rows = [(f"`{key}`", f"`{value}`") for key, value in recipe.items()]
-    head = f"## Recipe\n\nPreset `{source.config.preset}`, seed {source.config.run.seed}. Started from: "
-    return f"{head}{_base(source)}.\n\n" + table(["setting", "value"], rows)
+    others = "; ".join(source.config.overrides) or "nothing"
+    head = f"Preset `{source.config.preset}`, otherwise {others}; seed {source.config.run.seed}."
+    return f"## Recipe\n\n{head} Started from: {_base(source)}.\n\n" + table(["setting", "value"], rows)
 
 
 def _training(source: CardSource) -> str:

@@ -236,12 +236,15 @@ class Verdict(Record):
 
 
 class Report(Record):
-    """`world`: hash of the demo world, null for real data."""
+    """`overrides`: what the run has otherwise than its preset. `world`: hash of the demo world, null for real
+    data. `tau`: that of the method, or the one that was fitted."""
 
     preset: str
+    overrides: tuple[str, ...]
     seed: int
     world: str | None
     method: dict[str, str | float]
+    tau: float
     objectives: tuple[str, ...]
     rewards: RewardReport
     orchestrator: OrchestratorReport

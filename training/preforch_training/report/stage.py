@@ -50,10 +50,12 @@ class ReportSubject:
     """What a report is about. `policies`: the rounds of each, by name; `served` is the one that is judged in
     full.
 
+    `overrides`: what the run has otherwise than its preset.
     `known_world`: the data are the demo world's, whose truth is known. `studied`: the run has a study.
     """
 
     known_world: bool
+    overrides: tuple[str, ...]
     studied: bool
     policies: Mapping[str, Sequence[Path]]
     served: str | None
@@ -76,6 +78,7 @@ def build(run: Run, config: Config, subject: ReportSubject, *, sampler: Sampler)
 
     recipe = config.model_dump(mode="json") | {
         "preset": run.preset,
+        "overrides": list(subject.overrides),
         "seed": run.seed,
         "served": subject.served,
         "sampling": subject.sampling.model_dump() if subject.sampling else None,
@@ -131,9 +134,11 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
     onnx_difference = read_bundle(run.bundle).info.onnx_difference
     return Report(
         preset=run.preset,
+        overrides=subject.overrides,
         seed=run.seed,
         world=None if truth is None else world.world_hash(),
-        method={**asdict(method), "calibration": calibration.method},
+        method={**asdict(method), "tau": fitted.config.tau, "calibration": calibration.method},
+        tau=method.tau,
         objectives=run.names,
         rewards=rewards,
         orchestrator=orchestrator,

@@ -3,6 +3,7 @@ every table is one function."""
 
 from collections.abc import Mapping, Sequence
 
+from preforch_training.orchestrator.temperature import FIT
 from preforch_training.report.policies.rounds import round_tables
 from preforch_training.report.records import (
     ConfidenceReport,
@@ -24,7 +25,9 @@ def render(report: Report, images: Mapping[str, str]) -> str:
         "# Report",
         f"Preset `{report.preset}`, seed {report.seed}, objectives {', '.join(report.objectives)}. "
         + ", ".join(f"{key} `{value}`" for key, value in report.method.items())
+        + (f", which is {report.tau:.3g}" if report.method["tau"] == FIT else "")
         + f". World: {f'`{report.world[:16]}`' if report.world else 'real data, the truth is unknown'}.",
+        f"Otherwise than the preset: {'; '.join(report.overrides) or 'nothing'}.",
         "Intervals are 95%, bootstrap over prompts.",
         "## Targets",
         verdict_table(report.verdicts),
