@@ -130,7 +130,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, name: str) -> None:
     for part in ("orchestrator", ROUNDS[0]):
         one, two = losses(whole / part), losses(pair / part)
         assert len(one) >= 2
-        assert two == pytest.approx(one, abs=1e-3)
+        assert two == pytest.approx(one, rel=1e-3)
 
 
 def losses(artifact: Path) -> list[float]:
