@@ -101,7 +101,8 @@ def test_a_continued_training_continues_its_runs(encoder: Path, tmp_path: Path) 
 def test_a_run_whose_record_is_gone_begins_anew(encoder: Path, tmp_path: Path) -> None:
     tracking = Tracking(("mlflow",), "toy/orchestrator", tmp_path / "tracking")
     train(encoder, tmp_path, tracking)
-    shutil.rmtree(tracking.folder)
+    (run,) = mlflow_runs(tracking.folder).values()
+    shutil.rmtree(tracking.folder / "mlflow" / run.info.experiment_id / run.info.run_id)
     train(encoder, tmp_path, tracking)
     assert list(mlflow_runs(tracking.folder)) == ["toy/orchestrator"]
 
