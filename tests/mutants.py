@@ -58,11 +58,21 @@ TESTS: dict[str, list[str]] = {
     f"{TRAINING}/policy/kinds/online_samples.py": ["training/policy/kinds/test_online_samples.py"],
     f"{TRAINING}/policy/kinds/wic.py": [
         "training/policy/kinds/test_wic_rows.py",
+        "training/policy/test_policy_recipes.py",
         "training/policy/kinds/test_wic.py",
     ],
-    f"{TRAINING}/policy/kinds/sft.py": ["training/policy/kinds/test_sft_policy.py"],
-    f"{TRAINING}/policy/stage.py": ["training/policy/test_policy_stage.py"],
-    f"{TRAINING}/policy/task.py": ["training/policy/kinds/test_wic.py"],
+    f"{TRAINING}/policy/kinds/sft.py": [
+        "training/policy/test_policy_recipes.py",
+        "training/policy/kinds/test_sft_policy.py",
+    ],
+    f"{TRAINING}/policy/stage.py": [
+        "training/policy/test_policy_recipes.py",
+        "training/policy/test_policy_stage.py",
+    ],
+    f"{TRAINING}/policy/task.py": [
+        "training/policy/test_policy_recipes.py",
+        "training/policy/kinds/test_wic.py",
+    ],
 }
 PLUGINS = ("pytest_timeout", "_hypothesis_pytestplugin")
 WANTED = 0.9
