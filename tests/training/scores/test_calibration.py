@@ -46,6 +46,16 @@ def test_a_reward_that_is_not_finite_is_named_with_its_row(method: str, value: f
 def test_a_reward_that_never_varies_is_refused() -> None:
     with pytest.raises(ValueError, match="reward of 'helpful' is the same for all 4 responses"):
         fit_calibration(REWARDS * [0.0, 1.0], NAMES, method="zscore")
+    # The deviation of three times 0.1 is 1e-17.
+    noisy = np.column_stack([REWARDS[:3, 0], np.full(3, 0.1)])
+    assert noisy[:, 1].std() > 0
+    with pytest.raises(ValueError, match="reward of 'harmless' is the same for all 3 responses"):
+        fit_calibration(noisy, NAMES, method="zscore")
+
+
+def test_rewards_of_no_response_are_refused() -> None:
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="the same for all 0 responses"):
+        fit_calibration(np.empty((0, 2)), NAMES, method="zscore")
 
 
 def test_constants_survive_a_round_trip_through_json() -> None:
