@@ -106,10 +106,9 @@ def joined(
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(place.local_rank)
-    meeting: dict[str, Any] = (
-        {} if store is None else {"store": store, "rank": place.rank, "world_size": place.size}
-    )
-    dist.init_process_group(backend, timeout=_COLLECTIVE_TIMEOUT, **meeting)
+    # -1: as the environment says, where a launcher's ranks meet.
+    mine, all_ = (-1, -1) if store is None else (place.rank, place.size)
+    dist.init_process_group(backend, timeout=_COLLECTIVE_TIMEOUT, store=store, rank=mine, world_size=all_)
     control = dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT)
     assert isinstance(control, dist.ProcessGroup), "every rank is in it"
     _joined.append(_Group(place, control, config, death))
