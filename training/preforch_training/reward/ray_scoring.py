@@ -72,8 +72,6 @@ def _cluster(ray: Any, workers: int) -> Iterator[dict[str, Any]]:
         # Ray reports to its makers unless told otherwise.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         address = os.environ.get("RAY_ADDRESS", "local")
-        # How long what is left of a killed Ray looks for the rest of it before it ends; a minute otherwise.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         # One more than workers: reading the rows is a task as well.
         size = {"num_cpus": workers + 1, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, configure_logging=False, **size)
