@@ -25,7 +25,7 @@ from small_world import NAMES, build, make_run
 from transformers import PreTrainedTokenizerFast
 
 # Ray warns of settings of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:`use_[a-z_]+` is deprecated:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`[a-z0-9_]+` is deprecated")
 
 TEXTS = [f"{text} {number}" for number in range(3) for text in tiny.TEXTS]
 
@@ -92,6 +92,7 @@ def test_two_ranks_score_and_predict_what_one_does(alone: Path) -> None:
     assert len({round(value, 5) for value in one["weights"][:, 0]}) == len(TEXTS)
 
 
+@pytest.mark.slow
 def test_two_workers_of_ray_score_what_one_process_does(alone: Path) -> None:
     folder = alone.parent / "ray"
     run, _ = scored(folder, engine="ray", workers=2)
