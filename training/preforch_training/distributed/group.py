@@ -8,7 +8,6 @@ Rank 0 runs the pipeline, holds the lock, reads and writes artifacts and samples
 has no timeout that hours of sampling could hit.
 """
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, not exported
 
 from preforch_training.distributed.config import Config
+from preforch_training.tuning.device_memory import free_memory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -209,13 +209,6 @@ def wait_for_all() -> None:
     """In a job: return when every rank is here."""
     if size() > 1:
         dist.barrier(group=_joined[0].control)
-
-
-def free_memory() -> None:
-    """Give back the memory of what nobody holds any more, on the GPU too."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _send(message: Any) -> None:
