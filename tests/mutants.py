@@ -8,9 +8,9 @@ Out: for every module how many of its mutants (`mutations`) these tests kill, an
 
 A mutant is judged in a process of its own, forked from one that has imported the libraries, torch among them,
 and nothing of the project: a second or two each. What a test starts in another process sees no mutant.
-Survivors are explained in docs/mutants.md. The library mutmut was read and not taken in place of this: it credits
-what a fixture shared by a module calls to the first test of that module alone, and it leaves out properties and
-conditions.
+Survivors are explained in docs/mutants.md. The library mutmut was read and not taken in place of this: it
+credits what a fixture shared by a module calls to the first test of that module alone, and it leaves out
+properties and conditions.
 """
 
 import argparse
