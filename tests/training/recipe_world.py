@@ -7,301 +7,122 @@ In:  an empty folder. Out: settings for `preforch train` that point a recipe at 
 import json
 import tomllib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tiny_classifiers
+import tiny_models
 import torch
 from small_world import FUNNY, SAFE, questions
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
-    BartConfig,
-    BartForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RECIPES = ("hh-assistant", "reddit-summary", "ultrafeedback")
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
-# Tokenizers.
+# Models.
 
 
-def write_tokenizer(
-    folder: Path, *, special: Sequence[str], template: str = "", **named: Any
-) -> dict[str, int]:
-    """A byte-level BPE tokenizer, special tokens first. `template` says where they stand in a text and in a
-    pair of texts. Returns their ids, and the size of the vocabulary under ""."""
+def write_base(family: str) -> Callable[[Path], Path]:
+    """What writes a policy's or reward's base of a family: LLaMA-2-7B in fp16 without a chat template,
+    Qwen2.5-7B in bf16, their embeddings not tied; Qwen2.5-0.5B, tied."""
+    return partial(tiny_models.write_family, family)
+
+
+def bracketed(begin: str, end: str, *, pad: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that writes `begin text end`, its padding the second token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    special = [AddedToken(token, special=True, normalized=False) for token in (begin, pad, end)]
     trainer = trainers.BpeTrainer(
-        vocab_size=320 + len(special),
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in special],
+        vocab_size=320,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(
-        [*questions(), FUNNY, SAFE, "Human Assistant SUBREDDIT TITLE POST"], trainer
+    tokenizer.train_from_iterator([*questions(), FUNNY, SAFE], trainer)
+    ends = [(token, tokenizer.get_vocab()[token]) for token in (begin, end)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}", pair=f"{begin} $A {end} $B {end}", special_tokens=ends
     )
-    vocabulary = tokenizer.get_vocab()
-    ids = {token: vocabulary[token] for token in special}
-    if template:
-        single, pair = template.split(" | ")
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=single, pair=pair, special_tokens=list(ids.items())
-        )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named
-    ).save_pretrained(folder)
-    return {**ids, "": len(vocabulary)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, cls_token=begin, sep_token=end, pad_token=pad, eos_token=end
+    )
 
 
-def save(folder: Path, build: Callable[[], PreTrainedModel], *, dtype: torch.dtype = torch.float32) -> Path:
-    """A random model, the same every time; the head of a classifier large enough to tell texts apart."""
+def save(folder: Path, tokenizer: PreTrainedTokenizerFast, build: Callable[[], PreTrainedModel]) -> Path:
+    """A random model, the same every time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build()
-        for name, weight in model.named_parameters():
-            if name.startswith(("score", "classif")) and weight.ndim == 2:
-                torch.nn.init.normal_(weight)
-    model.to(dtype).save_pretrained(folder)
+        build().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
-
-
-# Policies: embeddings not tied, as those of the recipes; heads of at least 32, as vLLM on CPUs needs them.
-
-
-def write_llama2(folder: Path) -> Path:
-    """LLaMA-2-7B: fp16, a head for every key, no chat template, no padding token."""
-    ids = write_tokenizer(
-        folder,
-        special=("<unk>", "<s>", "</s>"),
-        template="<s> $A | <s> $A <s> $B",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    )
-    config = LlamaConfig(
-        vocab_size=ids[""],
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        bos_token_id=ids["<s>"],
-        eos_token_id=ids["</s>"],
-    )
-    return save(folder, lambda: LlamaForCausalLM(config), dtype=torch.float16)
-
-
-def write_qwen25(folder: Path, *, tied: bool = False) -> Path:
-    """Qwen2.5: bf16, biased attention, fewer heads for keys; only the 0.5B's embeddings are tied."""
-    ids = write_tokenizer(
-        folder,
-        special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHATML,
-    )
-    config = Qwen2Config(
-        vocab_size=ids[""] + 5,  # more rows than tokens, as there are
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        tie_word_embeddings=tied,
-        bos_token_id=ids["<|endoftext|>"],
-        eos_token_id=ids["<|endoftext|>"],
-    )
-    return save(folder, lambda: Qwen2ForCausalLM(config), dtype=torch.bfloat16)
-
-
-def write_qwen25_tied(folder: Path) -> Path:
-    """Qwen2.5-0.5B, which the rewards start from."""
-    return write_qwen25(folder, tied=True)
-
-
-# Encoder of the orchestrator, classifiers.
 
 
 def write_xlmr(folder: Path) -> Path:
     """xlm-roberta-base: positions start after the padding id."""
-    ids = write_tokenizer(
-        folder,
-        special=("<s>", "<pad>", "</s>", "<unk>"),
-        template="<s> $A </s> | <s> $A </s> </s> $B </s>",
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-    )
+    tokenizer = bracketed("<s>", "</s>", pad="<pad>")
     config = XLMRobertaConfig(
-        vocab_size=ids[""],
+        vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=48,
         max_position_embeddings=66,
         type_vocab_size=1,
-        pad_token_id=ids["<pad>"],
+        pad_token_id=tokenizer.pad_token_id,
     )
-    return save(folder, lambda: XLMRobertaModel(config))
+    return save(folder, tokenizer, lambda: XLMRobertaModel(config))
 
 
-def write_gpt2_classifier(folder: Path) -> Path:
-    """Ray2333's and Tristan's: GPT-2 with one label, whose padding token is the end of text."""
-    ids = write_tokenizer(
-        folder,
-        special=("<|endoftext|>",),
-        bos_token="<|endoftext|>",
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-    )
-    end = ids["<|endoftext|>"]
-    config = GPT2Config(
-        vocab_size=ids[""],
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        n_positions=128,
-        num_labels=1,
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=end,
-    )
-    return save(folder, lambda: GPT2ForSequenceClassification(config))
-
-
-def write_bart_classifier(folder: Path) -> Path:
-    """CogComp's: BART with two labels, read at the last end token."""
-    ids = write_tokenizer(
-        folder,
-        special=("<s>", "<pad>", "</s>", "<unk>"),
-        template="<s> $A </s> | <s> $A </s> </s> $B </s>",
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-    )
-    config = BartConfig(
-        vocab_size=ids[""],
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=48,
-        decoder_ffn_dim=48,
-        max_position_embeddings=128,
-        num_labels=2,
-        bos_token_id=ids["<s>"],
-        pad_token_id=ids["<pad>"],
-        eos_token_id=ids["</s>"],
-        decoder_start_token_id=ids["</s>"],
-        forced_eos_token_id=ids["</s>"],
-    )
-    return save(folder, lambda: BartForSequenceClassification(config))
-
-
-def write_deberta_classifier(folder: Path) -> Path:
-    """OpenAssistant's: DeBERTa-v3 with one label, relative positions alone."""
-    with warnings.catch_warnings():
-        # transformers' module compiles functions by torch.jit.script when it is imported.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
-    ids = write_tokenizer(
-        folder,
-        special=("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"),
-        template="[CLS] $A [SEP] | [CLS] $A [SEP] $B [SEP]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        unk_token="[UNK]",
-        mask_token="[MASK]",
-    )
-    config = DebertaV2Config(
-        vocab_size=ids[""],
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=128,
-        type_vocab_size=0,
-        relative_attention=True,
-        position_buckets=16,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        position_biased_input=False,
-        pooler_hidden_size=32,
-        num_labels=1,
-        pad_token_id=ids["[PAD]"],
-    )
-    return save(folder, lambda: DebertaV2ForSequenceClassification(config))
-
-
-def write_distilbert_classifier(folder: Path) -> Path:
+def write_distilbert(folder: Path) -> Path:
     """mohameddhiab's: DistilBERT with two labels."""
-    ids = write_tokenizer(
-        folder,
-        special=("[PAD]", "[UNK]", "[CLS]", "[SEP]"),
-        template="[CLS] $A [SEP] | [CLS] $A [SEP] $B [SEP]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        unk_token="[UNK]",
-    )
+    tokenizer = bracketed("[CLS]", "[SEP]", pad="[PAD]")
     config = DistilBertConfig(
-        vocab_size=ids[""],
+        vocab_size=len(tokenizer),
         dim=32,
         n_layers=2,
         n_heads=2,
         hidden_dim=48,
         max_position_embeddings=64,
         num_labels=2,
-        pad_token_id=ids["[PAD]"],
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
     )
-    return save(folder, lambda: DistilBertForSequenceClassification(config))
+    return save(folder, tokenizer, lambda: DistilBertForSequenceClassification(config))
+
+
+def write_deberta(folder: Path) -> Path:
+    """OpenAssistant's: DeBERTa-v3 with one label."""
+    with warnings.catch_warnings():
+        # transformers' module compiles functions by torch.jit.script when it is imported.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return tiny_classifiers.write_deberta(folder)
 
 
 MODELS: dict[str, Callable[[Path], Path]] = {
-    "meta-llama/Llama-2-7b-hf": write_llama2,
-    "Qwen/Qwen2.5-7B": write_qwen25,
-    "Qwen/Qwen2.5-0.5B": write_qwen25_tied,
+    "meta-llama/Llama-2-7b-hf": write_base("llama2-base"),
+    "Qwen/Qwen2.5-7B": write_base("qwen2.5-untied"),
+    "Qwen/Qwen2.5-0.5B": write_base("qwen2"),
     "FacebookAI/xlm-roberta-base": write_xlmr,
-    "Ray2333/gpt2-large-helpful-reward_model": write_gpt2_classifier,
-    "Ray2333/gpt2-large-harmless-reward_model": write_gpt2_classifier,
-    "mohameddhiab/humor-no-humor": write_distilbert_classifier,
-    "Tristan/gpt2_reward_summarization": write_gpt2_classifier,
-    "CogComp/bart-faithful-summary-detector": write_bart_classifier,
-    "OpenAssistant/reward-model-deberta-v3-large-v2": write_deberta_classifier,
+    "Ray2333/gpt2-large-helpful-reward_model": tiny_classifiers.write_gpt2,
+    "Ray2333/gpt2-large-harmless-reward_model": tiny_classifiers.write_gpt2,
+    "mohameddhiab/humor-no-humor": write_distilbert,
+    "Tristan/gpt2_reward_summarization": tiny_classifiers.write_gpt2,
+    "CogComp/bart-faithful-summary-detector": tiny_classifiers.write_bart,
+    "OpenAssistant/reward-model-deberta-v3-large-v2": write_deberta,
 }
 """Every model of the recipes, by its hub id."""
 

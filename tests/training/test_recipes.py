@@ -21,6 +21,7 @@ from preforch_training.pipeline import open_run
 from preforch_training.policy.config import OnlineRound, WicPolicy
 from preforch_training.records import Sample, read_records
 from preforch_training.report.records import read_report
+from preforch_training.reward.config import ClassifierReward
 from preforch_training.stages import STAGES
 from recipe_world import CONFIGS, RECIPES, dry_run
 from small_world import build
@@ -51,6 +52,24 @@ def test_a_recipe_has_the_values_of_the_paper_and_of_ric(name: str) -> None:
     assert (wic.offline.learning_rate, wic.online.learning_rate) == (1.4e-4, 1e-5)
     for part in (wic.offline, wic.online):
         assert (part.lora_rank, part.lora_alpha, part.batch_size, part.weight_decay) == (64, 128, 8, 0.01)
+        assert (part.lora_dropout, part.lora_targets) == (0.05, ("q_proj", "v_proj"))
+
+
+def test_each_public_reward_model_reads_what_ric_gives_it() -> None:
+    found = {
+        reward.model: (reward.text, reward.label, bool(reward.prompt_after))
+        for name in RECIPES
+        for reward in read_config(CONFIGS / f"{name}.toml").reward.objectives.values()
+        if isinstance(reward, ClassifierReward)
+    }
+    assert found == {
+        "Ray2333/gpt2-large-helpful-reward_model": ("hh", 0, False),
+        "Ray2333/gpt2-large-harmless-reward_model": ("hh", 0, False),
+        "mohameddhiab/humor-no-humor": ("response", 1, False),
+        "Tristan/gpt2_reward_summarization": ("summary", 0, True),
+        "CogComp/bart-faithful-summary-detector": ("pair_reversed", 1, True),
+        "OpenAssistant/reward-model-deberta-v3-large-v2": ("pair", 0, False),
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -41,8 +41,9 @@ def test_the_plan_of_hh_assistant_on_one_gpu_and_on_eight(folders: dict[str, Pat
     config = read_config(CONFIGS / "hh-assistant.toml")
     one = describe(config, Question(configs=folders), title="hh", reachable=False)
     assert row(one, "meta-llama/Llama-2-7b-hf")[1:] == ["policy", "6,738,415,616", "12.55"]
-    # 13.48 GB of weights in 16 bits, 160 million parameters of LoRA at 4 + 4 + 8 bytes.
-    weights, gradients, optimiser = (6_738_415_616 * 2 + 4 * 159_907_840, 4 * 159_907_840, 8 * 159_907_840)
+    # 13.48 GB of weights in 16 bits; LoRA on queries and values at 4 + 4 + 8 bytes.
+    lora = 32 * 64 * 2 * 8192
+    weights, gradients, optimiser = (6_738_415_616 * 2 + 4 * lora, 4 * lora, 8 * lora)
     found = row(one, "policy/wic, offline")
     assert found[1:4] == [f"{bytes_ / 2**30:.1f}" for bytes_ in (weights, gradients, optimiser)]
     tokens = 10_000 * 8 * 640

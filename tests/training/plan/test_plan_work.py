@@ -11,6 +11,7 @@ from preforch_training.config import RunConfig
 from preforch_training.plan.counts import assumed_pairs, count_pairs, written_bytes
 from preforch_training.plan.sizes import ModelSize, measure
 from preforch_training.plan.work import Load, Scale, loads, training_memory
+from preforch_training.tuning.options import Tuning
 from small_world import build, make_run
 
 WIC = {
@@ -116,7 +117,8 @@ def test_work_is_6_or_8_or_2_times_parameters_and_tokens(tmp_path: Path, size: M
 
 
 def test_a_full_training_takes_16_bytes_a_parameter(size: ModelSize) -> None:
-    memory = training_memory(size, rows=4, tokens=10, head=True)
+    memory = training_memory(size, Tuning(), rows=4, tokens=10, head=True)
+    assert memory is not None
     assert (memory.weights, memory.gradients, memory.optimiser) == (4 * 2792, 4 * 2792, 8 * 2792)
     assert memory.activations == 2 * 34 * 4 * 10 * 8 + 8 * 4 * 10 * 100
     assert memory.on() == 16 * 2792 + memory.activations
@@ -124,10 +126,19 @@ def test_a_full_training_takes_16_bytes_a_parameter(size: ModelSize) -> None:
 
 
 def test_lora_with_gradient_checkpointing_trains_little_and_keeps_little(size: ModelSize) -> None:
-    memory = training_memory(size, rows=4, tokens=10, head=True, lora_rank=4, checkpointing=True)
+    tuning = Tuning(lora_rank=4, gradient_checkpointing=True)
+    memory = training_memory(size, tuning, rows=4, tokens=10, head=True)
+    assert memory is not None
     assert memory.weights == 2 * 2792 + 4 * 4 * 256, "frozen weights as the checkpoint has them, 16-bit"
     assert (memory.gradients, memory.optimiser) == (4 * 4 * 256, 8 * 4 * 256)
     assert memory.activations == 2 * 4 * 10 * 8 * 2 + 34 * 4 * 10 * 8 + 8 * 4 * 10 * 100
+
+
+def test_lora_on_two_layers_trains_those_alone(size: ModelSize) -> None:
+    tuning = Tuning(lora_rank=4, lora_targets=("q_proj", "v_proj"))
+    memory = training_memory(size, tuning, rows=1, tokens=1)
+    assert memory is not None
+    assert memory.gradients == 4 * 4 * 2 * (16 + 12)
 
 
 def test_a_device_has_its_share_of_the_rows_and_at_least_one(tmp_path: Path, size: ModelSize) -> None:

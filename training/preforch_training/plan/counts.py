@@ -12,6 +12,7 @@ from preforch_models.manifest import ArtifactError, read_manifest
 from preforch_training.config import RunConfig
 from preforch_training.plan.sizes import ModelSize
 from preforch_training.records import OVERALL
+from preforch_training.tuning.options import Tuning
 
 Pairs = Mapping[tuple[str, str], int]
 """(objective or overall, "train" or "all") -> number of pairs."""
@@ -49,15 +50,19 @@ def written_bytes(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> f
     total, trained = 0.0, [0]
     for reward in config.reward.objectives.values():
         size = sizes.get(reward.base_model)
-        if size is not None and reward.passes:
+        if size is not None and isinstance(reward, Tuning):
             total += (1 + folds) * size.stored
-            trained.append(size.parameters)
+            trained.append(_trained(size, reward))
     if (size := sizes[config.orchestrator.encoder]) is not None:
         total += 4 * size.parameters
-        trained.append(size.parameters if config.orchestrator.train_encoder else 0)
+        trained.append(_trained(size, config.orchestrator) if config.orchestrator.train_encoder else 0)
     if config.policy is not None and (size := sizes[config.policy.base]) is not None:
         total += size.stored * (1 + sum(policy.rounds for policy in config.policies.values()))
         for policy in config.policies.values():
-            ranks = [training.lora_rank for training in policy.trainings.values()]
-            trained += [size.lora(rank) if rank else size.parameters for rank in ranks]
+            trained += [_trained(size, training) for training in policy.trainings.values()]
     return total + 2 * 12 * max(trained)
+
+
+def _trained(size: ModelSize, tuning: Tuning) -> int:
+    """Parameters that a training changes."""
+    return size.lora(tuning.lora_rank, tuning.lora_targets) if tuning.lora_rank else size.parameters

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from preforch_training.config import RunConfig
 from preforch_training.plan.sizes import ModelSize
 from preforch_training.policy.config import Config as PolicyConfig
-from preforch_training.policy.config import FineTuning, OnlineRound, Policy
+from preforch_training.policy.config import OnlineRound, Policy
 from preforch_training.records import OVERALL
+from preforch_training.tuning.options import Tuning
 
 TRAIN, READ, RECOMPUTE = 6, 2, 2
 
@@ -94,17 +95,18 @@ def reward_loads(config: RunConfig, scale: Scale) -> Iterator[Load]:
     # Each of k fold models is trained on (k - 1) / k of the pairs.
     models = 1 + max(0, folds - 1)
     for name, reward in config.reward.objectives.items():
-        if reward.shared_batch is None:
+        if not isinstance(reward, Tuning):
             continue  # given, or a head on frozen vectors: next to nothing
-        size, tokens = scale.sizes[reward.base_model], scale.tokens(reward.max_tokens)
-        rows = 2 * reward.shared_batch / scale.nproc
+        size, tokens = scale.sizes[reward.base], scale.tokens(reward.max_tokens)
+        # Both sides of a pair are rows.
+        rows = 2 * reward.batch_size / scale.nproc
         yield Load(
             stage=f"reward/{name}",
-            model=reward.base_model,
+            model=reward.base,
             size=size,
-            tokens=2 * scale.pairs[name, "train"] * tokens * reward.passes * models,
-            per_parameter=TRAIN,
-            memory=None if size is None else training_memory(size, rows=rows, tokens=tokens, head=False),
+            tokens=2 * scale.pairs[name, "train"] * tokens * reward.epochs * models,
+            per_parameter=work_of(reward),
+            memory=training_memory(size, reward, rows=rows, tokens=reward.max_tokens),
         )
 
 
@@ -126,17 +128,14 @@ def orchestrator_load(config: RunConfig, scale: Scale) -> Load:
     settings = config.orchestrator
     size, tokens = scale.sizes[settings.encoder], scale.tokens(settings.max_tokens)
     prompts = scale.pairs[OVERALL, "train"]
-    memory = None
-    if size is not None and settings.train_encoder:
-        rows = settings.batch_size / scale.nproc
-        memory = training_memory(size, rows=rows, tokens=tokens, head=False)
+    trained, rows = settings.train_encoder, settings.batch_size / scale.nproc
     return Load(
         stage="orchestrator",
         model=settings.encoder,
         size=size,
-        tokens=prompts * tokens * (settings.epochs if settings.train_encoder else 1),
-        per_parameter=TRAIN if settings.train_encoder else READ,
-        memory=memory,
+        tokens=prompts * tokens * (settings.epochs if trained else 1),
+        per_parameter=work_of(settings) if trained else READ,
+        memory=training_memory(size, settings, rows=rows, tokens=settings.max_tokens) if trained else None,
     )
 
 
@@ -160,44 +159,40 @@ def policy_loads(
             model=shared.base,
             size=size,
             tokens=times * rows * tokens,
-            per_parameter=TRAIN + RECOMPUTE * training.gradient_checkpointing,
-            memory=None
-            if size is None
-            else tuning_memory(size, training, scale, tokens=shared.max_model_len),
+            per_parameter=work_of(training),
+            memory=training_memory(
+                size,
+                training,
+                rows=training.batch_size / scale.nproc,
+                tokens=shared.max_model_len,
+                head=True,
+            ),
         )
 
 
-def tuning_memory(size: ModelSize, training: FineTuning, scale: Scale, *, tokens: int) -> Memory:
-    """Of one supervised fine-tuning. Rows as long as they may be: the longest batch decides."""
-    return training_memory(
-        size,
-        rows=training.batch_size / scale.nproc,
-        tokens=tokens,
-        head=True,
-        lora_rank=training.lora_rank,
-        checkpointing=training.gradient_checkpointing,
-    )
+def work_of(tuning: Tuning) -> int:
+    """FLOPs that a training spends on each token and parameter."""
+    return TRAIN + RECOMPUTE * tuning.gradient_checkpointing
 
 
 def training_memory(
-    size: ModelSize,
-    *,
-    rows: float,
-    tokens: int,
-    head: bool,
-    lora_rank: int = 0,
-    checkpointing: bool = False,
-) -> Memory:
-    """Of one training; see the module's docstring. `head`: the model writes tokens."""
+    size: ModelSize | None, tuning: Tuning, *, rows: float, tokens: int, head: bool = False
+) -> Memory | None:
+    """Of one training, None for a model of unknown size; see the module's docstring.
+
+    `rows` of a batch, as long as they may be: the longest batch decides. `head`: the model writes tokens.
+    """
+    if size is None:
+        return None
     rows = max(1.0, rows)
-    trained = size.lora(lora_rank) if lora_rank else size.parameters
-    frozen = size.parameters if lora_rank else 0
+    lora = tuning.lora_rank > 0
+    trained = size.lora(tuning.lora_rank, tuning.lora_targets) if lora else size.parameters
     layer = 34 * rows * tokens * size.hidden
     inputs = 2 * rows * tokens * size.hidden * size.layers
     logits = 8 * rows * tokens * size.vocabulary if head else 0
     return Memory(
-        weights=4 * trained + size.width * frozen,
+        weights=4 * trained + (size.width * size.parameters if lora else 0),
         gradients=4 * trained,
         optimiser=8 * trained,
-        activations=(inputs + layer if checkpointing else size.layers * layer) + logits,
+        activations=(inputs + layer if tuning.gradient_checkpointing else size.layers * layer) + logits,
     )

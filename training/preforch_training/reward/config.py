@@ -18,7 +18,6 @@ class PairHeadReward(Record):
 
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = True
-    passes: ClassVar[float] = 0.0
     shared_batch: ClassVar[None] = None
     kind: Literal["pair_head"] = "pair_head"
     encoder: str
@@ -80,11 +79,6 @@ class BradleyTerryReward(Tuning, TextReading):
     """Numbers that the trained model is stored in; "checkpoint": those of the base. It scores in 32 bits."""
 
     @property
-    def passes(self) -> float:
-        """How often a fine-tuning reads every pair; 0 for kinds that fine-tune no model."""
-        return self.epochs
-
-    @property
     def shared_batch(self) -> int:
         """Pairs of a step, shared by the ranks of a run."""
         return self.batch_size
@@ -100,7 +94,6 @@ class ClassifierReward(TextReading):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
-    passes: ClassVar[float] = 0.0
     shared_batch: ClassVar[None] = None
     kind: Literal["classifier"] = "classifier"
     model: str
@@ -122,7 +115,6 @@ class FunctionReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
-    passes: ClassVar[float] = 0.0
     max_tokens: ClassVar[int] = 0
     shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
@@ -135,7 +127,6 @@ class EndpointReward(Record):
 
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
-    passes: ClassVar[float] = 0.0
     max_tokens: ClassVar[int] = 0
     shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
