@@ -51,6 +51,10 @@ def test_the_plan_of_hh_assistant_on_one_gpu_and_on_eight(folders: dict[str, Pat
     flops = 8 * (6_738_415_616 - 32_000 * 4096) * tokens
     assert work[1:] == [f"{tokens:,}", f"{flops:.2e}", f"{flops / 150e12 / 3600:.2f}"]
     assert "vLLM takes 90% of a GPU, 72.0: 12.6 of weights, and room for" in one
+    settings = ("policy.engine.tensor_parallel_size=2", "policy.engine.gpu_memory_utilization=0.5")
+    halves = read_config(CONFIGS / "hh-assistant.toml", settings=settings)
+    two = describe(halves, Question(configs=folders), title="hh", reachable=False)
+    assert "vLLM takes 50% of 2 GPUs, 80.0: 12.6 of weights, and room for" in two
     eight = describe(config, Question(configs=folders, nproc=8), title="hh", reachable=False)
     assert "sum, fsdp2 over 8" in eight
     ddp, fsdp = (float(cell) for cell in row(eight, "policy/wic, offline")[5:7])

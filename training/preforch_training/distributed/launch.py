@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,7 +25,8 @@ _ADDRESS = "127.0.0.1"
 _LAST_LINES = 15
 _GRACE_SECONDS = 15.0
 """How long rank 0 may take to notice by itself that a rank died; a collective on GPUs never does."""
-_END_SECONDS = 10.0
+_END_SECONDS = 60.0
+"""How long a rank with no more to do may take to end; then it is ended, since the run is whole."""
 _LOOK_SECONDS = 1.0
 _START_TIMEOUT = timedelta(minutes=30)
 
@@ -93,10 +94,11 @@ class Children:
         return found
 
     def wait(self) -> None:
-        """Return when all have ended by themselves. Raises RankDiedError when one did not end well."""
+        """Return when all have ended, or dawdled for long. Raises RankDiedError when one did not end well."""
         self._closed.set()
         for child in self._children.values():
-            child.wait(timeout=_END_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=_END_SECONDS)
         if (death := self._dead()) is not None:
             raise RankDiedError(death)
 

@@ -13,9 +13,6 @@ from preforch_training.plan.work import Load
 from preforch_training.policy.config import Config as PolicyConfig
 from preforch_training.statistics.markdown import table
 
-VLLM_SHARE = 0.9
-"""Of a GPU's memory; what vLLM takes unless it is told otherwise."""
-
 
 @dataclass(frozen=True)
 class Question:
@@ -60,10 +57,12 @@ def _sum(value: float, question: Question) -> str:
 
 
 def sampling_line(shared: PolicyConfig, size: ModelSize, question: Question) -> str:
-    """What vLLM takes, and how many responses have room in it."""
-    share, length = VLLM_SHARE * question.gpu_gib * GIB, shared.max_model_len
-    # 32-bit checkpoints are served in 16 bits.
-    weights, token = 2 * size.parameters, 2 * size.cached
+    """What an engine of vLLM takes, and how many responses have room in it."""
+    engine, length = shared.engine, shared.max_model_len
+    gpus = engine.tensor_parallel_size
+    share = engine.gpu_memory_utilization * question.gpu_gib * GIB * gpus
+    number = 4 if engine.dtype == "float32" else 2
+    weights, token = number * size.parameters, number * size.cached
     room = share - weights
     said = (
         f"{weights / GIB:.1f} of weights, and room for {room / token:,.0f} tokens: "
@@ -71,7 +70,8 @@ def sampling_line(shared: PolicyConfig, size: ModelSize, question: Question) -> 
         if room > 0
         else f"{weights / GIB:.1f} of weights alone do not fit"
     )
-    return f"vLLM takes {VLLM_SHARE:.0%} of a GPU, {share / GIB:.1f}: {said}."
+    taken = "a GPU" if gpus == 1 else f"{gpus} GPUs"
+    return f"vLLM takes {engine.gpu_memory_utilization:.0%} of {taken}, {share / GIB:.1f}: {said}."
 
 
 def work_table(work: list[Load], question: Question) -> str:
