@@ -21,11 +21,13 @@ from preforch_training.study.tables import render_study
 
 def render(report: Report, images: Mapping[str, str]) -> str:
     """The whole text; `images`: file names by title, linked at the end."""
+    method = report.method
+    if method["tau"] == FIT:
+        method = {**method, "tau": f"{FIT}, {report.tau:.3g}"}
     parts = [
         "# Report",
         f"Preset `{report.preset}`, seed {report.seed}, objectives {', '.join(report.objectives)}. "
-        + ", ".join(f"{key} `{value}`" for key, value in report.method.items())
-        + (f", which is {report.tau:.3g}" if report.method["tau"] == FIT else "")
+        + ", ".join(f"{key} `{value}`" for key, value in method.items())
         + f". World: {f'`{report.world[:16]}`' if report.world else 'real data, the truth is unknown'}.",
         f"Otherwise than the preset: {'; '.join(report.overrides) or 'nothing'}.",
         "Intervals are 95%, bootstrap over prompts.",
