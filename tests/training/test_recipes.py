@@ -130,7 +130,7 @@ def test_a_recipe_runs_by_its_command_with_real_vllm(tmp_path: Path, name: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kills"), zip(RECIPES, (10, 3, 3), strict=True))
+@pytest.mark.parametrize(("name", "kills"), list(zip(RECIPES, (10, 3, 3), strict=True)))
 def test_a_recipe_that_is_killed_ends_with_the_same_result(tmp_path: Path, name: str, kills: int) -> None:
     whole, recipe = run_by_command(tmp_path, name), dry_run(tmp_path, name)
     killed = tmp_path / "killed"
