@@ -21,7 +21,7 @@ COPYLEFT = re.compile(r"GPL|GNU|Mozilla|MPL|EUPL|CDDL|Eclipse", re.IGNORECASE)
 # Metadata names none; this is what their licence files say.
 FROM_THEIR_FILES = {"oss-harmony": "Apache-2.0", "promql-parser": "MIT", "setuptools": "MIT"}
 # The first that needs a package is named.
-EXTRAS = ("client", "service", "training", "vllm-cpu", "demo", "dev", "deploy")
+EXTRAS = ("client", "service", "hub", "training", "tracking", "ray", "vllm-cpu", "demo", "dev", "deploy")
 HEAD = """# Licences of dependencies
 
 Every package of requirements.lock, with the licence that its metadata names. Made by `make licences`; a test
@@ -37,7 +37,7 @@ them.
 ## Copyleft
 
 None of these is part of this project's own packages; they are installed beside it, unchanged. Images hold
-those of `client`, `service`, `training` and `vllm-cpu` at most, never those of `dev` and `deploy`.
+those of `client`, `service`, `training`, `tracking` and `vllm-cpu` at most, never those of `dev` and `deploy`.
 
 """
 TABLE = "| package | licence | needed for |\n|---|---|---|\n"
