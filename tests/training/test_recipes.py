@@ -118,11 +118,12 @@ def run_by_command(root: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "name", [RECIPES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1:])]
-)
-def test_a_recipe_runs_by_its_command_with_real_vllm(tmp_path: Path, name: str) -> None:
-    folder = run_by_command(tmp_path, name)
+def test_a_recipe_runs_by_its_command_with_real_vllm(tmp_path: Path) -> None:
+    check_run_by_command(run_by_command(tmp_path, RECIPES[0]), RECIPES[0])
+
+
+def check_run_by_command(folder: Path, name: str) -> None:
+    """A whole run, with responses by vLLM in every round."""
     check_run(folder, read_config(CONFIGS / f"{name}.toml").names)
     asked = [read_records(folder / part / "samples.jsonl", Sample) for part in ROUNDS[1:]]
     assert [len(samples) for samples in asked] == [6, 6]
@@ -133,6 +134,7 @@ def test_a_recipe_runs_by_its_command_with_real_vllm(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(("name", "kills"), list(zip(RECIPES, (10, 3, 3), strict=True)))
 def test_a_recipe_that_is_killed_ends_with_the_same_result(tmp_path: Path, name: str, kills: int) -> None:
     whole, recipe = run_by_command(tmp_path, name), dry_run(tmp_path, name)
+    check_run_by_command(whole, name)
     killed = tmp_path / "killed"
     kill_and_continue(recipe.config, killed, recipe.settings, kills=kills, seconds=45, seed=len(name))
     assert differences(whole, killed) == []
