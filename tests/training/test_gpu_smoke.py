@@ -68,7 +68,7 @@ def test_it_runs_whole_at_the_size_of_a_test(tmp_path: Path) -> None:
         "policy/wic/round-1",
         "report",
     } <= made.keys()
-    assert made["policy/wic/round-1"]["samples"] == 4
+    assert made["policy/wic/round-1"]["samples"] == 16, "4 responses to each of 4 prompts"
     assert figures["serving"]["tokens"] > 0
     assert figures["serving"]["tokens_per_second"] > 0
     assert len(figures["onnx"]["batches"]) == 5
