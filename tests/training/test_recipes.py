@@ -1,7 +1,7 @@
 """The paper's recipes, each run whole on tiny models of the same architectures (`recipe_world`).
 
 Stages and rounds of all three with a scripted sampler; one of them by the command with real vLLM. The long
-tests (`make test-slow`): all three with real vLLM, killed and continued, and by two processes.
+test (`make test-slow`): all three with real vLLM, killed and continued, and by two processes.
 """
 
 import json
@@ -132,21 +132,17 @@ def check_run_by_command(folder: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kills"), list(zip(RECIPES, (10, 3, 3), strict=True)))
-def test_a_recipe_that_is_killed_ends_with_the_same_result(tmp_path: Path, name: str, kills: int) -> None:
-    whole, recipe = run_by_command(tmp_path, name), dry_run(tmp_path, name)
-    check_run_by_command(whole, name)
-    killed = tmp_path / "killed"
-    kill_and_continue(recipe.config, killed, recipe.settings, kills=kills, seconds=45, seed=len(name))
-    assert differences(whole, killed) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-def test_two_processes_learn_what_one_learns(tmp_path: Path, name: str) -> None:
-    recipe, whole, pair = dry_run(tmp_path, name), tmp_path / "whole", tmp_path / "pair"
+def test_a_recipe_ends_alike_when_it_is_killed_and_by_two_processes(
+    tmp_path: Path, name: str, kills: int
+) -> None:
+    recipe = dry_run(tmp_path, name)
+    whole, killed, pair = (tmp_path / part for part in ("whole", "killed", "pair"))
     # What is dropped is drawn by each process.
     settings = [*recipe.settings, *(f"policies.wic.{part}.lora_dropout=0" for part in ("offline", "online"))]
     subprocess.run(train_command(recipe.config, whole, settings), check=True)
+    check_run_by_command(whole, name)
+    kill_and_continue(recipe.config, killed, settings, kills=kills, seconds=45, seed=len(name))
+    assert differences(whole, killed) == []
     subprocess.run([*train_command(recipe.config, pair, settings), "--nproc", "2"], check=True)
     check_run(pair, read_config(recipe.config).names)
     # Later rounds learn from what the first ones sampled, which a last bit may change.
