@@ -8,7 +8,7 @@ import tiny_models
 import torch
 from preforch_models.context import ContextFormat, context_tokens
 from preforch_models.policy_card import read_policy_card
-from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
+from preforch_training.policy.base_model import add_context, load_base, new_model, train_tokenizer
 from preforch_training.policy.config import Scratch
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from tokenizers import AddedToken, normalizers
@@ -22,6 +22,20 @@ DIGITS = ContextFormat(objectives=NAMES, encoding="digits")
 @pytest.fixture(scope="module")
 def levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_policy(tmp_path_factory.mktemp("policy") / "levels", LEVELS)
+
+
+def test_new_rows_do_not_depend_on_what_was_drawn_before(tmp_path: Path) -> None:
+    folder = tiny_models.write_family("llama2", tmp_path / "base")
+    found = []
+    for drawn_before in (1, 2):
+        torch.manual_seed(drawn_before)
+        model, tokenizer = load_base(str(folder), revision="main")
+        rows = model.get_input_embeddings().weight.shape[0]
+        add_context(model, tokenizer, DIGITS, seed=0)
+        assert model.get_input_embeddings().weight.shape[0] > rows
+        found.append(model.get_input_embeddings().weight.detach().clone())
+    assert tokenizer.pad_token == "<pad>", "a row that is made of no pieces"
+    assert torch.equal(*found)
 
 
 def test_words_of_the_training_texts_are_one_token_each() -> None:

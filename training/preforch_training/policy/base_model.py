@@ -98,7 +98,10 @@ def add_context(
     separate_pad(tokenizer, end=turns.end)
     tokenizer.chat_template = chat_template(context_format, turns.template)
     check_out_of_reach(tokenizer)
-    make_room(model, tokenizer)
+    # Rows that no pieces make, that of a new pad token, are drawn: by the seed and nothing drawn before.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        make_room(model, tokenizer)
     vocabulary = tokenizer.get_vocab()
     ids = {token: vocabulary[token] for token in added}
     for matrix in _embedding_matrices(model):
