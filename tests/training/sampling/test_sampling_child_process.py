@@ -78,9 +78,12 @@ def test_a_child_does_not_take_itself_for_a_rank_of_the_training(monkeypatch: py
         monkeypatch.setenv(name, value)
     process = VllmProcess(None)
     try:
-        entries = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
+        deadline = time.monotonic() + 30
+        # Empty until the kernel has ended exec.
+        while not (environment := Path(f"/proc/{process.pid}/environ").read_bytes()):
+            assert time.monotonic() < deadline
     finally:
         process.kill()
-    given = {entry.partition("=")[0] for entry in entries}
+    given = {entry.partition("=")[0] for entry in environment.decode().split("\0")}
     assert "PATH" in given
     assert not given & set(ours)
