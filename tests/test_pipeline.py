@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 from kill_resume import differences, kill_and_continue, train_command
 from preforch_models.bundle import read_bundle
-from preforch_models.manifest import verify
+from preforch_models.manifest import read_manifest, verify
 from preforch_models.policy_card import check_match, read_policy_card
 
 CONFIG = Path(__file__).parent.parent / "training" / "configs" / "demo.toml"
@@ -73,6 +73,12 @@ def test_every_stage_leaves_a_whole_artifact(run: Path) -> None:
 def test_bundle_and_policy_of_a_run_belong_together(run: Path) -> None:
     for policy in ("wic/round-1", "plain/round-0"):
         check_match(read_bundle(run / "bundle"), read_policy_card(run / "policy" / policy))
+
+
+def test_a_round_tells_how_scores_by_the_own_fold_and_by_full_models_differ(run: Path) -> None:
+    found = read_manifest(run / "policy" / "wic" / "round-1").metrics
+    assert 0 <= found["own_fold.kept_changes"] <= 1
+    assert all(found[f"own_fold.{name}.sd"] > 0 for name in ("helpful", "harmless", "humor"))
 
 
 def test_training_again_changes_nothing(run: Path) -> None:

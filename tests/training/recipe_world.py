@@ -233,8 +233,9 @@ class Recipe:
     settings: list[str]
 
 
-def dry_run(root: Path, name: str) -> Recipe:
-    """Write what a recipe reads below `root`, and say it in settings for `preforch train --set`."""
+def dry_run(root: Path, name: str, *, base: str | None = None) -> Recipe:
+    """Write what a recipe reads below `root`, and say it in settings for `preforch train --set`. `base`: the
+    family of `tiny_models` that the policy starts from, in place of the recipe's own."""
     raw = tomllib.loads((CONFIGS / f"{name}.toml").read_text(encoding="utf-8"))
 
     def tiny(model: str) -> str:
@@ -250,7 +251,8 @@ def dry_run(root: Path, name: str) -> Recipe:
         f"data.sources={inline(sources)}",
         f"orchestrator.encoder={tiny(raw['orchestrator']['encoder'])}",
     ]
-    settings += [f"policy.base={tiny(raw['policy']['base'])}", *SIZES]
+    family = None if base is None else tiny_models.write_family(base, root / "models" / base)
+    settings += [f"policy.base={family or tiny(raw['policy']['base'])}", *SIZES]
     for objective, reward in raw["reward"].items():
         key = "model" if "model" in reward else "base"
         settings += [f"reward.{objective}.{key}={tiny(reward[key])}", f"reward.{objective}.max_tokens=48"]

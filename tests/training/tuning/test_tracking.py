@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import policy_world
@@ -64,13 +66,34 @@ def wandb_ids(tracking: Path) -> list[str]:
     return [path.name.rpartition("-")[2] for path in sorted((tracking / "wandb").glob("offline-run-*"))]
 
 
+@pytest.fixture
+def asked_hosts(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Hosts that this process looks up or connects to."""
+    found: set[str] = set()
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def recorded_connect(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            found.add(str(address[0]))
+        connect(self, address)
+
+    def recorded_look_up(host: Any, *rest: Any, **named: Any) -> Any:
+        found.add(str(host))
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", recorded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", recorded_look_up)
+    return found
+
+
 def test_a_training_is_reported_to_all_trackers_and_is_the_same_as_unreported(
-    encoder: Path, tmp_path: Path
+    encoder: Path, tmp_path: Path, asked_hosts: set[str]
 ) -> None:
     tracking = Tracking(ALL, "toy/orchestrator", tmp_path / "tracking")
     reported = train(encoder, tmp_path / "reported", tracking)
     quiet = train(encoder, tmp_path / "quiet", Tracking(()))
     assert largest_difference(reported, quiet) == 0
+    assert asked_hosts <= {"127.0.0.1", "::1", "localhost"}, "nothing is sent anywhere unless it is asked for"
     (name, run), *others = mlflow_runs(tracking.folder).items()
     assert not others
     assert name == "toy/orchestrator"

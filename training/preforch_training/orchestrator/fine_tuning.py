@@ -21,7 +21,7 @@ from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.orchestrator.targets import constant_gate, head_loss
-from preforch_training.tuning.hf_trainer import release, run_trainer
+from preforch_training.tuning.hf_trainer import run_trainer
 from preforch_training.tuning.tracking import Tracking
 from preforch_training.tuning.tuned_model import device_arguments, finished, lora_config, save_memory
 
@@ -204,5 +204,4 @@ def _fit(
         model = trainer.model.model
         model.encoder = finished(model.encoder, torch.float32)
         model = model.to("cpu").eval()
-    release(trainer)
     return Fitted(model, tokenizer, numbers, partial(vectors_of, model, tokenizer))

@@ -27,7 +27,7 @@ from preforch_training.distributed.group import together
 from preforch_training.distributed.training import FilledOrder, RankTrainer, rank_options
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
-from preforch_training.tuning.hf_trainer import release, run_trainer
+from preforch_training.tuning.hf_trainer import run_trainer
 from preforch_training.tuning.tracking import Tracking
 from preforch_training.tuning.tuned_model import (
     device_arguments,
@@ -149,7 +149,6 @@ def _fine_tune(
     train_in_32_bits(trainer.model)
     history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
     trained = finished(trainer.model, stored_dtype(str(policy), settings.saved_dtype))
-    release(trainer)
     return trained, _summary(history)
 
 

@@ -1,8 +1,8 @@
 """How every Hugging Face trainer runs here: a bar, metrics, trackers, and checkpoints that survive a kill.
 
 In:  a trainer, its work folder (the trainer's `output_dir`), the artifact's folder, who hears of it.
-Out: the trained trainer, to be released when its model is saved or kept elsewhere; `metrics.jsonl` in the
-     artifact's folder, and `tensorboard/` where it was asked for.
+Out: the trained trainer; `metrics.jsonl` in the artifact's folder, and `tensorboard/` where it was asked for.
+     Optimiser and model end with the last reference to the trainer (a test counts the bytes that live).
 
 All ranks run this together; rank 0 alone writes and reports, besides each rank's own part of a checkpoint.
 """
@@ -26,7 +26,6 @@ from transformers.utils import logging
 from preforch_training.distributed.config import Sharding
 from preforch_training.distributed.group import broadcast, rank, wait_for_all
 from preforch_training.distributed.training import shares_model
-from preforch_training.tuning.device_memory import free_memory
 from preforch_training.tuning.tracking import TENSORBOARD_FOLDER, Tracking, tracked
 
 METRICS_FILE = "metrics.jsonl"
@@ -57,16 +56,6 @@ def run_trainer(
         shutil.copytree(work / TENSORBOARD_FOLDER, folder / TENSORBOARD_FOLDER)
     history: list[dict[str, float]] = trainer.state.log_history
     return history
-
-
-def release(trainer: Trainer) -> None:
-    """Free all that a trainer holds: optimiser, gradients, accelerate's references, and its model, unless the
-    caller keeps that. The trainer is of no use afterwards."""
-    trainer.model.zero_grad(set_to_none=True)
-    trainer.accelerator.free_memory()
-    # All of it, and not the attributes that are known today: callbacks and wrappers hold the model too.
-    vars(trainer).clear()
-    free_memory()
 
 
 def last_checkpoint(work: Path) -> str | None:

@@ -24,7 +24,7 @@ from preforch_training.reward.config import BradleyTerryReward, TextReading
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.classifier import score_classifier, token_limit
 from preforch_training.reward.texts import classifier_texts, token_rows
-from preforch_training.tuning.hf_trainer import release, run_trainer
+from preforch_training.tuning.hf_trainer import run_trainer
 from preforch_training.tuning.padding import make_room, separate_pad
 from preforch_training.tuning.tuned_model import (
     device_arguments,
@@ -94,7 +94,6 @@ def _fit(config: BradleyTerryReward, task: FitTask) -> None:
         stored = stored_dtype(base, config.saved_dtype, revision=config.revision)
         finished(trainer.model, stored).save_pretrained(task.target)
         tokenizer.save_pretrained(task.target)
-    release(trainer)
 
 
 def score(
