@@ -3,6 +3,7 @@
 In:  run folders with finished reports. Out: a Markdown table.
 """
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def check_comparable(folders: Sequence[Path], reports: Sequence[Report]) -> None
 def headlines(report: Report) -> Mapping[str, float]:
     """Every target's number, explained KL of predictors, AUROC of the confidence, utilities,
     seconds of the run."""
-    numbers = {verdict.name: verdict.value for verdict in report.verdicts if verdict.value is not None}
+    # Which objective is the worst, in brackets, differs from seed to seed.
+    numbers = {re.sub(r" \(.*?\)", "", v.name): v.value for v in report.verdicts if v.value is not None}
     for entry in report.orchestrator.predictors:
         numbers[f"explained KL, {entry.name}, {entry.split}"] = entry.explained_kl.value
         numbers[f"preference accuracy, {entry.name}, {entry.split}"] = entry.preference_accuracy.value

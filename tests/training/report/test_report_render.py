@@ -15,7 +15,14 @@ from preforch_training.report.orchestrator import report_orchestrator
 from preforch_training.report.plots import draw_plots, pareto_plot
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, make_plan
-from preforch_training.report.records import ConfidenceReport, OnlineRound, Report, Stability, StageCost
+from preforch_training.report.records import (
+    ConfidenceReport,
+    OnlineRound,
+    Report,
+    Stability,
+    StageCost,
+    Verdict,
+)
 from preforch_training.report.reward import report_rewards
 from preforch_training.report.tables import render
 from preforch_training.report.verdicts import find_warnings, judge_run
@@ -267,8 +274,8 @@ def test_a_run_with_a_policy_that_reads_no_weights_is_reported_whole(served: str
     assert "Read no weights, and are judged by what they answer anyway" in text
     if served == "wic":
         assert "control of humor, online, test_topic" in names
-        # Two targets of the served policy against itself, one against its first round; none against others.
-        assert len([name for name in names if name.startswith("utility, ")]) == 3
+        # Three targets of the served policy against itself, one against its first round; none against others.
+        assert len([name for name in names if name.startswith("utility, ")]) == 4
         assert said == []
         assert "sft no weights" in text
         assert "pareto.png" in images.values()
@@ -316,13 +323,25 @@ def write_run(folder: Path, report: Report) -> Path:
 
 def test_seeds_are_summarised_by_mean_and_t_interval(good: Report, tmp_path: Path) -> None:
     stage = good.stages[0]
+    # Another reward model is the worst in each run.
+    worst = {
+        seed: Verdict(name=f"true order, worst (a{seed}), test", value=0.9, target=">= 0.8", reached=True)
+        for seed in (1, 2, 3)
+    }
     runs = [
-        good.model_copy(update={"seed": seed, "stages": (stage.model_copy(update={"seconds": seconds}),)})
+        good.model_copy(
+            update={
+                "seed": seed,
+                "stages": (stage.model_copy(update={"seconds": seconds}),),
+                "verdicts": (*good.verdicts, worst[seed]),
+            }
+        )
         for seed, seconds in ((1, 10.0), (2, 12.0), (3, 14.0))
     ]
     text = summarise([write_run(tmp_path / str(run.seed), run) for run in runs])
     # Mean 12, standard deviation 2, t(0.975, 2) = 4.303: 12 +- 4.97.
     assert "| seconds, all stages | 12 | [7.03, 17] | 3 | 10, 12, 14 |" in text
+    assert "| true order, worst, test | 0.9 | [0.9, 0.9] | 3 | 0.9, 0.9, 0.9 |" in text
     assert "seeds 1, 2, 3" in text
     assert "share of the oracle's ceiling, test_topic" in text
 

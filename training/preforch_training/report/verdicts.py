@@ -158,6 +158,8 @@ def _utility_verdicts(policy: PolicyReport) -> list[Verdict]:
                 f">= {UTILITY_GAIN:g}, interval above 0",
                 found.value >= UTILITY_GAIN and found.low > 0,
             )
+        elif ends == (RECOMMENDED, SHUFFLED):
+            target, reached = "interval above 0", found.low > 0
         elif ends == (SHUFFLED, CONSTANT):
             target, reached = "interval below 0", found.high < 0
         elif ends == (RECOMMENDED, RECOMMENDED) and gain.second.policy == OFFLINE:

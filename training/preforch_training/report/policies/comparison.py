@@ -20,11 +20,10 @@ from preforch_training.report.policies.judging import (
     PolicyJudge,
     arm_gains,
     best_constant_of_policy,
-    constant_gains,
     judge_sweep,
 )
-from preforch_training.report.policies.plan import Contender, Plan, asked_of, program_of
-from preforch_training.report.policies.responses import Drawn, draw
+from preforch_training.report.policies.plan import Contender, Plan, arm_of, asked_of, program_of
+from preforch_training.report.policies.responses import Drawn, draw, draw_more
 from preforch_training.report.records import Arm, Control, Difference, PolicyReport, SweepPoint, Utility
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.statistics.bootstrap import Interval
@@ -34,7 +33,8 @@ from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFF
 def report_policies(
     policies: Sequence[Contender], sampler: Sampler, plan: Plan, judge: PolicyJudge
 ) -> PolicyReport:
-    """Ask every policy for its program in one call of the sampler, and judge what it answers."""
+    """Ask every policy for its program in one call of the sampler, and judge what it answers. What the best
+    constant is, only these answers say: it is asked in another call."""
     served = policies[-1]
     controls: list[Control] = []
     points: list[SweepPoint] = []
@@ -46,7 +46,6 @@ def report_policies(
         if not asked:
             continue
         drawn = draw(sampler, policy.folder, asked, judge.facts.prompts, judge.drawing)
-        drawn_by.append(drawn)
         for split, prompts in program.sweep.items():
             found = judge_sweep(policy.name, split, prompts, plan, drawn, judge)
             controls += found[0]
@@ -55,7 +54,11 @@ def report_policies(
             gains[Arm(policy=policy.name, arm=source)] = arm_gains(plan, weights_PK, drawn, judge)
         if program.is_whole:
             constant = best_constant_of_policy(plan, drawn, judge)
-            gains[Arm(policy=policy.name, arm=CONSTANT)] = constant_gains(plan, constant, drawn, judge)
+            weights_PK = np.tile(constant, (len(judge.facts.prompts), 1))
+            asked = arm_of(plan, weights_PK, judge.drawing.context_format)
+            drawn = draw_more(sampler, policy.folder, asked, judge.facts.prompts, judge.drawing, drawn)
+            gains[Arm(policy=policy.name, arm=CONSTANT)] = arm_gains(plan, weights_PK, drawn, judge)
+        drawn_by.append(drawn)
     return PolicyReport(
         served=served.name,
         fixed=tuple(policy.name for policy in policies if not policy.reads_weights),

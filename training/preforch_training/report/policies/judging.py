@@ -8,8 +8,8 @@ import numpy as np
 from preforch_training.demo.truth import Truth
 from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
-from preforch_training.report.policies.plan import Plan, grid_of
-from preforch_training.report.policies.responses import Drawing, Drawn, Query, weighted
+from preforch_training.report.policies.plan import Plan, arm_of, grid_of
+from preforch_training.report.policies.responses import Drawing, Drawn, Query
 from preforch_training.report.records import Control, Measure, SweepPoint
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
 from preforch_training.statistics.metrics import control, strictly_dominated
@@ -94,18 +94,11 @@ def best_constant_of_policy(plan: Plan, drawn: Drawn, judge: PolicyJudge) -> np.
     return np.asarray(plan.grid_GK[utility_N.reshape(len(prompts), -1).mean(axis=0).argmax()])
 
 
-def constant_gains(plan: Plan, constant_K: np.ndarray, drawn: Drawn, judge: PolicyJudge) -> dict[int, float]:
-    """Utility by prompt of the best constant, on the test prompts that answered for the whole grid."""
-    prompts = np.concatenate([plan.sweep[split] for split in plan.utility])
-    asked = [weighted(int(index), constant_K, judge.drawing.context_format) for index in prompts]
-    return dict(zip(prompts.tolist(), _utilities(drawn, asked, judge).tolist(), strict=True))
-
-
 def arm_gains(plan: Plan, weights_PK: np.ndarray, drawn: Drawn, judge: PolicyJudge) -> dict[int, float]:
     """Utility by prompt where each prompt is asked with its own weights."""
-    prompts = np.concatenate(list(plan.utility.values()))
-    asked = [weighted(int(index), weights_PK[index], judge.drawing.context_format) for index in prompts]
-    return dict(zip(prompts.tolist(), _utilities(drawn, asked, judge).tolist(), strict=True))
+    asked = arm_of(plan, weights_PK, judge.drawing.context_format)
+    prompts = [index for index, _ in asked]
+    return dict(zip(prompts, _utilities(drawn, asked, judge).tolist(), strict=True))
 
 
 def _utilities(drawn: Drawn, asked: Sequence[Query], judge: PolicyJudge) -> np.ndarray:

@@ -135,8 +135,14 @@ def asked_of(plan: Plan, program: Program, context_format: ContextFormat) -> lis
     """Everything that a program asks for; what several of its parts need comes several times."""
     sweep = [key for prompts in program.sweep.values() for key in grid_of(plan, prompts, context_format)]
     return sweep + [
+        query for weights_PK in program.arms.values() for query in arm_of(plan, weights_PK, context_format)
+    ]
+
+
+def arm_of(plan: Plan, weights_PK: np.ndarray, context_format: ContextFormat) -> list[Query]:
+    """The prompts of all test splits, each with its own weights."""
+    return [
         weighted(int(index), weights_PK[index], context_format)
-        for weights_PK in program.arms.values()
         for prompts in plan.utility.values()
         for index in prompts
     ]

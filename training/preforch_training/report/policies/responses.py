@@ -1,5 +1,4 @@
-"""Responses that the report asked a policy for: which (prompt, weights) are needed, drawn in one call of the
-sampler.
+"""Responses that the report asked a policy for: which (prompt, weights) are needed, each drawn once.
 
 Every prompt has one seed, so that all weights and all policies are compared on the same random numbers.
 """
@@ -76,4 +75,24 @@ def draw(
         responses={key: answer.text for key, answer in zip(distinct, firsts, strict=True)},
         unfinished=sum(not answer.finished for answer in firsts),
         seconds=time.monotonic() - start,
+    )
+
+
+def draw_more(
+    sampler: Sampler,
+    policy: Path,
+    asked: Sequence[Query],
+    prompts: Sequence[Prompt],
+    drawing: Drawing,
+    drawn: Drawn,
+) -> Drawn:
+    """What was drawn from a policy before, and what is asked now and was not."""
+    missing = [query for query in asked if query not in drawn.responses]
+    if not missing:
+        return drawn
+    more = draw(sampler, policy, missing, prompts, drawing)
+    return Drawn(
+        responses={**drawn.responses, **more.responses},
+        unfinished=drawn.unfinished + more.unfinished,
+        seconds=drawn.seconds + more.seconds,
     )
