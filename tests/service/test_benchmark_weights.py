@@ -16,6 +16,8 @@ from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_models.run_folder import RunInfo, write_run_info
 from tokenizers import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "weights.py"
 # Two heads of 32, as small as those of the policies that vLLM serves in other tests.
 WIDTH = 64

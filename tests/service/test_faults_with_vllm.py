@@ -234,6 +234,7 @@ def test_a_hung_engine_ends_streams_and_is_not_ready_until_it_goes_on(served: Se
     assert wait_until(lambda: served.running() == 0, PATIENCE)
 
 
+@pytest.mark.slow
 def test_an_engine_whose_core_hangs_is_noticed_too_and_started_again(served: Served) -> None:
     (core,) = (pid for pid in served.engine_processes() if "EngineCore" in title(pid))
     old = served.engine_processes()

@@ -91,6 +91,11 @@ def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(asyncio.wait_for(story, 20))
 
 
+def test_an_idle_connection_is_kept_for_longer_than_clients_keep_one() -> None:
+    """Over a real socket it would take longer than a test may."""
+    assert ListenerConfig(answers, RequestLimits(), idle_timeout=IDLE).timeout_keep_alive > 90
+
+
 def test_what_waits_and_is_not_taken_ends_the_connection() -> None:
     async def paused() -> None:
         protocol, transport = await connected(never_ends)

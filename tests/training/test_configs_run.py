@@ -114,7 +114,10 @@ def test_every_config_is_run_by_a_test() -> None:
     assert {path.stem for path in CONFIGS.glob("*.toml")} == WRITERS.keys() | RUN_ELSEWHERE.keys()
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "name",
+    ["hh-cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("oasst1-cpu", "truthfulqa-cpu"))],
+)
 def test_a_config_for_real_data_runs_from_its_files_to_its_report(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:

@@ -1,8 +1,8 @@
 """The paper's recipes, each run whole on tiny models of the same architectures (`recipe_world`).
 
-Stages and rounds of all three with a scripted sampler; one of them by the command with real vLLM. The long
-test (`make test-slow`): all three with real vLLM, killed and continued, and by two processes; their policies
-start from a LLaMA-2 as in the recipe, from a Mistral and from a Qwen3.
+Stages and rounds of all three with a scripted sampler. The long test (`make test-slow`): all three by the
+command with real vLLM, killed and continued, and by two processes; their policies start from a LLaMA-2 as in
+the recipe, from a Mistral and from a Qwen3.
 """
 
 import json
@@ -110,17 +110,6 @@ def check_run(folder: Path, names: tuple[str, ...]) -> None:
     assert all(name in line for line in in_sample for name in trained)
     if trained:
         assert {entry.objective for entry in report.rewards.accuracies} == set(names)
-
-
-def run_by_command(root: Path, name: str) -> Path:
-    """A finished dry run."""
-    recipe, folder = dry_run(root, name), root / "whole"
-    subprocess.run(train_command(recipe.config, folder, recipe.settings), check=True)
-    return folder
-
-
-def test_a_recipe_runs_by_its_command_with_real_vllm(tmp_path: Path) -> None:
-    check_run_by_command(run_by_command(tmp_path, RECIPES[0]), RECIPES[0])
 
 
 def check_run_by_command(folder: Path, name: str) -> None:
