@@ -75,6 +75,17 @@ def test_a_stopped_training_remembers_how_long_it_was_patient(encoder: Path, tmp
     assert len(validation_losses(curve)) == 3
 
 
+def test_a_training_that_was_killed_after_it_had_stopped_early_is_only_saved(
+    encoder: Path, tmp_path: Path
+) -> None:
+    whole, curve = train(encoder, tmp_path, validation=CONTRARY, epochs=3, patience=1)
+    continued, again = train(encoder, tmp_path, validation=CONTRARY, epochs=3, patience=1)
+    assert largest_difference(whole, continued) == 0
+    steps, seen = ([e for e in c if "train_runtime" not in e] for c in (curve, again))
+    assert seen == steps
+    assert again[-1]["train_loss"] == 0, "it trained"
+
+
 def test_the_target_losses_lead_to_the_targets_where_they_can_be_met(encoder: Path, tmp_path: Path) -> None:
     for loss in ("forward", "reverse"):
         model, curve = train(encoder, tmp_path / loss, loss=loss, epochs=3)

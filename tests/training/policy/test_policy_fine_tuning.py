@@ -81,6 +81,18 @@ def test_a_killed_training_continues_to_the_same_weights(
     assert steps[:30] == list(range(1, 31))
 
 
+def test_a_training_killed_after_its_last_step_is_only_saved(policy: Path, tmp_path: Path) -> None:
+    # Within an epoch: at the end of one there is nothing left to train by itself.
+    settings = SETTINGS.model_copy(update={"steps": 7})
+    whole = train(policy, tmp_path, settings)
+    assert (tmp_path / "work" / "checkpoint-7" / "complete").exists()
+    shutil.rmtree(tmp_path / "out")
+    continued = train(policy, tmp_path, settings)
+    assert all(torch.equal(continued[name], value) for name, value in whole.items())
+    metrics = (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [entry["step"] for entry in map(json.loads, metrics) if "loss" in entry] == list(range(1, 8))
+
+
 def test_a_checkpoint_that_was_not_written_whole_is_ignored(policy: Path, tmp_path: Path) -> None:
     partial = tmp_path / "work" / "checkpoint-8"
     partial.mkdir(parents=True)

@@ -91,6 +91,13 @@ class RankTrainer(Trainer):  # type: ignore[misc]  # transformers is partly unty
         loader.dataset.total_dataset_length = len(order)
         return loader
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Nothing where the training has ended: transformers asks first and looks afterwards, so that one
+        which goes on at its last checkpoint would take a step too many."""
+        if self.control.should_training_stop:
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train. Afterwards `model` is whole on rank 0; elsewhere, if it was shared, it has only shapes."""
         if shares_model() and isinstance(self.model, PeftModel):

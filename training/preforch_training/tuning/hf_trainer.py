@@ -87,10 +87,29 @@ class _Bar(ProgressCallback):  # type: ignore[misc]  # transformers is partly un
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is partly untyped
-    """Writes metrics.jsonl, marks whole checkpoints, and stops at a loss that is not finite."""
+    """Writes metrics.jsonl, marks whole checkpoints, stops at a loss that is not finite, and where a training
+    that was killed had already ended."""
 
     def __init__(self, work: Path) -> None:
         self._work = work
+        self._ended = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # transformers forgets here what its checkpoint says: that all steps are done, or patience is over.
+        self._ended = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_training_stop |= self._ended
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._ended:
+            control.should_log = control.should_evaluate = control.should_save = False
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
