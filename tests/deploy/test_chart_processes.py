@@ -25,7 +25,7 @@ pytestmark = pytest.mark.deploy
 
 DRAIN = 60
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
-LONG = {**CHAT, "max_tokens": 4000, "stream": True, "ignore_eos": True}
+LONG = {**CHAT, "max_tokens": 2000, "stream": True, "ignore_eos": True}
 
 
 def free_port() -> int:
