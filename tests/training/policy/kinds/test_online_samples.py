@@ -1,7 +1,10 @@
 """What an online round samples and what it keeps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tiny
 from known_world import FORMAT, known
 from preforch_models.conversation import Message
 from preforch_training.policy.kinds.online_samples import (
@@ -10,7 +13,9 @@ from preforch_training.policy.kinds.online_samples import (
     fold_metrics,
     judge,
     sample_metrics,
+    sample_rows,
 )
+from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Prompt, Sample
 from preforch_training.sampling.vllm import Generation
 
@@ -130,3 +135,22 @@ def test_the_difference_between_own_fold_and_full_rewards_is_measured() -> None:
             "own_fold.b.sd": 0.0,
         }
     )
+
+
+def test_rows_are_the_kept_samples_after_their_prompt_with_the_asked_weights(tmp_path: Path) -> None:
+    reader = PolicyTokenizer(tiny.write_policy(tmp_path, FORMAT))
+    asked = prompt("p")
+    dropped = Sample(
+        prompt_id="p",
+        weights={"a": 0.3, "b": 0.7},
+        origin="orchestrator",
+        response="no",
+        token_ids=(4,),
+        finished=True,
+        rewards={"a": 0.0, "b": 0.0},
+        kept=False,
+    )
+    kept = dropped.model_copy(update={"token_ids": (5, 6), "kept": True})
+    (row,) = sample_rows([dropped, kept], {"p": asked}, reader)
+    assert row.prompt == tuple(reader.prompt_ids(asked.messages, kept.weights))
+    assert row.response == (5, 6)
