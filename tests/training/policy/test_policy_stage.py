@@ -14,7 +14,6 @@ from preforch_training.config import RunConfig
 from preforch_training.pipeline import open_run
 from preforch_training.policy import stage
 from preforch_training.policy.checkpoint import read_policy_info
-from preforch_training.policy.stage import remove_rounds
 from preforch_training.run import Run
 from small_world import build
 
@@ -151,14 +150,13 @@ def test_no_policy_is_made_where_the_config_has_none(tmp_path: Path) -> None:
 
 
 def test_rounds_that_an_earlier_configuration_left_are_removed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: Built, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = open_run(policy_world.make_config(tmp_path))
-    for number in range(4):
-        run.policy_round("wic", number).mkdir(parents=True)
-    remove_rounds(run, "wic", 2)
-    assert sorted(folder.name for folder in (run.folder / "policy" / "wic").iterdir()) == [
-        "round-0",
-        "round-1",
-    ]
-    assert "policy/wic/round-3: removed, the policy has 2 rounds now" in capsys.readouterr().err
+    run, _, sampler = built
+    copied = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    policies = {**BOTH, "wic": wic(online_rounds=1)}
+    config = policy_world.make_config(copied, policies=policies, serve="wic")
+    build("policy", open_run(config), config, sampler=sampler)
+    left = sorted(folder.name for folder in (copied / "policy" / "wic").iterdir() if folder.is_dir())
+    assert left == ["round-0", "round-1"]
+    assert "policy/wic/round-2: removed, the policy has 2 rounds now" in capsys.readouterr().err
