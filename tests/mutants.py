@@ -72,6 +72,8 @@ TESTS: dict[str, list[str]] = {
     f"{TRAINING}/policy/task.py": [
         "training/policy/test_policy_recipes.py",
         "training/policy/kinds/test_wic.py",
+        "training/policy/test_policy_task.py",
+        "training/tuning/test_tracking.py::test_names_say_run_stage_and_objective_fold_or_round",
     ],
 }
 PLUGINS = ("pytest_timeout", "_hypothesis_pytestplugin")
