@@ -1,5 +1,6 @@
 """The policy stage on a tiny run: what it makes, for several policies too, and what a change builds again."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -141,6 +142,39 @@ def test_the_base_is_one_for_all_and_each_policy_starts_from_it(built: Built) ->
     inputs = [read_manifest(run.policy_round(name, 0)).inputs["previous"] for name in ("wic", "plain")]
     assert inputs[0] == inputs[1]
     assert read_manifest(run.policy_round("wic", 1)).inputs["previous"] not in inputs
+
+
+def test_the_base_says_what_it_is_made_of_and_is_as_long_as_asked(built: Built) -> None:
+    run, config, _ = built
+    assert config.policy is not None
+    manifest = read_manifest(run.policy_base)
+    assert manifest.config == {
+        "base": {
+            "base": "demo",
+            "revision": "main",
+            "template": config.policy.template,
+            "scratch": config.policy.scratch.model_dump(),
+            "max_model_len": config.policy.max_model_len,
+        },
+        "context": config.context_format.model_dump(mode="json"),
+        "seed": config.run.seed,
+        "origin": "demo",
+    }
+    model = json.loads((run.policy_base / "config.json").read_text(encoding="utf-8"))
+    assert model["max_position_embeddings"] == config.policy.max_model_len
+    assert set(manifest.counts) == {"parameters", "tokens", "new_tokens"}
+    assert manifest.counts["tokens"] == model["vocab_size"]
+
+
+def test_the_vocabulary_comes_from_training_prompts_and_their_responses_alone(built: Built) -> None:
+    run, _, _ = built
+    texts = set(stage.training_texts(run))
+    train = {prompt.text for prompt in run.prompts("train")}
+    others = {prompt.text for prompt in run.prompts() if prompt.split != "train"}
+    responses = {side for pair in run.pairs(split="train") for side in (pair.chosen, pair.rejected)}
+    assert min(len(train), len(others), len(responses)) > 0
+    assert texts == train | responses
+    assert texts.isdisjoint(others)
 
 
 def test_no_policy_is_made_where_the_config_has_none(tmp_path: Path) -> None:
