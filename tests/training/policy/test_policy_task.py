@@ -8,10 +8,11 @@ import torch
 from policy_world import make_config, wic
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.manifest import read_manifest
+from preforch_training.policy.checkpoint import PolicyInfo, read_policy_info
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow
 from preforch_training.policy.task import PolicyTask
-from preforch_training.run import Run
+from preforch_training.run import Outcome, Run
 from safetensors.torch import load_file
 from small_world import NoSampler, build
 
@@ -49,24 +50,51 @@ def test_a_round_is_bound_to_the_round_before(built: tuple[Run, policy_world.Scr
     assert len(set(previous)) == 3
 
 
+def task_of(run: Run, name: str) -> PolicyTask:
+    """One more policy of the run."""
+    config = make_config(run.folder, policies={"wic": wic(online_rounds=2)})
+    assert config.policy is not None
+    return PolicyTask(run, config.policy, name, NoSampler())
+
+
+def train(task: PolicyTask, number: int, rows: list[TokenRow], folder: Path) -> Outcome:
+    """Train a round at a rate at which nothing moves, so that what comes out shows what went in."""
+    work = folder / "work"
+    work.mkdir()
+    conditioning = ContextConditioning(encoding=task.run.context_format.encoding)
+    settings = FineTuning(steps=1, learning_rate=1e-12, batch_size=4)
+    return task.train(number, rows, settings, kind="wic", conditioning=conditioning, folder=folder, work=work)
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_round_goes_on_from_the_weights_of_the_round_before(
     built: tuple[Run, policy_world.ScriptedSampler], tmp_path: Path, number: int
 ) -> None:
     run, _ = built
-    config = make_config(run.folder, policies={"wic": wic(online_rounds=2)})
-    assert config.policy is not None
-    (tmp_path / "work").mkdir()
-    PolicyTask(run, config.policy, "wic", NoSampler()).train(
-        number,
-        [TokenRow((5, 6), (7,))] * 4,
-        # At this rate nothing moves, so what comes out shows what went in.
-        FineTuning(steps=1, learning_rate=1e-12, batch_size=4),
-        kind="wic",
-        conditioning=ContextConditioning(encoding=run.context_format.encoding),
-        folder=tmp_path,
-        work=tmp_path / "work",
-    )
+    train(task_of(run, "wic"), number, [TokenRow((5, 6), (7,))] * 4, tmp_path)
     distances = {other: distance(tmp_path, run.policy_round("wic", other)) for other in (0, 1, 2)}
     assert distances.pop(number - 1) < 1e-6
     assert min(distances.values()) > 1e-4
+
+
+def test_a_round_says_whose_it_is_and_how_many_rows_were_too_long(
+    built: tuple[Run, policy_world.ScriptedSampler], tmp_path: Path
+) -> None:
+    task = task_of(built[0], "mine")
+    rows = [TokenRow((5, 6), (7,))] * 4 + [TokenRow((5,) * task.shared.max_model_len, (7,))]
+    assert train(task, 0, rows, tmp_path).counts == {"rows": 4, "too_long": 1}
+    assert read_policy_info(tmp_path) == PolicyInfo(name="mine", kind="wic", round=0)
+    # What a killed training goes on from is no part of the policy.
+    assert [path.parent.name for path in tmp_path.rglob("checkpoint-1")] == ["work"]
+
+
+def test_every_round_depends_on_these_besides_its_own_settings(
+    built: tuple[Run, policy_world.ScriptedSampler],
+) -> None:
+    task = task_of(built[0], "mine")
+    assert task.recipe == {
+        "name": "mine",
+        "context": built[0].context_format.model_dump(mode="json"),
+        "max_model_len": task.shared.max_model_len,
+        "seed": 1,
+    }
