@@ -78,6 +78,20 @@ def test_a_prompt_of_which_nothing_is_known_is_measured_by_the_global_quantile()
         assert kept_of([ask("new", 1.0)], rewards_NK, quantile=0.9) == [kept, False]
 
 
+def test_the_papers_filter_keeps_a_finished_sample_with_any_reward_above_its_own_quantile() -> None:
+    # Known, by objective: -3, 0, 0, 2 and -3, 0, 1, 2; their 0.7 quantiles are 0.2 and 1.1.
+    rewards_NK = np.array([[0.3, -9.0], [-9.0, 1.2], [0.1, 1.0], [9.0, 9.0]])
+    samples = judge(
+        [ask("p", 0.5)],
+        [generations(True, True, True, False)],
+        rewards_NK,
+        known(),
+        keep="any_above_quantile",
+        quantile=0.7,
+    )
+    assert [s.kept for s in samples] == [True, True, False, False]
+
+
 def sample(name: str, a: float, *, kept: bool = False, finished: bool = True) -> Sample:
     return Sample(
         prompt_id=name,
@@ -95,7 +109,7 @@ def test_metrics_say_what_the_filter_did() -> None:
     # The best known responses under (1, 0): 2 of "p", 0 of "q"; of "new" nothing is known.
     samples = [
         sample("p", 1.0),
-        sample("p", 1.5),
+        sample("p", 1.5, kept=True),
         sample("q", 1.0, kept=True),
         sample("q", 9.0, finished=False),
         sample("new", 3.0, kept=True),
@@ -105,11 +119,11 @@ def test_metrics_say_what_the_filter_did() -> None:
         {
             "utility": 17.5 / 6,
             "utility_best": 5.5 / 3,
-            "utility_kept": 2.0,
-            "kept_samples": 2 / 6,
-            "kept_prompts": 2 / 3,
+            "utility_kept": 5.5 / 3,
+            "kept_samples": 3 / 6,
+            "kept_prompts": 1.0,
             "below_best_known": 1 / 2,
-            "gain_over_known": 1.0,
+            "gain_over_known": (1.5 - 2 + 1 - 0) / 2,
             "reward.a": 17.5 / 6,
             "reward.b": 5.0,
         }
@@ -122,15 +136,19 @@ def test_nothing_kept_is_no_division_by_zero() -> None:
 
 
 def test_the_difference_between_own_fold_and_full_rewards_is_measured() -> None:
-    samples = [sample("q", 0.5), sample("q", 0.4), sample("p", 2.5), sample("p", 0.0)]
-    full_NK = np.array([[0.5, 4.0], [0.6, 4.0], [2.5, 4.0], [0.2, 4.0]])
+    samples = [
+        *(sample("q", reward) for reward in (0.5, 0.4)),
+        *(sample("p", reward) for reward in (2.5, 0.0)),
+        *(sample("new", reward) for reward in (9.0, 0.0)),
+    ]
+    full_NK = np.array([[0.5, 4.0], [0.6, 4.0], [2.5, 4.0], [0.2, 4.0], [9.1, 4.0], [0.1, 4.0]])
     found = fold_metrics(samples, full_NK, known(), keep="best_by_weights", quantile=0.7)
     # Of "q" the full models would keep the second.
     assert found == pytest.approx(
         {
-            "own_fold.kept_changes": 0.5,
+            "own_fold.kept_changes": 1 / 3,
             "own_fold.a.mean": -0.1,
-            "own_fold.a.sd": 0.1,
+            "own_fold.a.sd": np.std([0, 0.2, 0, 0.2, 0.1, 0.1]),
             "own_fold.b.mean": 1.0,
             "own_fold.b.sd": 0.0,
         }

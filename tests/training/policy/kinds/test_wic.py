@@ -10,10 +10,10 @@ from preforch_models.manifest import verify
 from preforch_training.config import RunConfig
 from preforch_training.demo.world import true_rewards
 from preforch_training.orchestrator.prediction import predict_weights
-from preforch_training.policy.known_responses import on_grid
+from preforch_training.policy.known_responses import any_above, known_responses, on_grid
 from preforch_training.records import Sample, by_id, read_records
 from preforch_training.run import Run
-from preforch_training.scores.table import read_calibration
+from preforch_training.scores.table import read_calibration, read_scores
 from preforch_training.tuning.hf_trainer import TrainingError
 from small_world import build
 
@@ -93,6 +93,13 @@ def test_the_paper_preset_keeps_any_reward_above_its_quantile(tmp_path: Path) ->
     samples = read_samples(run)
     assert len(samples) == 6
     assert {s.origin for s in samples} == {"orchestrator"}
+    known = known_responses(read_scores(run.scores), read_calibration(run.scores), run.names, tau=0.1)
+    rewards_NK = np.array([[s.rewards[name] for name in run.names] for s in samples])
+    kept_N = any_above(rewards_NK, known, quantile=0.1)
+    assert [s.kept for s in samples] == [
+        bool(kept) and s.finished for kept, s in zip(kept_N, samples, strict=True)
+    ]
+    assert any(s.kept for s in samples)
 
 
 def test_the_offline_round_alone_needs_no_table_for_online_ones(tmp_path: Path) -> None:
