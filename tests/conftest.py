@@ -1,6 +1,10 @@
 """Parts that several test modules share; made once per session."""
 
+import os
 from pathlib import Path
+
+# Before huggingface_hub is imported: a test that asks a hub waits for it.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import tiny

@@ -57,6 +57,7 @@ class FakeHub:
         """What makes huggingface_hub talk to this hub alone, with a cache of its own."""
         return {
             "HF_ENDPOINT": self.url,
+            "HF_HUB_OFFLINE": "0",
             "HF_TOKEN": self.token,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",

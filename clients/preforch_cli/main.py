@@ -98,6 +98,15 @@ def main(argv: list[str] | None = None) -> int:
         message = str(error).strip() or type(error).__name__
         print(f"{PROGRAM}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
+    except Exception as error:
+        if os.environ.get("PREFORCH_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {error}".strip()
+        print(
+            f"{PROGRAM}: error: this should not have happened: {what} (PREFORCH_TRACEBACK=1 shows where)",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _run(arguments: list[str]) -> int:

@@ -4,8 +4,12 @@ In:  messages as OpenAI's chat format has them (content a string or a list of te
 Out: one string, the newest user turn first, because cutting to `max_tokens` cuts the end.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from preforch_models.objectives import Record
 
@@ -14,10 +18,53 @@ SERIALISATION: Literal["newest-user-first/1"] = "newest-user-first/1"
 
 
 class Message(Record):
-    """One turn. `role` is system, developer, user, assistant or tool."""
+    """One turn. `role` is system, developer, user, assistant or tool.
+
+    A turn that calls tools, and one that brings a tool's result, have OpenAI's fields for it: chat templates
+    print them. What is absent is left out when a turn is written.
+    """
 
     role: str
     content: str
+    name: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_call_id: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = write(self)
+        return {key: value for key, value in written.items() if value or key in ("role", "content")}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but role and content."""
+        return not self.tool_calls and self.name is None and self.tool_call_id is None
+
+
+def escaped(message: Message, escape: Callable[[str], str]) -> Message:
+    """A turn whose every text is escaped, for a chat template; arguments of tool calls become a mapping."""
+    if message.is_plain:
+        return Message(role=message.role, content=escape(message.content))
+    fields = message.model_dump(exclude={"role"})
+    for call in fields.get("tool_calls", ()):
+        function = call.get("function")
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            # What is not JSON stays the text that it is.
+            with suppress(ValueError):
+                function["arguments"] = json.loads(function["arguments"])
+    return Message(role=message.role, **_escaped(fields, escape))
+
+
+def _escaped(value: Any, escape: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return escape(value)
+        case dict():
+            return {escape(key): _escaped(inner, escape) for key, inner in value.items()}
+        case list() | tuple():
+            return [_escaped(inner, escape) for inner in value]
+        case _:
+            return value
 
 
 def conversation_text(messages: Sequence[Message]) -> str:

@@ -89,6 +89,11 @@ def test_an_unknown_or_missing_preset_names_the_allowed_ones(tmp_path: Path, tex
 # Wrong files.
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    assert read_config(tmp_path / "config.toml") == read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
@@ -120,6 +125,14 @@ def test_an_unknown_key_is_named_with_its_section(tmp_path: Path, setting: str, 
         ("reward.funny.function=nocolon", r"reward\.funny\.function\.function: .*pattern"),
         ("reward.third.kind=function", r"third"),
         ("objectives=[{name='funny'}]", r"objectives: .*2 to 16 objectives"),
+        (
+            "objectives=[{name='funny'}, {name='overall'}]",
+            r"objective 'overall': that is what the preference",
+        ),
+        (
+            "run.folder=$NO_SUCH_VARIABLE/x",
+            r"run\.folder: .*environment variable \$NO_SUCH_VARIABLE is not set",
+        ),
         (
             "objectives=[{name='funny'}, {name='kind'}]",
             r"\[reward\.\*\] sections .* must be exactly the objectives",

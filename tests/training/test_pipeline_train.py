@@ -74,7 +74,7 @@ def test_the_run_folder_says_which_policy_is_served_and_follows_the_config(tmp_p
         assert info.serve == serve
 
 
-@pytest.mark.parametrize("only", [["data"], ["reward"], ["data", "reward"]])
+@pytest.mark.parametrize("only", [["data"], ["data", "reward"]])
 @pytest.mark.parametrize("stage", ["all", "data", "scores"])
 def test_a_run_of_an_earlier_version_is_refused_in_one_sentence_and_nothing_in_it_changes(
     tmp_path: Path, only: list[str], stage: str

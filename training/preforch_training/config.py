@@ -21,10 +21,12 @@ from preforch_training.bundle.config import Config as BundleConfig
 from preforch_training.data.config import Config as DataConfig
 from preforch_training.distributed.config import Config as DistributedConfig
 from preforch_training.orchestrator.config import Config as OrchestratorConfig
+from preforch_training.paths import ConfigPath
 from preforch_training.policy.config import NEW_FORM, RESERVED_NAMES, Policy
 from preforch_training.policy.config import Config as PolicyConfig
 from preforch_training.presets import POLICY_PRESETS, PRESETS, overrides
 from preforch_training.publishing.config import Config as CardConfig
+from preforch_training.records import OVERALL
 from preforch_training.report.config import Config as ReportConfig
 from preforch_training.reward.config import Config as RewardConfig
 from preforch_training.scores.config import Config as ScoresConfig
@@ -39,7 +41,7 @@ class ConfigError(ValueError):
 class RunSection(Record):
     """`folder` is relative to the working directory; everything random derives from `seed`."""
 
-    folder: Path
+    folder: ConfigPath
     seed: int = Field(ge=0)
     report_to: tuple[Tracker, ...] = ("tensorboard",)
     """Who hears of the trainings by Hugging Face trainers, besides `metrics.jsonl`."""
@@ -75,6 +77,11 @@ class RunConfig(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
+        if OVERALL in self.names:
+            raise ValueError(
+                f"objective {OVERALL!r}: that is what the preference over all objectives is called; "
+                "choose another name"
+            )
         rewards = self.reward.objectives
         if set(rewards) != set(self.names):
             raise ValueError(
@@ -143,6 +150,16 @@ class RunConfig(Record):
         return {f"{key}.batch_size": value for key, value in found.items() if value is not None}
 
     @property
+    def models(self) -> dict[str, str]:
+        """Models that the run starts from, by the keys that name them."""
+        rewards = self.reward.objectives.items()
+        found = {f"reward.{name}.{reward.names_model}": reward.base_model for name, reward in rewards}
+        found["orchestrator.encoder"] = self.orchestrator.encoder
+        if self.policy is not None:
+            found["policy.base"] = self.policy.base
+        return {key: model for key, model in found.items() if model}
+
+    @property
     def overrides(self) -> tuple[str, ...]:
         """What this run has otherwise than its preset, a line each."""
         return overrides(self.preset, self.model_dump(mode="json"))
@@ -156,7 +173,8 @@ class RunConfig(Record):
 def read_config(path: Path, *, settings: tuple[str, ...] = ()) -> RunConfig:
     """Read a TOML file, apply `section.key=value` settings and the preset. Raises ConfigError."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows put a byte-order mark before the text.
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

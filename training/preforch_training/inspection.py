@@ -9,6 +9,8 @@ from preforch_models.policy_card import CARD_FILE, read_policy_card
 from preforch_models.run_folder import read_run_info
 from preforch_models.weights import Weights
 
+from preforch_training.data.report import DataReport, report_lines
+
 
 def describe(path: Path) -> str:
     """Describe a run folder or an artifact. Raises ArtifactError when it is neither, or damaged."""
@@ -49,6 +51,8 @@ def describe_artifact(folder: Path) -> str:
     """One artifact, every file verified."""
     manifest = verify(folder)
     lines = [f"{manifest.kind} {folder}: {len(manifest.files)} files, all hashes right", *_origin(manifest)]
+    if manifest.kind == "data" and "report" in manifest.metrics:
+        lines += report_lines(DataReport.model_validate(manifest.metrics["report"]))
     if (folder / BUNDLE_FILE).is_file():
         lines += _bundle_lines(folder)
     if (folder / CARD_FILE).is_file():
@@ -68,7 +72,8 @@ def _origin(manifest: Manifest) -> list[str]:
         f"with {manifest.versions}",
         f"inputs: {', '.join(f'{name} {digest[:12]}' for name, digest in manifest.inputs.items()) or 'none'}",
         f"counts: {json.dumps(manifest.counts)}",
-        f"metrics: {json.dumps(manifest.metrics)}",
+        # What the data are like is told in words.
+        f"metrics: {json.dumps({k: v for k, v in manifest.metrics.items() if k != 'report'})}",
         f"config: {json.dumps(manifest.config)}",
     ]
 

@@ -17,8 +17,10 @@ from preforch_training.distributed.launch import ranks
 from preforch_training.distributed.shares import check_batch_size
 from preforch_training.library_log import library_log
 from preforch_training.orchestrator import stage as orchestrator
+from preforch_training.paths import check_folders
 from preforch_training.policy import stage as policy
 from preforch_training.publishing.card import write_cards
+from preforch_training.readers import readers_of
 from preforch_training.report import stage as report
 from preforch_training.reward import stage as reward
 from preforch_training.run import Run
@@ -46,6 +48,7 @@ def train(config: RunConfig, *, stage: str, processes: int | None = None) -> Run
         VllmSampler(engine, log=run.logs / "vllm.log") as sampler,
     ):
         # Before any stage: the last of them may come after days.
+        check_folders(config.models)
         for name, batch_size in config.shared_batches.items():
             check_batch_size(batch_size, name=name)
         for name in STAGES if stage == "all" else (stage,):
@@ -76,7 +79,7 @@ def build(stage: str, run: Run, config: RunConfig, sampler: Sampler) -> None:
     match stage:
         case "data":
             learned = [name for name, reward in config.reward.objectives.items() if reward.trained]
-            data.build(run, config.data, learned=learned)
+            data.build(run, config.data, learned=learned, readers=readers_of(config))
         case "reward":
             reward.build(run, config.reward)
         case "scores":

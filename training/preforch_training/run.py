@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from preforch_models.manifest import (
     digest,
     read_manifest,
     sha256_of,
+    verify,
     write_manifest,
     writing,
 )
@@ -159,7 +160,7 @@ class Run:
         self, target: Path, *, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Path], build: Build
     ) -> Manifest:
         """Build an artifact unless it is there with this config and these inputs; then it is skipped."""
-        wanted = {name: digest(read_manifest(path).files) for name, path in inputs.items()}
+        wanted = {name: digest(_input(path, self.folder).files) for name, path in inputs.items()}
         recipe = json.loads(json.dumps(dict(config)))
         label = target.relative_to(self.folder).as_posix()
         found = _finished(target, kind)
@@ -172,7 +173,7 @@ class Run:
         work = _open_work(target, digest({"config": recipe, "inputs": wanted}))
         _reset_peak_memory()
         start = time.monotonic()
-        with _tidy(work), writing(target) as folder:
+        with _tidy(work), _blaming(inputs.values()), writing(target) as folder:
             outcome = build(folder, work)
             manifest = write_manifest(
                 folder,
@@ -193,6 +194,26 @@ class Run:
         shutil.rmtree(work)
         print(f"{label}: done in {manifest.seconds:.0f} s", file=sys.stderr, flush=True)
         return manifest
+
+
+def _input(path: Path, run: Path) -> Manifest:
+    """The manifest of what a stage reads. Raises ArtifactError naming the stage that makes it."""
+    try:
+        return read_manifest(path)
+    except ArtifactError as error:
+        stage = path.relative_to(run).parts[0]
+        raise ArtifactError(f"{error}; `preforch train {stage} CONFIG` makes it") from error
+
+
+@contextmanager
+def _blaming(inputs: Iterable[Path]) -> Iterator[None]:
+    """After an error, look whether something that was read is damaged: then that is what to say."""
+    try:
+        yield
+    except Exception:
+        for path in inputs:
+            verify(path)
+        raise
 
 
 def _finished(target: Path, kind: str) -> Manifest | None:

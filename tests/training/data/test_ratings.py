@@ -2,13 +2,15 @@
 
 import json
 import random
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from preforch_models.manifest import read_manifest
 from preforch_training.config import RunConfig
-from preforch_training.data.ratings import Rated, mean_ratings, rated_of_row, rated_pairs
+from preforch_training.data.config import Source
+from preforch_training.data.rows.ratings import Rated, mean_ratings, rated_pairs, read_rated
 from preforch_training.pipeline import open_run
 from preforch_training.records import PreferencePair, Prompt, RecordError, by_id
 from pydantic import ValidationError
@@ -21,6 +23,12 @@ def rated(response: str, funny: float, safe: float) -> Rated:
     return Rated(response=response, ratings={"funny": funny, "safe": safe})
 
 
+def read(row: dict[str, Any], **options: Any) -> Rated:
+    """The rated response of a row."""
+    source = Source.model_validate({"path": "rated.jsonl", "ratings": RATINGS, **options})
+    return read_rated({"prompt": "q", **row}, source)[1]
+
+
 def pairs_of(
     pool: list[Rated],
     *,
@@ -31,7 +39,9 @@ def pairs_of(
     prompt_id: str = "p",
 ) -> set[tuple[str, str, str]]:
     """(objective, chosen, rejected) of a pool."""
-    found = rated_pairs(pool, prompt_id=prompt_id, overall=overall, min_gap=min_gap, limit=limit, seed=seed)
+    found, _ = rated_pairs(
+        pool, prompt_id=prompt_id, overall=overall, min_gap=min_gap, limit=limit, seed=seed
+    )
     return {(pair.objective, pair.chosen, pair.rejected) for pair in found.values()}
 
 
@@ -100,12 +110,51 @@ def test_the_draw_does_not_depend_on_the_order_of_the_rows() -> None:
 
 def test_a_leading_minus_turns_a_rating_round_and_dots_reach_into_objects() -> None:
     row = {"response": " a ", "funny": True, "scores": {"danger": 0.25}}
-    assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 1.0, -0.25)
+    assert read(row) == rated("a", 1.0, -0.25)
 
 
-def test_a_number_in_quotes_is_a_rating() -> None:
-    row = {"response": "a", "funny": "4", "scores": {"danger": "1"}}
-    assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 4.0, -1.0)
+@pytest.mark.parametrize(("funny", "danger"), [("4", "1"), (Decimal(4), 1), ("4.0", True), ("4", "True")])
+def test_a_number_of_any_form_is_a_rating(funny: object, danger: object) -> None:
+    row = {"response": "a", "funny": funny, "scores": {"danger": danger}}
+    assert read(row) == rated("a", 4.0, -1.0)
+
+
+def test_a_rating_inside_of_null_is_missing() -> None:
+    assert read({"response": "a", "funny": 2, "scores": None}).ratings == {"funny": 2.0, "safe": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [(None, {}), ("N/A", {}), ("", {}), (float("nan"), {}), ("-", {"missing": ["-"]})],
+)
+def test_a_missing_rating_is_missing_for_its_objective_alone(value: object, options: dict[str, Any]) -> None:
+    row = {"response": "a", "funny": value, "scores": {"danger": 1}}
+    assert read(row, **options) == Rated(response="a", ratings={"funny": None, "safe": -1.0})
+
+
+def test_a_response_without_a_rating_is_in_no_pair_of_it_and_has_no_lowest_one() -> None:
+    lacking = Rated(response="a", ratings={"funny": None, "safe": 3.0})
+    pool = [lacking, rated("b", 1, 1), rated("c", 0, 0)]
+    assert pairs_of(pool, overall="min") == {
+        ("funny", "b", "c"),
+        ("safe", "a", "b"),
+        ("safe", "a", "c"),
+        ("safe", "b", "c"),
+        ("overall", "b", "c"),
+    }
+    again = Rated(response="a", ratings={"funny": 2.0, "safe": 1.0})
+    assert mean_ratings([lacking, again]) == {"a": {"funny": 2.0, "safe": 2.0}}
+
+
+def test_what_makes_no_pair_is_counted() -> None:
+    pool = [rated("a", 2, 0), rated("b", 1, 0), rated("c", 0, 0), rated("c", 0, 0)]
+    pairs, left_out = rated_pairs(pool, prompt_id="p", overall="off", min_gap=1, limit=2, seed=1)
+    assert len(pairs) == 2
+    assert +left_out == {
+        "responses rated again": 1,
+        "funny: pairs beyond pairs_per_prompt": 1,
+        "safe: ties": 3,
+    }
 
 
 def test_a_row_that_lists_its_responses_is_a_row_for_each(tmp_path: Path) -> None:
@@ -116,7 +165,7 @@ def test_a_row_that_lists_its_responses_is_a_row_for_each(tmp_path: Path) -> Non
             "replies": [
                 {"response": row["chosen"], "scores": {"funny": "5"}},
                 {"response": row["rejected"], "scores": {"funny": "1"}},
-                {"response": "odd", "scores": {"funny": "N/A"}},
+                {"response": "odd", "scores": {"funny": "odd"}},
             ],
         }
         for row in pair_rows()
@@ -141,7 +190,7 @@ def test_a_row_that_lists_its_responses_is_a_row_for_each(tmp_path: Path) -> Non
 
 def test_a_column_with_a_dot_in_its_name_is_taken_by_its_name() -> None:
     row = {"response": "a", "scores.danger": 1, "scores": {"danger": 2}, "funny": 0}
-    assert rated_of_row(row, column="response", ratings=RATINGS) == rated("a", 0.0, -1.0)
+    assert read(row) == rated("a", 0.0, -1.0)
 
 
 # Through the stage.
@@ -236,12 +285,12 @@ BAD: dict[str, tuple[object, str]] = {
         r"'scores.danger' is missing; 'scores' has \['rude'\]",
     ),
     "no inner object": ({**GOOD, "scores": 3}, "column 'scores.danger': 'scores' must be an object, got 3"),
-    "null": ({**GOOD, "funny": None}, "column 'funny' must be a finite number, true or false, got None"),
-    "text": ({**GOOD, "funny": "N/A"}, "column 'funny' must be a finite number, true or false, got 'N/A'"),
-    "not a number": (
-        {**GOOD, "scores": {"danger": float("nan")}},
-        "'scores.danger' must be a finite number.* got nan",
+    "text": (
+        {**GOOD, "funny": "none"},
+        r"column 'funny' must be a finite number, true or false, or one of \['N/A', ''\], got 'none'",
     ),
+    "a list": ({**GOOD, "funny": [1]}, "column 'funny' must be a finite number.* got \\[1\\]"),
+    "a number too large": ({**GOOD, "funny": 10**400}, "column 'funny' must be a finite number"),
     "infinite": ({**GOOD, "funny": float("inf")}, "column 'funny' must be a finite number.* got inf"),
 }
 
@@ -268,7 +317,9 @@ def test_bad_ratings_are_kept_aside_and_counted_when_asked(tmp_path: Path) -> No
 
 def test_ratings_of_an_unknown_objective_are_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
     config = config_of(tmp_path, rated_rows(), ratings={"kind": "funny"})
-    with pytest.raises(ValueError, match=r"objective 'kind': allowed are \['funny', 'safe', 'overall'\]"):
+    with pytest.raises(
+        ValueError, match=r"unknown objective: allowed are \['funny', 'safe', 'overall'\], got 'kind'"
+    ):
         build("data", open_run(config), config)
 
 
@@ -285,3 +336,31 @@ def test_ratings_of_an_unknown_objective_are_an_error_that_names_the_known_ones(
 def test_a_wrong_setting_of_ratings_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         config_of(tmp_path, [], **options)
+
+
+def test_a_list_of_responses_may_be_nested_or_written_as_json(tmp_path: Path) -> None:
+    replies = [{"response": "a", "funny": 2}, {"response": "b", "funny": 1}, None]
+    nested = [{"info": {"post": row["prompt"], "replies": replies}} for row in pair_rows()]
+    written = [{"prompt": row["prompt"], "replies": json.dumps(replies)} for row in pair_rows()]
+    write_rows(tmp_path / "pairs.jsonl", [row for row in pair_rows() if row["objective"] == "overall"])
+    for rows, options in (
+        (nested, {"each": "info.replies", "columns": {"prompt": "info.post"}}),
+        (written, {"each": "replies", "json_columns": ["replies"]}),
+    ):
+        write_rows(tmp_path / "rated.jsonl", rows)
+        source = {"path": "rated.jsonl", "ratings": {"funny": "funny"}, **options}
+        config = make_config(
+            tmp_path, data={"sources": [source, {"path": "pairs.jsonl"}], "on_bad_record": "skip"}
+        )
+        prompts, pairs = build_data(config)
+        found = {(prompts[p.prompt_id].text, p.chosen) for p in pairs if p.objective == "funny"}
+        assert found == {(prompt, "a") for prompt in questions()}
+        assert read_manifest(open_run(config).data).counts["rejected"] == len(rows)
+
+
+def test_a_row_without_the_list_that_each_names_is_named(tmp_path: Path) -> None:
+    config = config_of(tmp_path, [{"prompt": "q", "replies": []}], each="replies")
+    with pytest.raises(
+        RecordError, match=r"rated\.jsonl:1: column 'replies' \(each\) must be a list of objects"
+    ):
+        build_data(config)

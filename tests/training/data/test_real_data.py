@@ -16,11 +16,11 @@ from small_world import build
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 COUNTS: dict[str, dict[str, dict[str, int] | int]] = {
     "hh-cpu": {
-        "prompts": {"train": 3226, "validation": 452, "test": 953},
+        "prompts": {"train": 3225, "validation": 452, "test": 952},
         "helpful": {"train": 1623, "validation": 251, "test": 473},
-        "harmless": {"train": 1604, "validation": 201, "test": 481},
-        "overall": {"train": 3227, "validation": 452, "test": 954},
-        "rejected": 16,
+        "harmless": {"train": 1603, "validation": 201, "test": 480},
+        "overall": {"train": 3226, "validation": 452, "test": 953},
+        "rejected": 20,
     },
     "truthfulqa-cpu": {
         "prompts": {"train": 568, "validation": 106, "test": 143},

@@ -2,10 +2,11 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from preforch_models.conversation import Message
-from preforch_training.data.splits import fold_of, position_of, split_of
+from preforch_training.data.splits import fold_of, place, plain_words, position_of
 
 
 def talk(*turns: str) -> list[Message]:
@@ -51,8 +52,16 @@ def test_case_and_spaces_never_move_a_prompt_to_another_split(
 ) -> None:
     def split(*turns: str) -> str:
         messages = tuple(Message(role="user", content=turn) for turn in turns)
-        return split_of(messages, validation=validation, test=test)[1]
+        return place(messages, validation=validation, test=test).split
 
     spaced = "  " + "\n ".join(first.lower().split()) + "\t"
     assert split(first.lower()) == split(spaced) == split(first.lower(), later)
     assert split("Same Words") == split("same  words")
+
+
+@pytest.mark.parametrize("mark", ["", "é"])
+def test_prompts_are_near_duplicates_where_their_words_are_the_same(mark: str) -> None:
+    assert plain_words(f"ask, me; now_{mark}!") == plain_words(f"ask me\tnow {mark}") == f"askmenow{mark}"
+    assert plain_words(f"ask me{mark}") != plain_words(f"ask you{mark}")
+    assert plain_words("?!") == "?!"
+    assert plain_words("«?!»") == "«?!»"

@@ -1,16 +1,19 @@
 """Stage `reward`: fold models never see their fold, and what a reward is lies beside it."""
 
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
 from preforch_models.manifest import ArtifactError, verify
 from preforch_training.config import RunConfig
 from preforch_training.data.splits import fold_of
+from preforch_training.pipeline import open_run
 from preforch_training.reward.scoring import RunRewards, fold_folder, read_reward
 from preforch_training.run import Run
 from reward_world import differ, pair_heads
-from small_world import NAMES, build, make_config, make_run, pair_rows, write_rows
+from small_world import NAMES, PLACES, build, make_config, make_run, pair_rows, questions, write_rows
 
 FOLDS = 2
 
@@ -48,8 +51,11 @@ def test_a_fold_model_never_saw_its_fold(heads: tuple[Run, RunConfig], encoder: 
     assert differ(run.reward("funny"), other.reward("funny")) > 1e-3
 
 
-def test_a_reward_that_is_given_is_only_written_down(tmp_path: Path) -> None:
+def test_a_reward_that_is_given_is_written_down_and_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, config = make_run(tmp_path)
+    build("data", run, config)
     build("reward", run, config)
     written = json.loads((run.reward("funny") / "reward.json").read_text(encoding="utf-8"))
     assert written == {
@@ -58,8 +64,78 @@ def test_a_reward_that_is_given_is_only_written_down(tmp_path: Path) -> None:
         "in_sample": False,
     }
     manifest = verify(run.reward("funny"), kind="reward")
-    assert manifest.inputs == {}
     assert list(manifest.files) == ["reward.json"]
+    count = len(run.pairs("funny", "validation"))
+    assert manifest.counts == {"validation_pairs": count}
+    assert manifest.metrics["validation"]["value"] == 1.0
+    assert f"reward/funny: orders 1.000 [1.000, 1.000] of {count} validation pairs" in capsys.readouterr().err
+
+
+def test_a_reward_speaks_up_with_an_interval_and_says_when_it_is_a_coin(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(0)
+    rows = [swap(row) if rng.random() < 0.5 else row for row in pair_rows()]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    config = make_config(tmp_path, reward={"funny": pair_heads(encoder)["funny"]})
+    run = open_run(config)
+    build("data", run, config)
+    build("reward", run, config)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"reward/funny: orders 0\.\d+ \[0\.\d+, 0\.\d+\] of \d+ validation pairs, 0\.\d+ of its training",
+        said,
+    )
+    found = verify(run.reward("funny")).metrics
+    assert found["validation"]["low"] < found["validation"]["value"] < found["validation"]["high"]
+    assert found["validation"]["value"] == found["validation_pair_accuracy"]["full"] <= 0.6
+    coin = "reward/funny: warning: hardly better than a coin"
+    assert (coin in said) is (found["validation"]["value"] <= 0.55)
+    write_rows(tmp_path / "pairs.jsonl", [swap(row) for row in pair_rows()])
+    given = make_config(tmp_path)
+    build("data", run, given)
+    build("reward", run, given)
+    assert coin in capsys.readouterr().err, "of swapped pairs the true reward orders none"
+
+
+def test_a_reward_that_knows_its_pairs_by_heart_says_so(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every response is a word of its own, and a coin says which is better."""
+    rng = random.Random(1)
+    rows = [row for row in pair_rows() if row["objective"] == "overall"]
+    rows += [
+        {"prompt": prompt, "chosen": one, "rejected": other, "objective": "funny"}
+        for prompt in questions()
+        for one, other in [rng.sample([" ".join(rng.choices(PLACES, k=4)) for _ in range(2)], 2)]
+    ]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    head = pair_heads(encoder)["funny"] | {"hidden": 256, "epochs": 60, "dropout": 0.0}
+    config = make_config(tmp_path, reward={"funny": head})
+    run = open_run(config)
+    build("data", run, config)
+    build("reward", run, config)
+    assert "reward/funny: warning: it knows its training pairs by heart" in capsys.readouterr().err
+
+
+def test_too_few_pairs_are_named_with_the_numbers(encoder: Path, tmp_path: Path) -> None:
+    rows = [row for row in pair_rows() if row["objective"] != "funny"]
+    config = make_config(tmp_path, reward={"funny": pair_heads(encoder)["funny"], "folds": 5})
+    write_rows(tmp_path / "pairs.jsonl", pair_rows())
+    run = open_run(config)
+    build("data", run, config)
+    by_split = {prompt.text: prompt.split for prompt in run.prompts()}
+    few = [text for text in questions() if by_split[text] == "train"][:2]
+    few += [text for text in questions() if by_split[text] == "validation"][:2]
+    rows += [row for row in pair_rows() if row["objective"] == "funny" and row["prompt"] in few]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    build("data", run, config)
+    with pytest.raises(
+        ValueError,
+        match=r"objective 'funny' has 2 training pairs of 2 prompts, and without fold \d of 5 of [01]; .*"
+        r"at least 2 prompts: more pairs are needed, or \[reward\] folds = 'off'",
+    ):
+        build("reward", run, config)
 
 
 def test_a_trained_reward_says_what_it_is_and_how_many_folds_it_has(heads: tuple[Run, RunConfig]) -> None:

@@ -198,10 +198,10 @@ def test_a_reward_that_is_not_finite_stops_the_stage_and_leaves_nothing(tmp_path
         tmp_path, reward={"funny": {"kind": "function", "function": "small_world:not_a_number"}}
     )
     build("data", run, config)
-    build("reward", run, config)
     with pytest.raises(ValueError, match=r"function reward of response .* is nan, it must be finite"):
-        build("scores", run, config)
+        build("reward", run, config)
     assert sorted(path.name for path in run.folder.iterdir()) == ["data", "reward"]
+    assert list(run.reward("funny").parent.iterdir()) == []
 
 
 def test_scores_are_made_again_when_a_reward_changes(tmp_path: Path) -> None:

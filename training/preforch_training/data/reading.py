@@ -1,148 +1,167 @@
-"""Sources into prompts and pairs: every row checked, every prompt on its side of the split.
+"""Sources into prompts and pairs: every row checked, every prompt on its side of the split, everything
+counted.
 
-In:  `[data]`'s sources, pairs or rated responses. Out: `Collected`.
+In:  `[data]`'s sources: pairs, rated responses, several responses and a choice, or prompts alone.
+Out: records in a `DataWriter`, and a `SourceReport` of each source.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from preforch_models.manifest import digest, sha256_of
 
 from preforch_training.data.config import Config, Source
-from preforch_training.data.ratings import Rated, rated_of_row, rated_pairs
-from preforch_training.data.rows import (
-    RowPair,
-    RowPrompt,
-    check_compared,
-    each_row,
-    hugging_face_rows,
-    jsonl_rows,
-    pair_of_row,
-    prompt_of_row,
-)
-from preforch_training.data.splits import split_of
-from preforch_training.records import PreferencePair, Prompt, RecordError
+from preforch_training.data.files import rows_of
+from preforch_training.data.report import SourceCounts
+from preforch_training.data.rows.choices import read_choices
+from preforch_training.data.rows.pairs import check_compared, read_pairs, read_prompt
+from preforch_training.data.rows.ratings import rated_pairs, read_rated
+from preforch_training.data.rows.record import BadRow, Row, RowPair, RowPrompt, entries_of, open_row
+from preforch_training.data.splits import Placed, place
+from preforch_training.data.writing import DataWriter
+from preforch_training.records import RecordError
 
 T = TypeVar("T")
 
 
-@dataclass
-class Collected:
-    """Data on its way to the files. Prompts by id."""
-
-    prompts: dict[str, Prompt] = field(default_factory=dict)
-    pairs: list[PreferencePair] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-
-
-def read_sources(config: Config, names: tuple[str, ...], *, seed: int) -> Collected:
-    """All pairs of all sources. A bad record stops the stage or is kept aside, as the config says."""
+def read_sources(
+    writer: DataWriter, config: Config, names: tuple[str, ...], *, seed: int
+) -> list[SourceCounts]:
+    """All pairs of all sources. A bad row stops the stage or is kept aside, as the config says. Raises
+    ValueError for a source that gives nothing."""
     if not config.sources:
         raise ValueError("[data] source = 'files' needs at least one entry in sources")
-    collected = Collected()
+    found = []
     for number, source in enumerate(config.sources):
-        if source.ratings:
-            read_ratings(collected, source, config, names, number=number, seed=seed)
+        reading = SourceReading(writer, config, source, names, number=number)
+        reading.read(seed=seed)
+        found.append(reading.counts)
+    return found
+
+
+class SourceReading:
+    """One source on its way into the writer."""
+
+    def __init__(
+        self, writer: DataWriter, config: Config, source: Source, names: tuple[str, ...], *, number: int
+    ) -> None:
+        self._writer, self._config, self._source, self._names = writer, config, source, names
+        self._number = number
+        self.counts = SourceCounts(source.label)
+
+    def read(self, *, seed: int) -> None:
+        """Add everything that the source has. Raises ValueError where that is nothing."""
+        source, counts = self._source, self.counts
+        for objective in source.compared or (() if source.columns.objective else (source.objective,)):
+            check_compared(objective, self._names)
+        if source.ratings and not source.columns.responses:
+            self._read_ratings(seed)
         else:
-            read_pairs(collected, source, config, names, number=number)
-    return collected
+            self._read_rows(self._parser())
+        for objective in source.compared:
+            if 0 < counts.prompts <= counts.left_out[f"{objective}: missing"]:
+                what = f"{objective!r} is missing in every row"
+                raise ValueError(f"{source.label}: {what} of {counts.summary()}")
+        if not counts.pairs and (source.pairs == "on" or not counts.prompts):
+            raise ValueError(f"{source.label}: no {self._wanted} in {counts.summary()}")
 
+    @property
+    def _wanted(self) -> str:
+        return "pair" if self._source.pairs == "on" else "prompt"
 
-def read_pairs(
-    collected: Collected, source: Source, config: Config, names: tuple[str, ...], *, number: int
-) -> None:
-    """Add the pairs of a source whose rows are pairs."""
+    def _parser(self) -> Callable[[dict[str, Any]], Row]:
+        source, names = self._source, self._names
+        if source.pairs == "off":
+            return lambda row: read_prompt(row, source)
+        if source.columns.responses:
+            return lambda row: read_choices(row, source)
+        return lambda row: read_pairs(row, source, names)
 
-    def parse(row: Any) -> tuple[RowPrompt, RowPair]:
-        prompt = prompt_of_row(row, source.columns, category=source.category)
-        return prompt, pair_of_row(row, source.columns, objective=source.objective, names=names)
+    def _read_rows(self, parse: Callable[[dict[str, Any]], Row]) -> None:
+        """Rows of which each says its own pairs."""
+        for where, row in self._good_rows(parse):
+            self.counts.left_out.update(row.left_out)
+            placed = self._add_prompt(row.prompt)
+            pair_id = f"{self._number}-{where.rpartition(':')[2]}"
+            for k, pair in enumerate(row.pairs):
+                one = pair_id if len(row.pairs) == 1 else f"{pair_id}:{k}"
+                self._add_pair(one, placed.id, placed.split, pair)
 
-    for where, (asked, pair) in good_rows(collected, source, config, parse):
-        prompt = add_prompt(collected, asked, config)
-        add_pair(collected, f"{number}-{where.rpartition(':')[2]}", pair, prompt=prompt, source=source)
+    def _read_ratings(self, seed: int) -> None:
+        """Rows of one rated response each: prompt by prompt, pairs of those that are rated apart."""
+        source = self._source
+        for _, (prompt, rated, left_out) in self._good_rows(lambda row: read_rated(row, source)):
+            self.counts.left_out.update(left_out)
+            placed = self._add_prompt(prompt)
+            self.counts.response_lengths[len(rated.response)] += 1
+            self._writer.add_rated(placed.id, rated)
+        for prompt_id, split, pool in self._writer.rated_pools():
+            pairs, left_out = rated_pairs(
+                pool,
+                prompt_id=prompt_id,
+                overall=source.overall,
+                min_gap=source.min_gap,
+                limit=source.pairs_per_prompt,
+                seed=seed,
+            )
+            self.counts.left_out.update(left_out)
+            for key, pair in pairs.items():
+                self._add_pair(f"{self._number}-{key}", prompt_id, split, pair)
 
+    def _good_rows(self, parse: Callable[[dict[str, Any]], T]) -> Iterator[tuple[str, T]]:
+        """(place, parsed row). A row that cannot be read stops the stage or is kept aside."""
+        source = self._source
 
-def read_ratings(
-    collected: Collected, source: Source, config: Config, names: tuple[str, ...], *, number: int, seed: int
-) -> None:
-    """Add the pairs that the rated responses of a source make, prompt by prompt."""
-    for objective in source.ratings:
-        check_compared(objective, names)
+        def opened(row: Any) -> T:
+            return parse(open_row(row, source))
 
-    def parse(row: Any) -> tuple[RowPrompt, Rated]:
-        prompt = prompt_of_row(row, source.columns, category=source.category)
-        return prompt, rated_of_row(row, column=source.columns.response, ratings=source.ratings)
+        for where, row in self._entries():
+            parsed = self._tried(where, row, opened)
+            if parsed is not None:
+                self.counts.rows += 1
+                yield where, parsed
 
-    pools: dict[str, list[Rated]] = {}
-    for _, (asked, rated) in good_rows(collected, source, config, parse):
-        pools.setdefault(add_prompt(collected, asked, config).id, []).append(rated)
-    for prompt_id, pool in pools.items():
-        pairs = rated_pairs(
-            pool,
-            prompt_id=prompt_id,
-            overall=source.overall,
-            min_gap=source.min_gap,
-            limit=source.pairs_per_prompt,
-            seed=seed,
-        )
-        for key, pair in pairs.items():
-            add_pair(collected, f"{number}-{key}", pair, prompt=collected.prompts[prompt_id], source=source)
+    def _entries(self) -> Iterator[tuple[str, Any]]:
+        """(place, row) of the source's rows, or of what they list in the column `each`."""
+        source = self._source
+        rows = rows_of(source, self._config.root)
+        if source.each is None:
+            yield from rows
+            return
+        for where, row in rows:
+            for number, entry in self._tried(where, row, lambda row: entries_of(row, source)) or ():
+                yield f"{where}.{number}", entry
 
-
-def good_rows(
-    collected: Collected, source: Source, config: Config, parse: Callable[[Any], T]
-) -> Iterator[tuple[str, T]]:
-    """(where, parsed row) of a source. A row that `parse` refuses stops the stage or is kept aside."""
-    for where, row in rows_of(source, config.root):
+    def _tried(self, where: str, row: Any, read: Callable[[Any], T]) -> T | None:
+        """What is read of a row; None where it is kept aside."""
         try:
-            parsed = parse(row)
-        except ValueError as error:
-            if config.on_bad_record == "stop":
-                raise RecordError(f"{where}: {error}") from error
-            collected.rejected.append({"where": where, "reason": str(error), "row": row})
-        else:
-            yield where, parsed
+            return read(row)
+        except (BadRow, RecursionError) as error:
+            reason = error.reason if isinstance(error, BadRow) else "nested too deeply"
+            message = str(error) if isinstance(error, BadRow) else reason
+            if self._config.on_bad_record == "stop":
+                raise RecordError(f"{where}: {message}") from error
+            self.counts.rows += 1
+            self.counts.skipped[reason] += 1
+            self._writer.reject(where, message, row)
+            return None
 
+    def _add_prompt(self, asked: RowPrompt) -> Placed:
+        """The prompt with these messages: its id is a hash of it, its split one of its first user turn."""
+        config, messages = self._config, asked.messages
+        placed = place(messages, validation=config.validation_share, test=config.test_share)
+        self._writer.add_prompt(placed, category=asked.category)
+        self.counts.prompts += 1
+        self.counts.prompt_lengths[sum(len(message.content) for message in messages)] += 1
+        return placed
 
-def rows_of(source: Source, root: Path) -> Iterator[tuple[str, Any]]:
-    """(where, row) of a source."""
-    if (source.path is None) == (source.dataset is None):
-        raise ValueError(
-            f"a source needs exactly one of path and dataset, got {source.path} and {source.dataset}"
-        )
-    if source.path is not None:
-        rows = jsonl_rows(root / source.path)
-    else:
-        assert source.dataset is not None
-        rows = hugging_face_rows(
-            source.dataset, name=source.name, split=source.dataset_split, revision=source.revision
-        )
-    return rows if source.each is None else each_row(rows, source.each)
-
-
-def add_prompt(collected: Collected, asked: RowPrompt, config: Config) -> Prompt:
-    """The prompt with these messages; its id is a hash of it, its split one of its first user turn. The first
-    source that brings it names its category."""
-    prompt_id, split = split_of(asked.messages, validation=config.validation_share, test=config.test_share)
-    prompt = Prompt(id=prompt_id, messages=asked.messages, split=split, category=asked.category)
-    return collected.prompts.setdefault(prompt_id, prompt)
-
-
-def add_pair(collected: Collected, pair_id: str, pair: RowPair, *, prompt: Prompt, source: Source) -> None:
-    """Add one pair of a source, on its prompt's side of the split."""
-    collected.pairs.append(
-        PreferencePair(
-            id=pair_id,
-            prompt_id=prompt.id,
-            objective=pair.objective,
-            chosen=pair.chosen,
-            rejected=pair.rejected,
-            split=prompt.split,
-            source=str(source.path or source.dataset),
-        )
-    )
+    def _add_pair(self, pair_id: str, prompt_id: str, split: str, pair: RowPair) -> None:
+        self.counts.pairs[pair.objective] += 1
+        if self._source.columns.responses or not self._source.ratings:
+            self.counts.response_lengths[len(pair.chosen)] += 1
+            self.counts.response_lengths[len(pair.rejected)] += 1
+        label, number = self._source.label, self._number
+        self._writer.add_pair(pair_id, prompt_id, pair, split=split, source=label, number=number)
 
 
 def source_hashes(config: Config) -> dict[str, str]:
@@ -153,7 +172,7 @@ def source_hashes(config: Config) -> dict[str, str]:
         if source.path is not None and (config.root / source.path).is_file():
             hashes[str(source.path)] = sha256_of(config.root / source.path)
         elif source.dataset is not None:
-            folder = Path(source.dataset)
+            folder = config.root / source.dataset
             files = {str(path): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
             hashes[source.dataset] = digest(files) if folder.is_dir() else source.revision
     return hashes

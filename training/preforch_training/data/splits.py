@@ -5,9 +5,15 @@ In:  messages. Out: a key of the normalised first user turn, and what is drawn f
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from preforch_models.conversation import Message
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+_NOT_WORDS = re.compile(r"[\W_]+")
+_ASCII_MARKS = {code: None for code in range(128) if not chr(code).isalnum()}
 
 
 def first_turn(messages: Sequence[Message]) -> str:
@@ -18,7 +24,7 @@ def first_turn(messages: Sequence[Message]) -> str:
 
 def position_of(messages: Sequence[Message]) -> float:
     """A number in [0, 1) from a hash of the first user turn."""
-    return int.from_bytes(hashlib.sha256(first_turn(messages).encode()).digest()[:8], "big") / 2**64
+    return _position(first_turn(messages))
 
 
 def fold_of(messages: Sequence[Message], folds: int) -> int:
@@ -27,14 +33,42 @@ def fold_of(messages: Sequence[Message], folds: int) -> int:
     return int(position_of(messages) * 10_000 * folds) % folds
 
 
-def split_of(messages: tuple[Message, ...], *, validation: float, test: float) -> tuple[str, str]:
-    """(prompt id, split) from a hash of the normalised first user turn, so that no prompt is on two sides.
+class Placed(NamedTuple):
+    """A prompt's id, its split, what it is a near-duplicate by, and its messages as they are stored."""
+
+    id: str
+    split: str
+    plain: str
+    messages_json: str
+
+
+def place(messages: tuple[Message, ...], *, validation: float, test: float) -> Placed:
+    """Where a prompt belongs: by a hash of its first user turn, so that no prompt is on two sides.
 
     The id covers the whole conversation; conversations that begin alike share a split.
     """
-    position = position_of(messages)
-    whole = json.dumps([message.model_dump() for message in messages], ensure_ascii=False)
-    prompt_id = hashlib.sha256(whole.encode()).hexdigest()[:16]
-    if position < test:
-        return prompt_id, "test"
-    return prompt_id, "validation" if position < test + validation else "train"
+    turn = first_turn(messages)
+    position = _position(turn)
+    whole = messages_json(messages)
+    split = "test" if position < test else "validation" if position < test + validation else "train"
+    return Placed(hashlib.sha256(whole.encode()).hexdigest()[:16], split, plain_words(turn), whole)
+
+
+def plain_words(turn: str) -> str:
+    """A first turn without punctuation and white space; as it is where there is nothing else."""
+    kept = turn.translate(_ASCII_MARKS) if turn.isascii() else _NOT_WORDS.sub("", turn)
+    return kept or turn
+
+
+def messages_json(messages: Sequence[Message]) -> str:
+    """Messages as they are stored."""
+    return _encode(
+        [
+            {"role": message.role, "content": message.content} if message.is_plain else message.model_dump()
+            for message in messages
+        ]
+    )
+
+
+def _position(turn: str) -> float:
+    return int.from_bytes(hashlib.sha256(turn.encode()).digest()[:8], "big") / 2**64

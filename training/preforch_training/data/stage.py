@@ -1,52 +1,71 @@
 """Stage `data`: prompts and preference pairs from one source, checked and split by prompt.
 
-In:  the demo generator, JSON Lines files, or a Hugging Face dataset with a column mapping: pairs, or rated
-     responses.
-Out: `prompts.jsonl` (Prompt), `pairs.jsonl` (PreferencePair), and `rejected.jsonl` where bad records are
-     skipped.
+In:  the demo generator, files, or Hugging Face datasets: pairs, rated responses, responses and a choice,
+     prompts alone.
+Out: `prompts.jsonl` (Prompt), `pairs.jsonl` (PreferencePair), and `rejected.jsonl` where bad rows are
+     skipped. The manifest holds a `DataReport`.
 """
 
-import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preforch_models.conversation import Message
 
 from preforch_training.data.config import Config
-from preforch_training.data.reading import Collected, read_sources, source_hashes
+from preforch_training.data.reading import read_sources, source_hashes
+from preforch_training.data.report import DataReport, SourceCounts, report_lines, warnings_of
+from preforch_training.data.rows.record import RowPair
+from preforch_training.data.splits import Placed, first_turn, messages_json, plain_words
+from preforch_training.data.truncation import Reader, measure
+from preforch_training.data.writing import DataWriter
 from preforch_training.demo import world
-from preforch_training.records import OVERALL, PreferencePair, Prompt, write_records
+from preforch_training.records import OVERALL
 from preforch_training.run import PAIRS_FILE, PROMPTS_FILE, Outcome, Run
 
 
-def build(run: Run, config: Config, *, learned: Sequence[str]) -> None:
-    """Make `data/`. `learned`: the objectives whose rewards are learned from pairs; the others need none."""
+def build(run: Run, config: Config, *, learned: Sequence[str], readers: Sequence[Reader]) -> None:
+    """Make `data/`. `learned`: the objectives whose rewards are learned from pairs; the others need none.
+    `readers`: the models that will read the texts."""
 
     def make(folder: Path, work: Path) -> Outcome:
-        del work
-        if config.source == "demo":
-            collected = demo_data(config, seed=run.seed)
-        else:
-            collected = read_sources(config, run.names, seed=run.seed)
-        check_objectives_have_pairs(collected.pairs, learned)
-        write_records(folder / PROMPTS_FILE, collected.prompts.values())
-        write_records(folder / PAIRS_FILE, collected.pairs)
-        if config.on_bad_record == "skip":
-            # Escaped, because what a row was rejected for may be text that has no UTF-8.
-            lines = [json.dumps(entry) + "\n" for entry in collected.rejected]
-            (folder / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
-        return Outcome(counts=count(collected))
+        keep_rejected = config.on_bad_record == "skip"
+        with DataWriter(folder, work / "index.sqlite", keep_rejected=keep_rejected) as writer:
+            if config.source == "demo":
+                read = demo_data(writer, config, seed=run.seed)
+            else:
+                read = read_sources(writer, config, run.names, seed=run.seed)
+            repeats, leaks = writer.repeats(len(read)), writer.leaks()
+        counts = writer.counts
+        files = (PROMPTS_FILE, PAIRS_FILE)
+        pairs = sum(count for name, count in counts.items() if name.startswith("pairs/"))
+        truncations, unknown = measure(readers, folder, files, (counts["prompts"], pairs))
+        report = DataReport(
+            sources=tuple(
+                found.report(duplicates=again, contradictions=both)
+                for found, (again, both) in zip(read, repeats, strict=True)
+            ),
+            held_out_prompts=counts["prompts"] - counts["prompts/train"],
+            leaks=leaks,
+            truncations=tuple(truncations),
+            unknown_readers=unknown,
+        )
+        for line in (*report_lines(report), *warnings_of(report.sources)):
+            print(line, file=sys.stderr, flush=True)
+        check_objectives_have_pairs(counts, learned, config)
+        return Outcome(counts=count(counts), metrics={"report": report.model_dump(mode="json")})
 
     recipe = config.model_dump(mode="json") | {"objectives": list(run.names), "seed": run.seed}
     if config.source == "demo":
         recipe |= {"world": world.world_hash()}
     else:
         recipe |= {"files": source_hashes(config)}
+    recipe |= {"readers": [reader.recipe for reader in readers]}
     run.make(run.data, kind="data", config=recipe, inputs={}, build=make)
 
 
-def demo_data(settings: Config, *, seed: int) -> Collected:
+def demo_data(writer: DataWriter, settings: Config, *, seed: int) -> list[SourceCounts]:
     """The demo world's prompts and pairs. The truth stays in the generator."""
     generated = world.generate(
         seed=seed,
@@ -54,39 +73,36 @@ def demo_data(settings: Config, *, seed: int) -> Collected:
         validation_prompts=settings.validation_prompts,
         test_prompts=settings.test_prompts,
     )
-    collected = Collected()
+    counts = SourceCounts("demo")
     for prompt in generated.prompts:
+        counts.rows += 1
+        counts.prompt_lengths[len(prompt.text)] += 1
         messages = (Message(role="user", content=prompt.text),)
-        collected.prompts[prompt.id] = Prompt(id=prompt.id, messages=messages, split=prompt.split)
-    for pair in generated.pairs:
-        collected.pairs.append(
-            PreferencePair(
-                id=pair.id,
-                prompt_id=pair.prompt_id,
-                objective=pair.objective,
-                chosen=pair.chosen,
-                rejected=pair.rejected,
-                split=pair.split,
-                source="demo",
-            )
-        )
-    return collected
+        plain = plain_words(first_turn(messages))
+        writer.add_prompt(Placed(prompt.id, prompt.split, plain, messages_json(messages)), category="")
+    for given in generated.pairs:
+        counts.pairs[given.objective] += 1
+        counts.response_lengths.update((len(given.chosen), len(given.rejected)))
+        pair = RowPair(objective=given.objective, chosen=given.chosen, rejected=given.rejected)
+        writer.add_pair(given.id, given.prompt_id, pair, split=given.split, source="demo", number=0)
+    return [counts]
 
 
-def check_objectives_have_pairs(pairs: Iterable[PreferencePair], learned: Sequence[str]) -> None:
+def check_objectives_have_pairs(counts: Mapping[str, int], learned: Sequence[str], config: Config) -> None:
     """Raise ValueError naming the first of these objectives, or `overall`, without training or validation
-    pairs."""
-    found = Counter((pair.objective, pair.split) for pair in pairs)
+    pairs, and the numbers that leave it without."""
     for name in (*learned, OVERALL):
+        found = {split: counts[f"pairs/{name}/{split}"] for split in ("train", "validation", "test")}
         for split in ("train", "validation"):
-            if not found[name, split]:
+            if not found[split]:
+                have = ", ".join(f"{count} for {where}" for where, count in found.items())
                 raise ValueError(
-                    f"objective {name!r} has no {split} pairs; nothing can be learned from it or judged by it"
+                    f"objective {name!r} has no {split} pairs ({have}); nothing can be learned from it or "
+                    f"judged by it. There are {counts['prompts']} prompts, validation_share is "
+                    f"{config.validation_share} and test_share {config.test_share}"
                 )
 
 
-def count(collected: Collected) -> dict[str, int]:
-    """Prompts by split, pairs by objective and split, rejected records."""
-    counts = Counter(f"prompts/{prompt.split}" for prompt in collected.prompts.values())
-    counts.update(f"pairs/{pair.objective}/{pair.split}" for pair in collected.pairs)
-    return {**dict(sorted(counts.items())), "rejected": len(collected.rejected)}
+def count(counts: Counter[str]) -> dict[str, int]:
+    """Prompts by split, pairs by objective and split, rejected rows."""
+    return {**dict(sorted((k, v) for k, v in counts.items() if "/" in k)), "rejected": counts["rejected"]}

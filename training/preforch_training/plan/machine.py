@@ -70,7 +70,7 @@ def fetches(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> Iterato
             there = isinstance(file, str) or isinstance(shards, str)
             yield Fetch(part.model, part.revision, None if size is None else size.stored, there)
     for source in config.data.sources:
-        if source.dataset is not None and not Path(source.dataset).exists():
+        if source.dataset is not None and not (config.data.root / source.dataset).is_dir():
             cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.dataset.replace('/', '--')}"
             yield Fetch(f"dataset {source.dataset}", source.revision, None, cache.is_dir())
 

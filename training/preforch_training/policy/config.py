@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
+from preforch_training.paths import ModelName
 from preforch_training.sampling.settings import Engine, Sampling
 from preforch_training.tuning.options import SavedDtype, Tuning
 
@@ -53,7 +54,7 @@ class Scratch(Record):
 class Config(Record):
     """`[policy]`: the base model that every policy starts from, and how responses are drawn from a policy."""
 
-    base: str
+    base: ModelName
     """"demo" makes a small model from scratch; otherwise a folder or hub id."""
     revision: str = "main"
     """Revision of a hub id."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from preforch_models.conditioning.context import ContextConditioning
 from transformers import PreTrainedModel
 
+from preforch_training.paths import naming
 from preforch_training.policy.base_model import add_context, load_base, new_model, train_tokenizer
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
 from preforch_training.policy.config import DEMO, Config, Policy
@@ -28,20 +29,21 @@ from preforch_training.sampling.vllm import Sampler
 
 def build(run: Run, config: Config, policies: Mapping[str, Policy], *, sampler: Sampler) -> None:
     """Make `policy/base/` and every policy."""
-    run.make(
-        run.policy_base,
-        kind="policy-base",
-        config={
-            "base": config.model_dump(
-                mode="json", include={"base", "revision", "template", "scratch", "max_model_len"}
-            ),
-            "context": run.context_format.model_dump(mode="json"),
-            "seed": run.seed,
-            "origin": origin_of(config.base),
-        },
-        inputs={"data": run.data} if config.base == DEMO else {},
-        build=partial(make_base, run, config),
-    )
+    with naming("policy.base", config.base):
+        run.make(
+            run.policy_base,
+            kind="policy-base",
+            config={
+                "base": config.model_dump(
+                    mode="json", include={"base", "revision", "template", "scratch", "max_model_len"}
+                ),
+                "context": run.context_format.model_dump(mode="json"),
+                "seed": run.seed,
+                "origin": origin_of(config.base),
+            },
+            inputs={"data": run.data} if config.base == DEMO else {},
+            build=partial(make_base, run, config),
+        )
     for name, policy in policies.items():
         KINDS[policy.kind](PolicyTask(run, config, name, sampler), policy)
         remove_rounds(run, name, policy.rounds)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from preforch_models.conditioning import Conditioning
 from preforch_models.context import ControlStrings, chat_template, context_tokens, turns_of
-from preforch_models.conversation import Message
+from preforch_models.conversation import Message, escaped
 from preforch_models.policy_card import read_policy_card
 from preforch_models.weights import round_weights, uniform
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from preforch_training.policy.turns import printed_ids
+from preforch_training.tuning.chat_templates import render
 
 
 def load_tokenizer(path: str | Path, *, revision: str = "main") -> PreTrainedTokenizerFast:
@@ -54,10 +55,8 @@ class PolicyTokenizer:
 
     def prompt_ids(self, messages: Sequence[Message], weights: Mapping[str, float]) -> list[int]:
         """The prompt as the policy's own chat template renders it, up to where the response begins."""
-        turns = [{"role": m.role, "content": self._control.escape(m.content)} for m in messages]
-        text = self.tokenizer.apply_chat_template(
-            turns, weights=dict(weights), add_generation_prompt=True, tokenize=False
-        )
+        turns = [escaped(message, self._control.escape) for message in messages]
+        text = render(self.tokenizer, turns, weights=dict(weights), add_generation_prompt=True)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 

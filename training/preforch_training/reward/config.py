@@ -9,6 +9,7 @@ from preforch_models.objectives import Record
 from preforch_models.orchestrator_options import LAST, Layers, Pooling
 from pydantic import ConfigDict, Field, PositiveFloat
 
+from preforch_training.paths import ModelName
 from preforch_training.tuning.options import SavedDtype, Tuning
 
 
@@ -19,8 +20,9 @@ class PairHeadReward(Record):
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = True
     shared_batch: ClassVar[None] = None
+    names_model: ClassVar[str] = "encoder"
     kind: Literal["pair_head"] = "pair_head"
-    encoder: str
+    encoder: ModelName
     pooling: Pooling = "mean"
     layers: Layers = LAST
     """Layers whose pooled states the head reads, joined."""
@@ -66,8 +68,9 @@ class BradleyTerryReward(Tuning, TextReading):
 
     trained: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = False
+    names_model: ClassVar[str] = "base"
     kind: Literal["bradley_terry"] = "bradley_terry"
-    base: str
+    base: ModelName
     revision: str = "main"
     epochs: float = 1.0
     batch_size: int = 16
@@ -95,8 +98,9 @@ class ClassifierReward(TextReading):
     trained: ClassVar[bool] = False
     cross_fitted: ClassVar[bool] = False
     shared_batch: ClassVar[None] = None
+    names_model: ClassVar[str] = "model"
     kind: Literal["classifier"] = "classifier"
-    model: str
+    model: ModelName
     revision: str = "main"
     label: int = Field(default=0, ge=0)
     negate: bool = False
@@ -118,6 +122,7 @@ class FunctionReward(Record):
     max_tokens: ClassVar[int] = 0
     shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
+    names_model: ClassVar[str] = "function"
     kind: Literal["function"] = "function"
     function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
@@ -130,6 +135,7 @@ class EndpointReward(Record):
     max_tokens: ClassVar[int] = 0
     shared_batch: ClassVar[None] = None
     base_model: ClassVar[str] = ""
+    names_model: ClassVar[str] = "url"
     kind: Literal["endpoint"] = "endpoint"
     url: str
     batch_size: int = 64

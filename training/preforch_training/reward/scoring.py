@@ -25,6 +25,8 @@ from preforch_training.run import Run
 from preforch_training.tuning.device_memory import free_memory
 
 REWARD_FILE = "reward.json"
+LARGEST = 1e100
+"""Of a reward, either way."""
 
 
 class RewardInfo(Record):
@@ -88,12 +90,13 @@ def check_rewards(
         raise ValueError(
             f"{source} reward: expected {len(responses)} numbers, got an array of shape {rewards_N.shape}"
         )
-    wrong = np.flatnonzero(~np.isfinite(rewards_N))
+    # What is larger has no square in double precision's range, and so no deviation.
+    wrong = np.flatnonzero(~(np.abs(rewards_N) < LARGEST))
     if wrong.size:
         i = int(wrong[0])
         raise ValueError(
-            f"{source} reward of response {i} is {rewards_N[i]}, it must be finite; "
-            f"prompt {prompts[i].text[:80]!r}, response {responses[i][:80]!r}"
+            f"{source} reward of response {i} is {rewards_N[i]}, it must be finite and less than "
+            f"{LARGEST:.0e}; prompt {prompts[i].text[:80]!r}, response {responses[i][:80]!r}"
         )
     return rewards_N
 

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 from preforch_models.context import ControlStrings
-from preforch_models.conversation import Message
+from preforch_models.conversation import Message, escaped
 
 from preforch_training.records import Prompt
 from preforch_training.reward.config import TextReading
+from preforch_training.tuning.chat_templates import render
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def classifier_texts(
     control, write = ControlStrings(special), _FORMS[form]
 
     def turn(message: Message) -> Message:
-        content = message.content
         if reading.prompt_after and message.role == "user":
-            content = content.rpartition(reading.prompt_after)[2].strip()
-        return Message(role=message.role, content=control.escape(content))
+            content = message.content.rpartition(reading.prompt_after)[2].strip()
+            message = message.model_copy(update={"content": content})
+        return escaped(message, control.escape)
 
     return [
         write(tokenizer, [turn(message) for message in prompt.messages], control.escape(response))
@@ -64,8 +65,8 @@ def _chat(tokenizer: Any, messages: Sequence[Message], response: str) -> Classif
     """The tokenizer's chat template, which writes the special tokens."""
     if tokenizer.chat_template is None:
         raise ValueError('text = "chat" needs a tokenizer with a chat template; this classifier\'s has none')
-    turns = [message.model_dump() for message in (*messages, Message(role="assistant", content=response))]
-    return ClassifierText(str(tokenizer.apply_chat_template(turns, tokenize=False)), has_special=True)
+    turns = (*messages, Message(role="assistant", content=response))
+    return ClassifierText(render(tokenizer, turns), has_special=True)
 
 
 def _plain(_tokenizer: Any, messages: Sequence[Message], response: str) -> ClassifierText:
@@ -128,6 +129,15 @@ _FORMS: Mapping[str, Callable[[Any, Sequence[Message], str], ClassifierText]] = 
 
 TokenRow = Mapping[str, np.ndarray]
 """`input_ids`, and `token_type_ids` of two segments, (L,) each."""
+
+
+def tokens_of(
+    reading: TextReading, tokenizer: Any, prompts: Sequence[Prompt], responses: Sequence[str], max_tokens: int
+) -> list[list[int]]:
+    """Token ids of what a classifier reads, of at most `max_tokens`, without segments."""
+    texts = classifier_texts(tokenizer, reading, prompts, responses)
+    rows = token_rows(tokenizer, texts, max_tokens=max_tokens, segment_ids=False)
+    return [row["input_ids"].tolist() for row in rows]
 
 
 def token_rows(

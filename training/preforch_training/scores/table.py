@@ -1,6 +1,5 @@
 """The score table on disk: `scores.parquet` (ScoredResponse) and `calibration.json`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from preforch_models.calibration import Calibration
 
-from preforch_training.records import ScoredResponse
+from preforch_training.records import ScoredResponse, read_record
 
 
 def write_scores(folder: Path, scores: Sequence[ScoredResponse], calibration: Calibration) -> None:
@@ -37,4 +36,4 @@ def read_scores(folder: Path) -> list[ScoredResponse]:
 
 def read_calibration(folder: Path) -> Calibration:
     """The calibration constants of a run."""
-    return Calibration.model_validate(json.loads((folder / "calibration.json").read_text(encoding="utf-8")))
+    return read_record(folder / "calibration.json", Calibration)

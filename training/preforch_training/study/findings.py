@@ -3,16 +3,19 @@
 In:  records and config. Out: `records.Study`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from preforch_training.data.reading import read_sources
-from preforch_training.records import PreferencePair, Prompt
-from preforch_training.run import Run
+from preforch_training.data.writing import DataWriter
+from preforch_training.records import PreferencePair, Prompt, read_records
+from preforch_training.run import PAIRS_FILE, PROMPTS_FILE, Run
 from preforch_training.statistics.bootstrap import Bootstrap, Interval
 from preforch_training.statistics.metrics import correlations, margin_correlations
 from preforch_training.study import diagnostics
@@ -183,11 +186,12 @@ def transfers(
     """The recommended choice on every other source."""
     found = []
     for source in config.transfers:
-        other = read_sources(subject.data.model_copy(update={"sources": (source,)}), run.names, seed=run.seed)
+        others = subject.data.model_copy(update={"sources": (source,)})
+        other = read_other(partial(read_sources, config=others, names=run.names, seed=run.seed))
         found.append(
             judge_transfer(
                 (prompts, pairs),
-                (list(other.prompts.values()), other.pairs),
+                other,
                 run.names,
                 choice,
                 lambda data: reward_fit(run, subject, data),
@@ -198,6 +202,18 @@ def transfers(
             )
         )
     return found
+
+
+def read_other(read: Callable[[DataWriter], object]) -> tuple[list[Prompt], list[PreferencePair]]:
+    """Prompts and pairs of other data."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with DataWriter(folder, folder / "index.sqlite", keep_rejected=False) as writer:
+            read(writer)
+        return (
+            read_records(folder / PROMPTS_FILE, Prompt),
+            read_records(folder / PAIRS_FILE, PreferencePair),
+        )
 
 
 def find_warnings(table: Sequence[ChoiceResult], recommended: Choice) -> list[str]:

@@ -158,6 +158,13 @@ def test_a_label_that_a_classifier_lacks_is_refused(classifiers: dict[str, Class
         reward(classifiers["bert"].model_copy(update={"label": 2}))
 
 
+def test_a_model_without_a_head_is_refused(encoder: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"is no classifier: it has no \['classifier\.bias', 'classifier\.weight'\]"
+    ):
+        reward(ClassifierReward(model=str(encoder)))
+
+
 def test_a_text_is_never_longer_than_the_positions_of_the_model(
     classifiers: dict[str, ClassifierReward],
 ) -> None:

@@ -15,7 +15,8 @@ def test_a_function_is_called_with_prompts_and_responses() -> None:
     [
         (
             "small_world:not_a_number",
-            "function reward of response 0 is nan, it must be finite; prompt 'joke about bear",
+            r"function reward of response 0 is nan, it must be finite and less than 1e\+100; prompt 'joke "
+            r"about bear",
         ),
         ("small_world:one_too_few", r"function reward: expected 5 numbers, got an array of shape \(4,\)"),
         (

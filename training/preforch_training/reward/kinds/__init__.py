@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,9 +28,11 @@ Prepare = Callable[[Any, Path, Sequence[str]], None]
 class Kind:
     """`by_rows`: whether `score` is a model's work on rows that processes can share. `fit`: where the
     reward is trained. `prepare`: (settings, vector cache, all texts), once before every fit. `cross_fit`:
-    models that are fitted in memory, for the study."""
+    models that are fitted in memory, for the study. `reads`: prompts and responses apart, or joined in one
+    text, where a number of tokens limits them."""
 
     score: Score
+    reads: Literal["apart", "joined"] | None = None
     by_rows: bool = False
     fit: Fit | None = None
     prepare: Prepare | None = None
@@ -40,10 +42,14 @@ class Kind:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "pair_head": Kind(
-            pair_head.score, fit=pair_head.fit, prepare=pair_head.prepare, cross_fit=pair_head.cross_fit
+            pair_head.score,
+            reads="apart",
+            fit=pair_head.fit,
+            prepare=pair_head.prepare,
+            cross_fit=pair_head.cross_fit,
         ),
-        "bradley_terry": Kind(bradley_terry.score, by_rows=True, fit=bradley_terry.fit),
-        "classifier": Kind(classifier.score, by_rows=True),
+        "bradley_terry": Kind(bradley_terry.score, reads="joined", by_rows=True, fit=bradley_terry.fit),
+        "classifier": Kind(classifier.score, reads="joined", by_rows=True),
         "function": Kind(function.score),
         "endpoint": Kind(endpoint.score),
     }

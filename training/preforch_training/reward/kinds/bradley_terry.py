@@ -18,12 +18,13 @@ from trl import RewardConfig, RewardTrainer
 
 from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.training import RankTrainer, rank_options
+from preforch_training.embeddings.batching import token_limit
 from preforch_training.embeddings.vectors import encoder_path
 from preforch_training.records import PreferencePair, Prompt
 from preforch_training.reward.config import BradleyTerryReward, TextReading
 from preforch_training.reward.fit_task import FitTask
-from preforch_training.reward.kinds.classifier import score_classifier, token_limit
-from preforch_training.reward.texts import classifier_texts, token_rows
+from preforch_training.reward.kinds.classifier import score_classifier
+from preforch_training.reward.texts import tokens_of
 from preforch_training.tuning.hf_trainer import run_trainer
 from preforch_training.tuning.padding import make_room, separate_pad
 from preforch_training.tuning.tuned_model import (
@@ -60,7 +61,7 @@ def _fit(config: BradleyTerryReward, task: FitTask) -> None:
     make_room(model, tokenizer)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     rows = pair_tokens(
-        tokenizer, config, task.prompts, task.pairs, token_limit(tokenizer, model, config.max_tokens)
+        tokenizer, config, task.prompts, task.pairs, token_limit(tokenizer, model.config, config.max_tokens)
     )
     arguments = RewardConfig(
         output_dir=str(task.work),
@@ -116,15 +117,8 @@ def pair_tokens(
     """Token ids of both sides of pairs. Without segment ids, which TRL does not hand on."""
 
     asked = [prompts[pair.prompt_id] for pair in pairs]
-
-    def ids(responses: list[str]) -> list[list[int]]:
-        texts = classifier_texts(tokenizer, reading, asked, responses)
-        rows = token_rows(tokenizer, texts, max_tokens=max_tokens, segment_ids=False)
-        return [row["input_ids"].tolist() for row in rows]
-
+    sides = [[pair.chosen for pair in pairs], [pair.rejected for pair in pairs]]
+    chosen, rejected = (tokens_of(reading, tokenizer, asked, side, max_tokens) for side in sides)
     return [
-        {"chosen_ids": chosen, "rejected_ids": rejected}
-        for chosen, rejected in zip(
-            ids([pair.chosen for pair in pairs]), ids([pair.rejected for pair in pairs]), strict=True
-        )
+        {"chosen_ids": better, "rejected_ids": worse} for better, worse in zip(chosen, rejected, strict=True)
     ]

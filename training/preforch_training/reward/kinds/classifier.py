@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from preforch_training.embeddings.batching import batch_tokens, batches_of, reading_device
+from preforch_training.embeddings.batching import batch_tokens, batches_of, reading_device, token_limit
 from preforch_training.records import Prompt
 from preforch_training.reward.config import ClassifierReward, TextReading
 from preforch_training.reward.texts import TokenRow, classifier_texts, token_rows
@@ -52,11 +52,19 @@ def score_classifier(
     """
     options = {} if revision is None else {"revision": revision}
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right", **options)
-    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32, **options).eval()
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        path, dtype=torch.float32, output_loading_info=True, **options
+    )
+    model.eval()
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"{path} is no classifier: it has no {sorted(loading['missing_keys'])}, "
+            "which would start at random"
+        )
     if label >= model.config.num_labels:
         raise ValueError(f"{path} has {model.config.num_labels} labels, no label {label}")
     model = model.to(reading_device())
-    max_tokens = token_limit(tokenizer, model, reading.max_tokens)
+    max_tokens = token_limit(tokenizer, model.config, reading.max_tokens)
     rows = token_rows(
         tokenizer,
         classifier_texts(tokenizer, reading, prompts, responses),
@@ -71,15 +79,6 @@ def score_classifier(
         for numbers, batch in batches_of(tokenizer, rows, tokens=tokens, title="score"):
             rewards_N[numbers] = model(**batch.to(model.device)).logits[:, label].double().cpu().numpy()
     return rewards_N
-
-
-def token_limit(tokenizer: Any, model: PreTrainedModel, asked: int) -> int:
-    """Tokens that a text may have: those asked for, no more than the model has positions for."""
-    config = model.config.get_text_config()
-    positions: int = getattr(config, "max_position_embeddings", None) or asked
-    if "roberta" in config.model_type:
-        positions -= config.pad_token_id + 1  # its positions begin after that of the padding
-    return min(asked, positions, int(tokenizer.model_max_length))
 
 
 def _agree_on_padding(tokenizer: Any, model: PreTrainedModel, rows: Sequence[TokenRow]) -> None:
