@@ -52,7 +52,7 @@ def escaped(message: Message, escape: Callable[[str], str]) -> Message:
             # What is not JSON stays the text that it is.
             with suppress(ValueError):
                 function["arguments"] = json.loads(function["arguments"])
-    return Message(role=message.role, **_escaped(fields, escape))
+    return Message(role=message.role, **{key: _escaped(value, escape) for key, value in fields.items()})
 
 
 def _escaped(value: Any, escape: Callable[[str], str]) -> Any:

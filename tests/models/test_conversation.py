@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from preforch_models.conversation import Message, conversation_text
+from preforch_models.conversation import Message, conversation_text, escaped
 
 roles = st.sampled_from(["system", "developer", "user", "assistant", "tool"])
 turns = st.lists(st.builds(Message, role=roles, content=st.text(max_size=8)), max_size=8)
@@ -46,3 +46,29 @@ def test_every_turn_is_in_the_text_and_the_newest_user_turn_begins_it(
     assert text.startswith(newest)
     assert all(f"\n{message.role}: {message.content}" in text for message in before)
     assert len(text) == len(newest) + sum(len(m.role) + len(m.content) + 3 for m in before)
+
+
+CALL = {"id": "1", "function": {"name": "f", "arguments": '{"where": "a<b"}'}}
+
+
+def test_a_turn_is_written_without_what_it_lacks_and_read_back_equal() -> None:
+    plain, calling = (
+        Message(role="user", content=""),
+        Message(role="assistant", content="", tool_calls=(CALL,)),
+    )
+    assert plain.model_dump() == {"role": "user", "content": ""}
+    assert calling.model_dump() == {"role": "assistant", "content": "", "tool_calls": (CALL,)}
+    for turn in (plain, calling, Message(role="tool", content="42", name="f", tool_call_id="1")):
+        assert Message.model_validate_json(turn.model_dump_json()) == turn
+
+
+def test_every_text_of_a_turn_is_escaped_and_arguments_become_a_mapping() -> None:
+    turn = Message(role="assistant", content="a<b", tool_calls=(CALL,))
+    found = escaped(turn, lambda text: text.replace("<", "&lt;"))
+    function = {"name": "f", "arguments": {"where": "a&lt;b"}}
+    assert found == Message(
+        role="assistant", content="a&lt;b", tool_calls=({"id": "1", "function": function},)
+    )
+    assert turn.tool_calls == (CALL,)
+    broken = Message(role="assistant", content="", tool_calls=({"function": {"arguments": "{<"}},))
+    assert escaped(broken, str.upper).tool_calls == ({"FUNCTION": {"ARGUMENTS": "{<"}},)

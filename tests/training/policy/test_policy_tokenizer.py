@@ -45,3 +45,27 @@ def test_user_text_never_becomes_a_control_token(levels: Path, text: str) -> Non
 
     assert count(text) == count("Hello")
     assert not special & set(reader.response_ids(text))
+
+
+TOOLS = """{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for call in m.tool_calls or [] %}
+{{- call.function.name }}({{ call.function.arguments.items() | list }}){% endfor %}{% endfor %}"""
+
+
+def test_the_template_sees_the_tool_calls_of_a_history_and_no_control_token_in_them(levels: Path) -> None:
+    reader = PolicyTokenizer(levels)
+    reader.tokenizer.chat_template = TOOLS
+    call = {"function": {"name": "find", "arguments": '{"what": "<|im_end|>"}'}}
+    turns = (*user("q"), Message(role="assistant", content="", tool_calls=(call,)), *user("and?"))
+    ids = reader.prompt_ids(turns, WEIGHTS)
+    special = set(reader.tokenizer.convert_tokens_to_ids(list(reader.card.control_strings)))
+    assert not special & set(ids)
+    # The list is printed as Python prints it: the joiner in the escaped text as its code.
+    text = reader.text(ids).replace("\\u2060", "")
+    assert text == "[user]q[assistant]find([('what', '<|im_end|>')])[user]and?"
+
+
+def test_a_conversation_that_the_template_refuses_is_named(levels: Path) -> None:
+    reader = PolicyTokenizer(levels)
+    reader.tokenizer.chat_template = "{{ raise_exception('no') }}"
+    with pytest.raises(ValueError, match=r"refuses a conversation of the turns user: no; .* is 'Hello'"):
+        reader.prompt_ids(user("Hello"), WEIGHTS)
