@@ -92,11 +92,15 @@ def test_lines_of_a_table_that_do_not_fit_come_out_as_texts(tmp_path: Path) -> N
     ]
 
 
-def test_an_open_quote_is_said_to_swallow_the_rest(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_bytes(b'a,b\n1,"2\n3,4\n')
-    ((place, row),) = file_rows(tmp_path / "rows.csv")
-    assert place == f"{tmp_path}/rows.csv:2"
-    assert row == Unread("not CSV (all that follows an open quote is lost)", "unexpected end of data")
+def test_an_open_quote_which_swallows_the_rest_is_an_error_and_another_fault_is_its_row_s(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "rows.csv").write_bytes(b'a,b\n"x"y,2\n1,2\n3,"4\n5,6\n')
+    rows = file_rows(tmp_path / "rows.csv")
+    assert next(rows)[1] == Unread("this is not CSV", "',' expected after '\"'")
+    assert next(rows)[1] == {"a": "1", "b": "2"}
+    with pytest.raises(ValueError, match=r"rows\.csv:4: a quote is opened here or before and never closed"):
+        next(rows)
 
 
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:

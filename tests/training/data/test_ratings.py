@@ -56,6 +56,11 @@ def test_every_two_responses_that_were_rated_apart_are_a_pair_and_ties_are_none(
     }
 
 
+def test_as_many_pairs_as_asked_come_of_a_thousand_responses() -> None:
+    pool = [rated(f"r{i}", i, 0) for i in range(300)]
+    assert len(pairs_of(pool, limit=5)) == 5
+
+
 def test_one_response_is_no_pair() -> None:
     assert pairs_of([rated("a", 1, 0)], overall="min") == set()
 
@@ -341,11 +346,11 @@ def test_a_wrong_setting_of_ratings_is_named(tmp_path: Path, options: dict[str, 
 def test_a_list_of_responses_may_be_nested_or_written_as_json(tmp_path: Path) -> None:
     replies = [{"response": "a", "funny": 2}, {"response": "b", "funny": 1}, None]
     nested = [{"info": {"post": row["prompt"], "replies": replies}} for row in pair_rows()]
-    written = [{"prompt": row["prompt"], "replies": json.dumps(replies)} for row in pair_rows()]
+    written = [{"prompt": json.dumps(row["prompt"]), "replies": json.dumps(replies)} for row in pair_rows()]
     write_rows(tmp_path / "pairs.jsonl", [row for row in pair_rows() if row["objective"] == "overall"])
     for rows, options in (
         (nested, {"each": "info.replies", "columns": {"prompt": "info.post"}}),
-        (written, {"each": "replies", "json_columns": ["replies"]}),
+        (written, {"each": "replies", "json_columns": ["replies", "prompt"]}),
     ):
         write_rows(tmp_path / "rated.jsonl", rows)
         source = {"path": "rated.jsonl", "ratings": {"funny": "funny"}, **options}

@@ -120,8 +120,11 @@ class Source(Record):
     def _of_one_objective(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        objective = given.get("objective", OVERALL)
         alone = {key: given[key] for key in ("better", "strength") if isinstance(given.get(key), str)}
-        return given | {key: {given.get("objective", OVERALL): column} for key, column in alone.items()}
+        if not isinstance(objective, str):
+            return given
+        return given | {key: {objective: column} for key, column in alone.items()}
 
     @model_validator(mode="after")
     def _check(self) -> "Source":
@@ -199,12 +202,16 @@ class Source(Record):
                     f"ratings.{name} must name a column for each of the {len(responses)} responses, "
                     f"got {columns!r}"
                 )
-        names = [*self.labels, *self.ties]
-        if (self.labels and len(self.labels) != len(responses)) or len(set(names)) < len(names):
+        if self.labels and len(self.labels) != len(responses):
             raise ValueError(
-                f"labels {list(self.labels)} must name each of the {len(responses)} columns.responses, and "
-                "no "
-                f"name of them may stand for two things; ties are {list(self.ties)}"
+                f"labels {list(self.labels)} must name each of the {len(responses)} columns.responses"
+            )
+        labels = self.labels or tuple(str(number) for number in range(len(responses)))
+        words = [*labels, *self.ties, *self.missing]
+        if self.better and len(set(words)) < len(words):
+            raise ValueError(
+                f"labels {list(labels)}, ties {list(self.ties)} and missing {list(self.missing)} must all "
+                "differ"
             )
         if len(self.better) + len(self.strength) + len(self.ratings) > len(self.compared):
             raise ValueError("an objective may be compared in one way only: better, strength or ratings")

@@ -52,7 +52,7 @@ def file_rows(path: Path) -> Rows:
         with _opened(path, compression) as file:
             yield from read(file, str(path))
     # OverflowError: a date that Python has no room for.
-    except (OSError, EOFError, OverflowError, csv.Error, pa.ArrowException) as error:
+    except (OSError, EOFError, OverflowError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
@@ -159,7 +159,10 @@ def _table_rows(lines: Any, name: str) -> Rows:
         except StopIteration:
             return
         except csv.Error as error:
-            yield place, Unread("not CSV (all that follows an open quote is lost)", str(error))
+            if "end of data" in str(error):
+                # All that follows is in the value of an open quote, and not read.
+                raise ValueError(f"{place}: a quote is opened here or before and never closed") from error
+            yield place, Unread("this is not CSV", str(error))
             continue
         if len(values) == len(columns):
             yield place, dict(zip(columns, values, strict=True))
@@ -185,6 +188,17 @@ def parquet_rows(file: BinaryIO, name: str) -> Rows:
             number += 1
 
 
+LOADING = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ImportError,
+    ArithmeticError,
+    DatasetsError,
+    pa.ArrowException,
+)
 READERS = {".jsonl": jsonl_rows, ".json": json_rows, ".csv": csv_rows, ".parquet": parquet_rows}
 
 
@@ -205,8 +219,6 @@ def dataset_rows(source: Source, root: Path) -> Rows:
         assert isinstance(rows, Dataset | IterableDataset)
         for number, row in enumerate(rows):
             yield f"{place}:{number}", row
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, ArithmeticError) as error:
-        # Whatever a loader meets in files of others: `datasets` has no one exception for it.
-        raise ValueError(f"dataset {place} cannot be read: {error}") from error
-    except (DatasetsError, pa.ArrowException) as error:
+    # Whatever a loader meets in files of others: `datasets` has no one exception for it.
+    except LOADING as error:
         raise ValueError(f"dataset {place} cannot be read: {error}") from error

@@ -59,7 +59,8 @@ class SourceReading:
         else:
             self._read_rows(self._parser())
         for objective in source.compared:
-            if 0 < counts.prompts <= counts.left_out[f"{objective}: missing"]:
+            missing = counts.left_out[f"{objective}: missing"]
+            if 0 < counts.prompts <= missing and not counts.pairs[objective]:
                 what = f"{objective!r} is missing in every row"
                 raise ValueError(f"{source.label}: {what} of {counts.summary()}")
         if not counts.pairs and (source.pairs == "on" or not counts.prompts):
@@ -113,7 +114,8 @@ class SourceReading:
         source = self._source
 
         def opened(row: Any) -> T:
-            return parse(open_row(row, source))
+            # What a list holds has been opened with its row.
+            return parse(row if source.each and isinstance(row, dict) else open_row(row, source))
 
         for where, row in self._entries():
             parsed = self._tried(where, row, opened)

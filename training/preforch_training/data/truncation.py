@@ -83,9 +83,16 @@ def _measure(
             asked = [Prompt.model_validate(entry).text for entry in batch]
             texts += len(asked)
             cut += sum(len(ids) > limit for ids in _ids(tokenizer, asked))
-    for batch in _batches(_sample(folder / names[1], counts[1])) if reader.reads != "prompts" else ():
+    if reader.reads == "prompts":
+        return Truncation(
+            reader=reader.key, max_tokens=limit, texts=texts, truncated=cut, pairs=0, identical=0
+        )
+    wanted = (
+        {entry["prompt_id"] for entry in _sample(folder / names[1], counts[1])} if reader.tokens else set()
+    )
+    prompts = _prompts(folder / names[0], wanted)
+    for batch in _batches(_sample(folder / names[1], counts[1])):
         pairs = [PreferencePair.model_validate(entry) for entry in batch]
-        prompts = _prompts(folder / names[0], {pair.prompt_id for pair in pairs}) if reader.tokens else {}
         whole = [_tokens(reader, tokenizer, prompts, pairs, side, WHOLE) for side in ("chosen", "rejected")]
         read = [_tokens(reader, tokenizer, prompts, pairs, side, limit) for side in ("chosen", "rejected")]
         seen += len(pairs)
@@ -120,6 +127,8 @@ def _ids(tokenizer: Any, texts: list[str], *, limit: int = WHOLE) -> list[list[i
 
 def _prompts(path: Path, wanted: set[str]) -> dict[str, Prompt]:
     """The prompts with these ids."""
+    if not wanted:
+        return {}
     with path.open(encoding="utf-8") as file:
         found = (json.loads(line) for line in file)
         return by_id(Prompt.model_validate(entry) for entry in found if entry["id"] in wanted)

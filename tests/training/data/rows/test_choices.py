@@ -91,6 +91,12 @@ def test_a_strength_says_by_its_sign_which_is_better(value: object, column: str,
         assert found == ({("funny", *expected)}, {})
 
 
+@pytest.mark.parametrize("value", [True, False, "true", "False"])
+def test_true_and_false_are_no_strength(value: object) -> None:
+    with pytest.raises(BadRow, match="column 'by' must be a signed number"):
+        read({"by": value}, strength={"funny": "by"})
+
+
 def test_scores_of_the_responses_of_a_row_are_compared_with_each_other() -> None:
     ratings = {"funny": ["score_x", "score_y"], "safe": ["-score_x", "-score_y"]}
     pairs = {("funny", "a", "b"), ("safe", "b", "a")}
@@ -141,8 +147,11 @@ def test_responses_that_are_whole_conversations_have_their_prompt_in_common() ->
         ({"columns": {}, "ratings": {"a": ["b", "c"]}}, "columns.responses must name them"),
         ({"columns": {"responses": ["x"]}, "better": {"a": "b"}}, "must name 2 or more columns"),
         ({"columns": {"responses": ["x", "y", "x"]}, "better": {"a": "b"}}, "all different"),
-        ({"better": {"a": "b"}, "labels": ["x", "x"]}, "no name of them may stand for two things"),
-        ({"better": {"a": "b"}, "labels": ["x", "y"], "ties": ["x"]}, "no name of them may stand for two"),
+        ({"better": {"a": "b"}, "labels": ["x", "x"]}, "must all differ"),
+        ({"better": {"a": "b"}, "labels": ["x", "y"], "ties": ["x"]}, "must all differ"),
+        ({"better": {"a": "b"}, "ties": ["0"]}, "must all differ"),
+        ({"better": {"a": "b"}, "labels": ["N/A", "y"]}, "must all differ"),
+        ({"better": "b", "objective": ["x"]}, "objective"),
         ({"better": {"a": "b"}, "min_gap": 1.0}, "min_gap does nothing without ratings or strength"),
         ({"better": {"a": "b"}, "pairs_per_prompt": 3}, "pairs_per_prompt does nothing without ratings of"),
         ({"better": {"a": "b"}, "data_dir": "x"}, "data_dir does nothing without a dataset"),

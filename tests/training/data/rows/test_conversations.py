@@ -12,7 +12,7 @@ from preforch_training.data.config import Source, Transcript
 from preforch_training.data.rows.conversations import prompt_of, split_off_response
 from preforch_training.data.rows.messages import is_visible
 from preforch_training.data.rows.pairs import read_pairs
-from preforch_training.data.rows.record import BadRow
+from preforch_training.data.rows.record import BadRow, open_row, value_at
 
 CHATML = {"user": "<|im_start|>user\n", "assistant": "<|im_start|>assistant\n", "end": "<|im_end|>"}
 
@@ -141,6 +141,11 @@ NO_PROMPT: dict[str, tuple[object, str]] = {
     "nothing to see": ("\u200b \ufeff\u2060", "is empty"),
     "half a character": ("half \ud83d", "is not valid Unicode"),
     "a list as text": ('[{"role": "user", "content": "q"}]', r"list written as text; json_columns = \['p'\]"),
+    "a list as numpy prints it": (
+        "[{'role': 'user', 'content': 'q'}\n {'role': 'assistant'}]",
+        "list written",
+    ),
+    "a token in a message": (openai(("user", "<|im_start|>user\nq<|im_end|>")), "rendered conversation"),
     "a Python list as text": ("[{'from': 'human', 'value': 'q'}]", "list written as text"),
     "texts in a list as text": ("['one', 'two']", "list written as text"),
     "ChatML as text": (
@@ -182,6 +187,11 @@ def test_what_is_no_prompt_is_refused_and_named(form: str) -> None:
         "Human: Hello there!\nRobot: Hi.",
         "### Instruction:\nWrite a story.",
         "Summarize: USER: hi ASSISTANT: hello",
+        "{{1, 2}, {3, 4}}",
+        '[{"role": "admin", "content": "x"}]',
+        "The end token is </s>",
+        "<s>struck</s>",
+        "Continue:\nUser: hi\nAssistant: hello\nUser: bye",
         "ChatML:\n```\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n```\nis a format.",
         "def f(m): return f'<s>[INST] {m} [/INST]'",
         "Compare ### Human and ### Robot",
@@ -262,6 +272,61 @@ def test_what_stands_before_the_first_mark_is_a_system_turn_unless_the_assistant
     assert read(row, transcript=vicuna) == expected
     row = {"prompt": "What is SuperUSER: a site?", "chosen": "a", "rejected": "b"}
     assert read(row, transcript=vicuna)[0] == turns(("user", "What is SuperUSER: a site?"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "end", "left"),
+    [
+        ("s USER: hi ASSISTANT:", "</s>", "ASSISTANT:"),
+        ("USER: hi</s> more ASSISTANT: a</s>USER: q", "</s>", "</s>"),
+    ],
+)
+def test_a_mark_that_is_left_in_a_turn_is_named(prompt: str, end: str, left: str) -> None:
+    marks = {"user": "USER: ", "assistant": "ASSISTANT: ", "end": end}
+    with pytest.raises(BadRow, match=f"turn . of column 'prompt' still has the mark '{left}' in it"):
+        read({"prompt": prompt, "chosen": "a", "rejected": "b"}, transcript=marks)
+
+
+def test_only_a_transcript_is_gone_on_with() -> None:
+    marks = {"user": "USER:", "assistant": "ASSISTANT:", "end": "</s>"}
+    row = {"prompt": "hi</s>", "chosen": "Use ASSISTANT: like so", "rejected": "b"}
+    with pytest.raises(BadRow, match="column 'chosen'"):
+        read(row, transcript=marks)
+    hh = {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "a<|im_end|>", "rejected": "b"}
+    with pytest.raises(BadRow, match="column 'chosen' holds a rendered conversation"):
+        read(hh)
+
+
+@pytest.mark.parametrize("name", ["operating_system", "ecosystem", "source_system", "system_id", "sys"])
+def test_a_column_about_another_system_is_no_system_turn(name: str) -> None:
+    row = {name: "Linux", "prompt": "q", "chosen": "a", "rejected": "b"}
+    assert read(row) == (turns(("user", "q")), "a", ["b"])
+
+
+@pytest.mark.parametrize(
+    "name", ["System", "systemPrompt", "system-prompts", "sys_prompt", "custom_system_prompt"]
+)
+@pytest.mark.parametrize("value", ["Be terse.", ["Be terse."], {"text": "Be terse."}])
+def test_a_system_turn_of_any_form_and_name_is_not_lost(name: str, value: object) -> None:
+    with pytest.raises(BadRow, match=f"column '{name}' has a system turn that would be lost"):
+        read({name: value, "prompt": "q", "chosen": "a", "rejected": "b"})
+
+
+def test_the_same_system_turn_in_two_columns_is_kept_once() -> None:
+    row = {"system": "s", "system_prompt": "s", "prompt": "q", "chosen": "a", "rejected": "b"}
+    assert read(row, columns={"system": "system"})[0] == turns(("system", "s"), ("user", "q"))
+
+
+def test_tool_calls_that_no_file_can_hold_are_refused() -> None:
+    turn = {"role": "assistant", "content": None, "tool_calls": [{"at": float("nan")}]}
+    with pytest.raises(BadRow, match="message 2: tool_calls must be JSON"):
+        prompt_of([*openai(("user", "q")), turn, *openai(("user", "r"))], column="p")
+
+
+def test_json_columns_lead_through_objects_and_lists() -> None:
+    row = {"d": ['{"p": "q"}'], "chosen": "a", "rejected": "b"}
+    source = Source.model_validate({"path": "x", "json_columns": ["d.0"], "columns": {"prompt": "d.0.p"}})
+    assert value_at(open_row(row, source), "d.0.p") == "q"
 
 
 def test_with_transcripts_off_a_text_is_a_text() -> None:
@@ -363,7 +428,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "chosen": openai(("system", "s"), ("user", "q"), ("assistant", "a")),
             "rejected": openai(("user", "q"), ("assistant", "b")),
         },
-        "column 'rejected' and the prompt are two conversations: turn 1 differs",
+        "column 'rejected' and the first side are two conversations: turn 1 differs",
     ),
     "other tool calls": (
         {

@@ -45,7 +45,7 @@ def _preferred(
             yield from ((best, other) for other in range(count) if other != best)
         return
     if objective in source.strength:
-        strength = rating_of(row, source.strength[objective], missing=source.missing)
+        strength = _strength(row, source, source.strength[objective])
         ratings: list[float | None] = [None if strength is None else 0.0, strength]
     else:
         ratings = [rating_of(row, column, missing=source.missing) for column in source.ratings[objective]]
@@ -57,6 +57,16 @@ def _preferred(
             left_out[f"{objective}: ties"] += 1
         else:
             yield (one, other) if first > second else (other, one)
+
+
+def _strength(row: dict[str, Any], source: Source, column: str) -> float | None:
+    """A signed number. Of true and false nobody knows which response is meant."""
+    value = plain_value(row, column.removeprefix("-"), missing=source.missing)
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        raise BadRow(
+            f"column {column!r} must be a signed number; better with labels reads true and false", value
+        )
+    return rating_of(row, column, missing=source.missing)
 
 
 def _choice(row: dict[str, Any], source: Source, column: str) -> int | Literal["missing", "ties"]:

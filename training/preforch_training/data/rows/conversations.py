@@ -17,6 +17,7 @@ from preforch_training.data.rows.markup import (
     HH,
     Marks,
     check_no_list,
+    check_no_token,
     check_not_raw,
     is_transcript,
     read_transcript,
@@ -39,7 +40,7 @@ def conversation_of(value: Any, *, column: str, marks: Marks = None) -> Turns | 
     if isinstance(value, str):
         check_unicode(value, column=column)
         if is_transcript(value, marks):
-            return read_transcript(value, marks)
+            return read_transcript(value, marks, column=column)
         text = without_end(value, marks)
         check_not_raw(text, column=column, marks=marks)
         return text
@@ -52,7 +53,10 @@ def conversation_of(value: Any, *, column: str, marks: Marks = None) -> Turns | 
                 "alone, "
                 f"{column}.0 reads it"
             )
-        return read_messages(value, column=column)
+        turns = read_messages(value, column=column)
+        for turn in turns:
+            check_no_token(turn.content, column=column, marks=marks)
+        return turns
     raise BadRow(f"column {column!r} must be a string or a list of messages", value)
 
 
@@ -141,13 +145,17 @@ def _continued(text: str, *, column: str, prompt: Turns, marks: Marks) -> str:
     transcript = marks if isinstance(marks, Transcript) else HH
     begins = text.lstrip()
     if begins.startswith(transcript.user.strip()):
-        turns = read_transcript(text, marks)
+        turns = read_transcript(text, marks, column=column)
         # HH-RLHF has responses of one turn that begin with the user's mark. Those are kept.
         if len(turns) > 1:
             return response_after(prompt, turns, column=column)
     if begins.startswith(transcript.assistant.strip()):
         text = begins.removeprefix(transcript.assistant.strip())
-    return join_response(read_transcript(transcript.assistant + text, marks), column=column)
+    response = join_response(
+        read_transcript(transcript.assistant + text, marks, column=column), column=column
+    )
+    check_no_token(response, column=column, marks=marks)
+    return response
 
 
 def response_after(prompt: Turns, turns: Turns, *, column: str, strict: bool = False) -> str:
@@ -183,8 +191,9 @@ def response_after(prompt: Turns, turns: Turns, *, column: str, strict: bool = F
             "does not begin with the prompt",
             others[0].role,
         )
+    other = "the first side" if strict else "the prompt"
     raise BadRow(
-        f"column {column!r} and the prompt are two conversations: turn {differs + 1} differs"
+        f"column {column!r} and {other} are two conversations: turn {differs + 1} differs"
         + ("" if strict else f" (where the prompt's column has a part of the history alone, {FROM_SIDES})"),
         turns[differs].content,
     )

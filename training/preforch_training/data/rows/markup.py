@@ -15,6 +15,7 @@ from typing import Any, Literal
 from preforch_models.conversation import Message
 
 from preforch_training.data.config import OFF, Transcript
+from preforch_training.data.rows.messages import ROLES
 from preforch_training.data.rows.record import BadRow, Turns
 
 Marks = Transcript | Literal["off"] | None
@@ -48,9 +49,9 @@ _OPENING = (
     "[INST]",
     "<s>[INST]",
 )
-"""What no text but a rendered one begins with."""
-_CLOSING = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end|>", "</s>")
-"""What no text but a rendered one ends with."""
+_CLOSING = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
+"""Control tokens that a rendered turn begins or ends with."""
+_LIST_START = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
 _FENCE = re.compile(r"```.*?(```|\Z)", re.DOTALL)
 
 
@@ -63,7 +64,7 @@ def is_transcript(text: str, marks: Marks) -> bool:
     return text.startswith(HH.user) or (text.lstrip().startswith("Human:") and HH.assistant in text)
 
 
-def read_transcript(text: str, marks: Marks) -> Turns:
+def read_transcript(text: str, marks: Marks, *, column: str) -> Turns:
     """Turns of a conversation in marks; a last turn may be empty.
 
     What stands before the first mark is the user's where that mark is the assistant's, else a system turn.
@@ -78,11 +79,23 @@ def read_transcript(text: str, marks: Marks) -> Turns:
         first = "user" if parts and roles[parts[0]] == "assistant" else "system"
         turns.append((first, before))
     turns += [(roles[mark], content) for mark, content in zip(parts[::2], parts[1::2], strict=True)]
+    if isinstance(marks, Transcript):
+        _check_no_mark_left(turns, marks, column=column)
     return tuple(
         Message(role=role, content=content)
         for role, content in ((role, without_end(content.strip(), marks)) for role, content in turns)
         if content or role != "system"
     )
+
+
+def _check_no_mark_left(turns: list[tuple[str, str]], transcript: Transcript, *, column: str) -> None:
+    """Raise BadRow where a turn has a part of a mark (a space too many in the setting), or ends within."""
+    bare = [mark.strip() for mark in (transcript.user, transcript.assistant, transcript.system) if mark]
+    for number, (_, content) in enumerate(turns, 1):
+        text = without_end(content.strip(), transcript)
+        left = next((mark for mark in (*bare, transcript.end) if mark and mark in text), None)
+        if left is not None:
+            raise BadRow(f"turn {number} of column {column!r} still has the mark {left!r} in it", text)
 
 
 def without_end(text: str, marks: Marks) -> str:
@@ -106,18 +119,37 @@ def check_not_raw(text: str, *, column: str, marks: Marks) -> None:
     """Raise BadRow for the markup of a conversation that was taken for a text."""
     if marks == OFF:
         return
-    if text[-1:] in "]}" and text.lstrip()[:1] in ("[", "{") and _are_messages(_parsed(text)):
-        raise list_as_text(text, column=column)
+    if text[-1:] in ("]", "}") and text.lstrip()[:1] in ("[", "{") and ("role" in text or "from" in text):
+        found = _parsed(text)
+        # Without commas, as numpy prints it, a list cannot be read at all.
+        if _are_messages(found) or (found is None and _LIST_START.match(text)):
+            raise list_as_text(text, column=column)
+    check_no_token(text, column=column, marks=marks)
     if _is_ordinary(text):
         return
     found = _mark_in(_FENCE.sub("", text) if "```" in text else text)
     if found is not None:
-        raise BadRow(
-            f"column {column!r} holds a rendered conversation, or a part of one, as one text "
-            f"(mark {found!r}); transcript = {{user = ..., assistant = ..., system = ..., end = ...}} says "
-            "which marks are to be read, 'off' that it is a text all the same",
-            text,
-        )
+        raise _rendered(text, found, column=column)
+
+
+def check_no_token(text: str, *, column: str, marks: Marks) -> None:
+    """Raise BadRow for a text that begins or ends with a control token of a rendered turn."""
+    if marks == OFF or ("<" not in text and "INST]" not in text):
+        return
+    bare = text.strip()
+    first = next((mark for mark in _OPENING if bare.startswith(mark)), None)
+    token = first or next((mark for mark in _CLOSING if bare.endswith(mark)), None)
+    if token is not None:
+        raise _rendered(text, token, column=column)
+
+
+def _rendered(text: str, mark: str, *, column: str) -> BadRow:
+    return BadRow(
+        f"column {column!r} holds a rendered conversation, or a part of one, as one text "
+        f"(mark {mark!r}); transcript = {{user = ..., assistant = ..., system = ..., end = ...}} says "
+        "which marks are to be read, 'off' that it is a text all the same",
+        text,
+    )
 
 
 def _is_ordinary(text: str) -> bool:
@@ -134,22 +166,19 @@ def _is_ordinary(text: str) -> bool:
 
 
 def _mark_in(text: str) -> str | None:
-    """The mark that gives a rendered conversation away: a token at an end of it, HH's marks after an empty
-    line, a pair of marks of which one begins it, or that both begin lines."""
-    bare = text.strip()
-    token = next((mark for mark in _OPENING if bare.startswith(mark)), None) or next(
-        (mark for mark in _CLOSING if bare.endswith(mark)), None
-    )
-    if token is not None:
-        return token
+    """The mark that gives a rendered conversation away: one of HH's after an empty line, or a pair of marks
+    of which one begins the text and both begin lines (or one begins it and none has a colon)."""
     for mark in (HH.user, HH.assistant):
         if mark in text:
             return mark.strip()
+    bare = text.strip()
     for user, assistant in _MARKUPS:
-        if user in text and assistant in text:
-            begins = bare.startswith((user, assistant))
-            if begins or all(re.search(rf"^\s*{re.escape(mark)}", bare, re.M) for mark in (user, assistant)):
-                return user if bare.find(user) < bare.find(assistant) else assistant
+        if user in bare and assistant in bare and bare.startswith((user, assistant)):
+            lines = all(
+                re.search(rf"^[ \t]*{re.escape(mark)}", bare, re.MULTILINE) for mark in (user, assistant)
+            )
+            if lines or user in ("USER:", "[INST]") or "<" in user or "###" in user:
+                return user if bare.startswith(user) else assistant
     return None
 
 
@@ -163,7 +192,10 @@ def check_no_list(text: str, *, column: str, marks: Marks) -> None:
 
 def list_as_text(text: str, *, column: str) -> BadRow:
     """The error for a list that was written as text."""
-    return BadRow(f"column {column!r} is a list written as text; json_columns = [{column!r}] reads it", text)
+    return BadRow(
+        f"column {column!r} is a list written as text; json_columns = [{column!r}] reads it where it is JSON",
+        text,
+    )
 
 
 def _parsed(text: str) -> Any:
@@ -171,7 +203,7 @@ def _parsed(text: str) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
     return None
 
@@ -184,7 +216,9 @@ def _are_messages(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(
-            isinstance(entry, dict) and ({"role", "content"} <= set(entry) or {"from", "value"} <= set(entry))
+            isinstance(entry, dict)
+            and ({"role", "content"} <= set(entry) or {"from", "value"} <= set(entry))
+            and str(entry.get("role", entry.get("from"))).lower() in ROLES
             for entry in value
         )
     )

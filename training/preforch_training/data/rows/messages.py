@@ -62,7 +62,12 @@ def read_message(entry: Any, *, column: str, number: int) -> Message:
     if wrong:
         raise BadRow(f"{place}: {wrong[0]} must be a string", fields[wrong[0]])
     fields["tool_calls"] = calls
-    check_unicode(json.dumps(fields, ensure_ascii=False), column=column)
+    try:
+        check_unicode(json.dumps(fields, ensure_ascii=False, allow_nan=False), column=column)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadRow):
+            raise
+        raise BadRow(f"{place}: tool_calls must be JSON ({error})") from error
     return Message(role=role, content=content or "", **fields)
 
 

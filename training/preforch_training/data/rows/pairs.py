@@ -17,6 +17,7 @@ from preforch_training.data.rows.conversations import (
     split_conversation,
     split_off_response,
 )
+from preforch_training.data.rows.markup import is_transcript
 from preforch_training.data.rows.messages import SYSTEM, check_unicode, is_visible
 from preforch_training.data.rows.record import (
     BadRow,
@@ -29,7 +30,11 @@ from preforch_training.data.rows.record import (
 )
 from preforch_training.records import OVERALL
 
-_SYSTEM_COLUMN = re.compile(r"(.*_)?system_?(prompt|message|instruction)?", re.IGNORECASE)
+_SYSTEM_COLUMN = re.compile(
+    r"((custom|default|full|base|model)[ _-]?)?(system|sys(?=.))[ "
+    r"_-]?((prompt|message|instruction)s?|msg|text)?",
+    re.IGNORECASE,
+)
 """What columns with a system turn are called."""
 
 
@@ -106,7 +111,7 @@ def _asked(row: dict[str, Any], source: Source, left_out: Counter[str]) -> tuple
     if value is None:
         raise BadRow(f"column {columns.prompt!r} has no prompt; {FROM_SIDES}")
     turns = prompt_of(value, column=columns.prompt, marks=source.transcript)
-    continues = isinstance(value, str) and value != turns[-1].content
+    continues = isinstance(value, str) and is_transcript(value, source.transcript)
     return _with_system(turns, row, columns, left_out), continues
 
 
@@ -116,32 +121,33 @@ def _with_system(turns: Turns, row: dict[str, Any], columns: Columns, left_out: 
     own = turns[0].content.strip() if turns[0].role in SYSTEM else None
     for column in _system_columns(row, columns):
         value = value_at(row, column)
-        if not isinstance(value, str) or not is_visible(value) or value.strip() == own:
+        if not value or (isinstance(value, str) and (not is_visible(value) or value.strip() == own)):
             continue
-        if columns.system is None or columns.system not in (OFF, column):
+        if columns.system == OFF:
+            left_out["system turns"] += 1
+            continue
+        if column != columns.system:
             raise BadRow(
                 f"column {column!r} has a system turn that would be lost; columns.system = {column!r} keeps "
                 "it, 'off' leaves it out",
                 value,
             )
-        if columns.system == OFF:
-            left_out["system turns"] += 1
-            continue
+        if not isinstance(value, str):
+            raise BadRow(f"column {column!r} must be a string", value)
         check_unicode(value, column=column)
         if own is not None:
             raise BadRow(f"column {column!r} has a system turn, and the prompt begins with another", value)
-        turns = (Message(role="system", content=value), *turns)
+        turns, own = (Message(role="system", content=value), *turns), value.strip()
     return turns
 
 
 def _system_columns(row: dict[str, Any], columns: Columns) -> list[str]:
     """Columns with a system turn: the one that is named so in the settings, and what looks like one."""
     named = [] if columns.system in (None, OFF) else [columns.system]
-    if named and value_at(row, named[0]) is not None and not isinstance(value_at(row, named[0]), str):
-        raise BadRow(f"column {named[0]!r} must be a string", value_at(row, named[0]))
-    used = {columns.prompt, columns.chosen, columns.rejected, columns.response, *columns.responses, *named}
-    found = [name for name in row if "ystem" in name or "YSTEM" in name]
-    return named + [name for name in found if name not in used and _SYSTEM_COLUMN.fullmatch(name)]
+    used = {columns.prompt, columns.chosen, columns.rejected, columns.response, columns.category, *named}
+    used |= {columns.objective, *columns.responses}
+    found = [name for name in row if "sys" in name.lower() and name not in used]
+    return named + [name for name in found if _SYSTEM_COLUMN.fullmatch(name)]
 
 
 def category_of(row: dict[str, Any], source: Source) -> str:

@@ -13,6 +13,7 @@ Out: `RowPair`s by key, at most so many per objective. Neither key nor draw depe
 """
 
 import hashlib
+import heapq
 import json
 import math
 import re
@@ -120,18 +121,18 @@ def rated_pairs(
     if overall == "min":
         left_out["overall: missing"] = sum(ratings[OVERALL] is None for ratings in by_response.values())
     for objective in next(iter(by_response.values())):
-        found = {}
-        rated = {text: ratings[objective] for text, ratings in by_response.items()}
-        for (one, first), (other, second) in combinations(rated.items(), 2):
-            if first is not None and second is not None and is_gap(first - second, min_gap):
-                chosen, rejected = (one, other) if first > second else (other, one)
-                pair = RowPair(objective=objective, chosen=chosen, rejected=rejected)
-                found[_hash(prompt_id, objective, chosen, rejected)] = pair
-        kept = sorted(found, key=lambda key: _hash(str(seed), key))[:limit]
-        drawn |= {key: found[key] for key in kept}
-        count = sum(rating is not None for rating in rated.values())
-        left_out[f"{objective}: ties"] = count * (count - 1) // 2 - len(found)
-        left_out[f"{objective}: pairs beyond pairs_per_prompt"] = len(found) - len(kept)
+        rated = {text: rating for text, row in by_response.items() if (rating := row[objective]) is not None}
+        gaps = [
+            (one, other) if first > second else (other, one)
+            for (one, first), (other, second) in combinations(rated.items(), 2)
+            if is_gap(first - second, min_gap)
+        ]
+        keyed = ((_hash(prompt_id, objective, *pair), pair) for pair in gaps)
+        # As many as a thousand responses have half a million pairs.
+        kept = heapq.nsmallest(limit, ((_hash(str(seed), key), key, pair) for key, pair in keyed))
+        drawn |= {key: RowPair(objective, *pair) for _, key, pair in kept}
+        left_out[f"{objective}: ties"] = len(rated) * (len(rated) - 1) // 2 - len(gaps)
+        left_out[f"{objective}: pairs beyond pairs_per_prompt"] = len(gaps) - len(kept)
     return drawn, left_out
 
 

@@ -16,9 +16,9 @@ class BadRow(ValueError):
     """A row that cannot be read. `reason`: without what was found there, so that rows can be counted by
     it."""
 
-    def __init__(self, reason: str, found: object = _NOTHING) -> None:
+    def __init__(self, reason: str, found: object = _NOTHING, *, says: str = ", got ") -> None:
         self.reason = reason
-        super().__init__(reason if found is _NOTHING else f"{reason}, got {found!r:.80}")
+        super().__init__(reason if found is _NOTHING else f"{reason}{says}{found!r:.200}")
 
 
 class Unread(NamedTuple):
@@ -61,7 +61,7 @@ def open_row(row: Any, source: Source) -> dict[str, Any]:
     opened = row
     for column in source.json_columns:
         try:
-            value = value_at(row, column)
+            value = value_at(opened, column)
         except BadRow:
             continue  # whoever reads the column says that it is missing
         if isinstance(value, str):
@@ -72,12 +72,16 @@ def open_row(row: Any, source: Source) -> dict[str, Any]:
     return opened
 
 
-def _replaced(row: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """The row with another value in one place; `path` leads through objects."""
+def _replaced(holder: Any, path: list[str], value: Any) -> Any:
+    """An object or a list with another value in one place."""
     first, *rest = path
-    if ".".join(path) in row:
-        first, rest = ".".join(path), []
-    return {**row, first: _replaced(row[first], rest, value) if rest else value}
+    if isinstance(holder, list):
+        number = int(first)
+        inner = _replaced(holder[number], rest, value) if rest else value
+        return [*holder[:number], inner, *holder[number + 1 :]]
+    if ".".join(path) in holder:
+        return {**holder, ".".join(path): value}
+    return {**holder, first: _replaced(holder[first], rest, value) if rest else value}
 
 
 def value_at(row: dict[str, Any], column: str) -> Any:
@@ -96,7 +100,8 @@ def value_at(row: dict[str, Any], column: str) -> Any:
         elif not isinstance(value, dict):
             raise BadRow(f"column {column!r}: {place} must be an object", value)
         elif part not in value:
-            raise BadRow(f"column {column!r} is missing; {place} has {sorted(map(str, value))}")
+            keys = sorted(map(str, value))
+            raise BadRow(f"column {column!r} is missing", keys, says=f"; {place} has ")
         else:
             value = value[part]
         place = repr(part)
@@ -112,9 +117,22 @@ def entries_of(row: Any, source: Source) -> list[tuple[int, Any]]:
     if not isinstance(entries, list) or not entries:
         raise BadRow(f"column {source.each!r} (each) must be a list of objects", entries)
     shared = {key: value for key, value in whole.items() if key != source.each}
+    # The row's own columns are decoded already, and may be texts that look like JSON again.
+    left = tuple(column for column in source.json_columns if not has(whole, column))
+    own = source.model_copy(update={"json_columns": left})
     return [
-        (number, shared | entry if isinstance(entry, dict) else entry) for number, entry in enumerate(entries)
+        (number, shared | open_row(entry, own) if isinstance(entry, dict) else entry)
+        for number, entry in enumerate(entries)
     ]
+
+
+def has(row: dict[str, Any], column: str) -> bool:
+    """Whether a row has a column."""
+    try:
+        value_at(row, column)
+    except BadRow:
+        return False
+    return True
 
 
 def check_no_more(row: dict[str, Any], columns: tuple[str, ...]) -> None:
@@ -129,8 +147,6 @@ def check_no_more(row: dict[str, Any], columns: tuple[str, ...]) -> None:
         found = value_at(row, parent)
         if isinstance(found, list) and len(found) > len(numbers):
             raise BadRow(
-                f"column {parent!r} is a list of which the source names {sorted(numbers)}; the others would "
-                "be "
-                "lost",
+                f"column {parent!r} is a list of which the source names {sorted(numbers)} alone",
                 f"{len(found)} entries",
             )
