@@ -12,7 +12,7 @@ import small_world
 from preforch_models.manifest import read_manifest, verify
 from preforch_training.config import RunConfig
 from preforch_training.pipeline import open_run
-from preforch_training.records import RecordError
+from preforch_training.records import RecordError, write_records
 from preforch_training.run import Run
 from pydantic import ValidationError
 from small_world import build, make_config, pair_rows, write_rows
@@ -182,6 +182,16 @@ def test_every_pair_is_written_with_its_prompt_split_and_source(tmp_path: Path) 
     assert len({pair.id for pair in pairs}) == len(pairs)
     assert all(pair.split == prompts[pair.prompt_id].split and pair.source == "pairs.jsonl" for pair in pairs)
     assert len(prompts) == len(small_world.questions())
+
+
+@pytest.mark.parametrize("text", ['quotes " and \\', "two\nlines\t", "ü 😀 \u2028", "\x7f\x01"])
+def test_files_hold_what_records_would_be_written_as(tmp_path: Path, text: str) -> None:
+    row = {**GOOD, "prompt": f"joke {text}", "chosen": f"a {text} a", "objective": "overall"}
+    run = build_data(tmp_path, [*pair_rows(), row])
+    for name, records in (("prompts.jsonl", run.prompts()), ("pairs.jsonl", run.pairs())):
+        write_records(tmp_path / name, records)
+        assert (run.data / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert any(pair.chosen == row["chosen"] for pair in run.pairs())
 
 
 def test_counts_tell_prompts_and_pairs_by_split(tmp_path: Path) -> None:

@@ -17,11 +17,10 @@ from typing import Any, Self, TextIO
 
 from preforch_training.data.rows.ratings import Rated
 from preforch_training.data.rows.record import RowPair
-from preforch_training.data.splits import Placed
+from preforch_training.data.splits import Placed, quoted
 
 BATCH = 1000
 """Records that are put into SQLite at a time."""
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; PRAGMA temp_store = FILE;
 CREATE TABLE prompts(key INTEGER PRIMARY KEY, place INTEGER, id TEXT, split TEXT, plain INTEGER);
@@ -94,17 +93,11 @@ class DataWriter:
     ) -> None:
         """Write a pair of source `number`, which is called `source`."""
         self.counts[f"pairs/{pair.objective}/{split}"] += 1
-        _write(
-            self._pairs,
-            {
-                "id": pair_id,
-                "prompt_id": prompt_id,
-                "objective": pair.objective,
-                "chosen": pair.chosen,
-                "rejected": pair.rejected,
-                "split": split,
-                "source": source,
-            },
+        # As `records.write_records` writes it.
+        self._pairs.write(
+            f'{{"id": {quoted(pair_id)}, "prompt_id": {quoted(prompt_id)}, '
+            f'"objective": {quoted(pair.objective)}, "chosen": {quoted(pair.chosen)}, '
+            f'"rejected": {quoted(pair.rejected)}, "split": "{split}", "source": {quoted(source)}}}\n'
         )
         row = (number, hash(prompt_id), pair.objective, hash(pair.chosen), hash(pair.rejected))
         self._new_pairs.append(row)
@@ -138,6 +131,8 @@ class DataWriter:
     def repeats(self, sources: int) -> list[tuple[int, int]]:
         """By source: pairs that were there before, and pairs that are there the other way round as well."""
         self._store_pairs()
+        # A sort may fill the cache, and there are several.
+        self._database.execute("PRAGMA cache_size = -4096")
         found = {source: (again, both) for source, again, both in self._database.execute(_REPEATS)}
         return [found.get(number, (0, 0)) for number in range(sources)]
 
@@ -171,11 +166,7 @@ class DataWriter:
             self.counts[f"prompts/{placed.split}"] += 1
             # The messages are JSON already.
             self._prompts.write(
-                f'{{"id": "{placed.id}", "messages": {placed.messages_json}, "split": "{placed.split}", '
-                f'"category": {_encode(category)}}}\n'
+                f'{{"id": {quoted(placed.id)}, "messages": {placed.messages_json}, '
+                f'"split": "{placed.split}", "category": {quoted(category)}}}\n'
             )
         self._new_prompts.clear()
-
-
-def _write(file: TextIO, record: dict[str, Any]) -> None:
-    file.write(_encode(record) + "\n")
