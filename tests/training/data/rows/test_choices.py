@@ -16,7 +16,7 @@ def read(row: dict[str, Any], **options: Any) -> tuple[set[tuple[str, str, str]]
     """(objective, chosen, rejected), and what was left out."""
     source = Source.model_validate({"path": "x.jsonl", "columns": TWO, **options})
     found = read_choices({**ROW, **row}, source)
-    return {tuple(pair) for pair in found.pairs}, dict(+found.left_out)  # type: ignore[misc]
+    return {(pair.objective, pair.chosen, pair.rejected) for pair in found.pairs}, dict(+found.left_out)
 
 
 @pytest.mark.parametrize(
