@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         message = str(error).strip() or type(error).__name__
         print(f"{PROGRAM}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
-    except Exception as error:
+    except Exception as error:  # what nobody foresaw is one line for a user as well
         if os.environ.get("PREFORCH_TRACEBACK"):
             raise
         what = f"{type(error).__name__}: {error}".strip()

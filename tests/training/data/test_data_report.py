@@ -9,7 +9,7 @@ from preforch_training.data.report import DataReport, report_lines
 from preforch_training.inspection import describe
 from preforch_training.pipeline import open_run
 from preforch_training.run import Run
-from small_world import build, make_config, pair_rows, write_rows
+from small_world import build, make_config, pair_rows, write_qwen_classifier, write_rows
 
 OVERALL = [row for row in pair_rows() if row["objective"] == "overall"]
 GOOD: dict[str, Any] = {"prompt": "joke about bear one", "chosen": "a", "rejected": "b"}
@@ -114,6 +114,39 @@ def test_what_a_reader_cuts_and_pairs_that_become_equal_are_counted(tmp_path: Pa
         "identical": 1,
     }
     assert (found["orchestrator"].texts, found["orchestrator"].truncated) == (prompts, 1)
+
+
+def test_what_a_classifier_cuts_is_measured_as_it_cuts(tmp_path: Path) -> None:
+    """At the left: what two responses differ in at their beginning is lost, what they end with is read."""
+    classifier = write_qwen_classifier(tmp_path / "classifier")
+    long = "joke about bear " * 20
+    sides = [(f"one {long}", f"two {long}"), (f"{long} one", f"{long} two"), ("one", "two")]
+    rows = [{"prompt": f"q{k}", "chosen": a, "rejected": b} for k, (a, b) in enumerate(sides)]
+    write_rows(tmp_path / "0.jsonl", [*OVERALL, *rows])
+    reward = {"funny": {"kind": "classifier", "model": str(classifier), "max_tokens": 32, "text": "response"}}
+    config = make_config(tmp_path, data={"sources": [{"path": "0.jsonl"}]}, reward=reward)
+    build("data", open_run(config), config)
+    (found,) = report_of(open_run(config)).truncations
+    assert (found.reader, found.max_tokens, found.pairs) == ("reward.funny", 32, len(OVERALL) + 3)
+    assert (found.truncated, found.identical) == (4, 1)
+
+
+def test_a_tenth_skipped_is_not_yet_worth_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {**GOOD, "chosen": ""}
+    build_data(tmp_path, [bad, *OVERALL[:9]], [bad, *OVERALL[:8]], on_bad_record="skip")
+    said = capsys.readouterr().err
+    assert "warning: 1 of 9 rows of 2.jsonl were skipped (11%)" in said
+    assert "rows of 1.jsonl were skipped" not in said
+
+
+def test_responses_without_a_rating_do_not_make_an_objective_missing(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "x": "a", "y": "b", "z": "c", "w": "d", "r": [1, 2, None, None]}]
+    names = {"x": "r.0", "y": "r.1", "z": "r.2", "w": "r.3"}
+    options = {"columns": {"responses": [*names]}, "ratings": {"funny": [*names.values()]}}
+    source = report_of(build_data(tmp_path, rows, options=options)).sources[1]
+    assert (source.pairs, source.left_out) == ({"funny": 1}, {"funny: missing": 5})
 
 
 def test_a_model_that_is_not_there_is_said_to_be_unknown_and_the_data_are_made(tmp_path: Path) -> None:

@@ -53,7 +53,10 @@ class SourceReading:
         """Add everything that the source has. Raises ValueError where that is nothing."""
         source, counts = self._source, self.counts
         for objective in source.compared or (() if source.columns.objective else (source.objective,)):
-            check_compared(objective, self._names)
+            try:
+                check_compared(objective, self._names)
+            except BadRow as error:
+                raise ValueError(f"{source.label}: {error}") from error
         if source.ratings and not source.columns.responses:
             self._read_ratings(seed)
         else:

@@ -82,6 +82,7 @@ class SourceCounts:
     label: str
     rows: int = 0
     prompts: int = 0
+    """Rows whose prompt was read."""
     skipped: Counter[str] = field(default_factory=Counter)
     pairs: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)

@@ -62,7 +62,7 @@ class DataWriter:
         self._database = sqlite3.connect(self._index, isolation_level=None)
         self._files.callback(self._database.close)
         self._database.executescript(_TABLES)
-        # One transaction for all: an insert of its own each would take ten times as long.
+        # One transaction for all: one for each insert takes several times as long.
         self._database.execute("BEGIN")
         return self
 

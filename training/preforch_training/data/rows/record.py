@@ -117,22 +117,10 @@ def entries_of(row: Any, source: Source) -> list[tuple[int, Any]]:
     if not isinstance(entries, list) or not entries:
         raise BadRow(f"column {source.each!r} (each) must be a list of objects", entries)
     shared = {key: value for key, value in whole.items() if key != source.each}
-    # The row's own columns are decoded already, and may be texts that look like JSON again.
-    left = tuple(column for column in source.json_columns if not has(whole, column))
-    own = source.model_copy(update={"json_columns": left})
     return [
-        (number, shared | open_row(entry, own) if isinstance(entry, dict) else entry)
+        (number, shared | open_row(entry, source) if isinstance(entry, dict) else entry)
         for number, entry in enumerate(entries)
     ]
-
-
-def has(row: dict[str, Any], column: str) -> bool:
-    """Whether a row has a column."""
-    try:
-        value_at(row, column)
-    except BadRow:
-        return False
-    return True
 
 
 def check_no_more(row: dict[str, Any], columns: tuple[str, ...]) -> None:
