@@ -7,6 +7,8 @@ from preforch_models.manifest import ArtifactError
 from preforch_training.records import (
     Prompt,
     RecordError,
+    StoredPrompts,
+    in_batches,
     read_record,
     read_records,
     unique_responses,
@@ -64,3 +66,36 @@ def test_a_file_that_is_not_the_record_is_named_with_the_field(tmp_path: Path) -
         read_record(path, Interval)
     with pytest.raises(ArtifactError, match=r"none\.json: cannot be read"):
         read_record(tmp_path / "none.json", Interval)
+
+
+def test_stored_prompts_are_read_by_id_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    prompts = [make_prompt(f"Frage {i} ü") for i in range(20)]
+    path = tmp_path / "prompts.jsonl"
+    write_records(path, prompts)
+    stored = StoredPrompts(path)
+    asked = [prompts[i] for i in (7, 0, 19, 7)]
+    assert stored.of(prompt.id for prompt in asked) == asked
+    texts = stored.texts(prompt.id for prompt in asked)
+    assert list(texts) == [prompt.text for prompt in asked]
+    assert [len(texts), texts[1], texts[-2]] == [4, prompts[0].text, prompts[19].text]
+    assert list(texts[1:3]) == [prompts[0].text, prompts[19].text]
+    assert stored.of([]) == []
+
+
+def test_a_stored_prompt_that_is_not_there_or_there_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    for prompts in ([], [make_prompt("a")]):
+        write_records(path, prompts)
+        with pytest.raises(RecordError, match=r"prompts\.jsonl: lacks the prompt of a pair"):
+            StoredPrompts(path).of(["z"])
+    write_records(path, [make_prompt("a")] * 2)
+    with pytest.raises(RecordError, match="two prompts have the same id"):
+        StoredPrompts(path)
+    path.write_text('{"id": "x"}\n', encoding="utf-8")
+    with pytest.raises(RecordError, match=r"prompts\.jsonl:1: "):
+        StoredPrompts(path)
+
+
+def test_batches_hold_everything_once() -> None:
+    assert list(in_batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(in_batches([], 2)) == []

@@ -5,10 +5,13 @@ whose name starts with `test`.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, overload
 
+import numpy as np
 from preforch_models.conversation import Message, conversation_text
 from preforch_models.files import write_text, writing_file
 from preforch_models.manifest import ArtifactError
@@ -94,7 +97,7 @@ class Sample(Record):
 R = TypeVar("R", bound=Record)
 
 
-def parse_line(line: str, model: type[R], *, where: str) -> R:
+def parse_line(line: str | bytes, model: type[R], *, where: str) -> R:
     """One record from one line of JSON. Raises RecordError that starts with `where`."""
     try:
         return model.model_validate_json(line)
@@ -102,10 +105,16 @@ def parse_line(line: str, model: type[R], *, where: str) -> R:
         raise RecordError(f"{where}: {explain(error)}") from error
 
 
+def each_record(path: Path, model: type[R]) -> Iterator[R]:
+    """The records of a file, one after the other. Raises RecordError naming file and line."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            yield parse_line(line, model, where=f"{path}:{number}")
+
+
 def read_records(path: Path, model: type[R]) -> list[R]:
     """All records of a file. Raises RecordError naming file and line."""
-    with path.open(encoding="utf-8") as file:
-        return [parse_line(line, model, where=f"{path}:{number}") for number, line in enumerate(file, 1)]
+    return list(each_record(path, model))
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -144,3 +153,83 @@ def unique_responses(pairs: Iterable[PreferencePair]) -> Iterator[tuple[str, str
             if key not in seen:
                 seen.add(key)
                 yield key
+
+
+T = TypeVar("T")
+
+
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last with what is left."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def id_array(ids: Sequence[str]) -> np.ndarray:
+    """Ids in half of the memory that a list of them takes, (N,)."""
+    return np.array(ids, dtype=np.dtypes.StringDType())
+
+
+class StoredPrompts:
+    """The prompts of a file by id, read when they are asked for: 16 bytes of memory each."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RecordError naming file and line."""
+        keys, offsets, offset = array("q"), array("q"), 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                prompt = parse_line(line, Prompt, where=f"{path}:{number}")
+                keys.append(hash(prompt.id))
+                offsets.append(offset)
+                offset += len(line)
+        order = np.argsort(keys)
+        self._path, self._keys, self._offsets = path, np.array(keys)[order], np.array(offsets)[order]
+        if (self._keys[1:] == self._keys[:-1]).any():
+            raise RecordError(f"{path}: two prompts have the same id")
+
+    def of(self, ids: Iterable[str]) -> list[Prompt]:
+        """The prompts with these ids, in their order. Raises RecordError for one that is not there."""
+        return list(_prompts_at(self._path, self._find(ids)))
+
+    def texts(self, ids: Iterable[str]) -> "StoredTexts":
+        """`Prompt.text` of these, in their order. Raises RecordError for one that is not there."""
+        return StoredTexts(self._path, self._find(ids))
+
+    def _find(self, ids: Iterable[str]) -> np.ndarray:
+        """Where in the file the prompts begin, (N,)."""
+        asked = np.fromiter(map(hash, ids), dtype=np.int64)
+        place = np.searchsorted(self._keys, asked).clip(max=max(len(self._keys) - 1, 0))
+        if len(asked) and not (len(self._keys) and (self._keys[place] == asked).all()):
+            raise RecordError(f"{self._path}: lacks the prompt of a pair")
+        return np.asarray(self._offsets[place])
+
+
+class StoredTexts(Sequence[str]):
+    """Texts of prompts, read from their file when they are asked for."""
+
+    def __init__(self, path: Path, offset_N: np.ndarray) -> None:
+        self._path, self._offset_N = path, offset_N
+
+    def __len__(self) -> int:
+        return len(self._offset_N)
+
+    def __iter__(self) -> Iterator[str]:
+        return (prompt.text for prompt in _prompts_at(self._path, self._offset_N))
+
+    @overload
+    def __getitem__(self, which: int) -> str: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> "StoredTexts": ...
+
+    def __getitem__(self, which: int | slice) -> "str | StoredTexts":
+        if isinstance(which, slice):
+            return StoredTexts(self._path, self._offset_N[which])
+        return next(iter(StoredTexts(self._path, self._offset_N[[which]])))
+
+
+def _prompts_at(path: Path, offset_N: np.ndarray) -> Iterator[Prompt]:
+    with path.open("rb") as file:
+        for offset in offset_N.tolist():
+            file.seek(offset)
+            yield parse_line(file.readline(), Prompt, where=f"{path}, byte {offset}")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from preforch_models.manifest import (
 from preforch_models.objectives import Objectives, names_of
 
 from preforch_training.distributed.config import Scorer
-from preforch_training.records import PreferencePair, Prompt, read_records
+from preforch_training.records import PreferencePair, Prompt, StoredPrompts, each_record, read_records
 from preforch_training.tuning.tracking import Tracker, Tracking
 
 PROMPTS_FILE = "prompts.jsonl"
@@ -98,10 +99,19 @@ class Run:
         found = read_records(self.data / PROMPTS_FILE, Prompt)
         return [prompt for prompt in found if split in (None, prompt.split)]
 
-    def pairs(self, objective: str | None = None, split: str | None = None) -> list[PreferencePair]:
+    def stored_prompts(self) -> StoredPrompts:
+        """All prompts by id, left on the disk."""
+        return StoredPrompts(self.data / PROMPTS_FILE)
+
+    def each_pair(self, objective: str | None = None, split: str | None = None) -> Iterator[PreferencePair]:
         """Preference pairs of one objective (or `overall`) and one split; all where neither is given."""
-        found = read_records(self.data / PAIRS_FILE, PreferencePair)
-        return [p for p in found if objective in (None, p.objective) and split in (None, p.split)]
+        for pair in each_record(self.data / PAIRS_FILE, PreferencePair):
+            if objective in (None, pair.objective) and split in (None, pair.split):
+                yield pair
+
+    def pairs(self, objective: str | None = None, split: str | None = None) -> list[PreferencePair]:
+        """The same, all in memory."""
+        return list(self.each_pair(objective, split))
 
     @property
     def encoder_cache(self) -> Path:
@@ -235,9 +245,19 @@ def origin_of(name: str) -> str:
     folder = Path(name)
     if not name or not folder.is_dir():
         return name
+    files = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
     return digest(
-        {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+        {
+            str(path.relative_to(folder)): _sha256_once(path, found.st_size, found.st_mtime_ns)
+            for path, found in files.items()
+        }
     )
+
+
+@lru_cache(maxsize=256)
+def _sha256_once(path: Path, _size: int, _modified: int) -> str:
+    """Of a file that is read anew when it changes: a model is named many times in one process."""
+    return sha256_of(path)
 
 
 def work_folder(target: Path) -> Path:

@@ -1,11 +1,14 @@
 """Frozen vectors: each text encoded once, the same beside any other, and the packaged encoder verified."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from preforch_training.embeddings import vectors as vectors_module
 from preforch_training.embeddings.vectors import MINILM, EncoderSettings, TextVectors, encoder_path
 from small_world import questions
 from transformers import AutoModel, AutoTokenizer
@@ -18,8 +21,13 @@ def open_vectors(encoder: Path, cache: Path, *, part_seconds: float = 30.0, **op
     return TextVectors(EncoderSettings(**settings), cache, part_seconds=part_seconds)
 
 
-def files(cache: Path) -> list[Path]:
-    return sorted(cache.glob("*/part-*.npz"))
+def kept(cache: Path) -> list[int]:
+    """Vectors in each file."""
+    counts = []
+    for file in sorted(cache.glob("*.sqlite")):
+        with closing(sqlite3.connect(file)) as database:
+            counts += database.execute("SELECT COUNT(*) FROM vectors").fetchone()
+    return counts
 
 
 def test_vectors_come_in_the_order_of_the_texts_and_do_not_depend_on_the_others(
@@ -37,14 +45,14 @@ def test_vectors_come_in_the_order_of_the_texts_and_do_not_depend_on_the_others(
 
 def test_a_text_is_encoded_once_and_then_read_from_the_cache(encoder: Path, tmp_path: Path) -> None:
     first = open_vectors(encoder, tmp_path)(TEXTS[:5])
-    [before] = files(tmp_path)
+    assert kept(tmp_path) == [5]
     again = open_vectors(encoder, tmp_path)
     np.testing.assert_array_equal(again(TEXTS[:5]), first)
-    assert files(tmp_path) == [before]
+    assert kept(tmp_path) == [5]
     np.testing.assert_array_equal(again([TEXTS[6], TEXTS[0], TEXTS[0]])[1:], first[[0, 0]])
-    assert len(files(tmp_path)) == 2
+    assert kept(tmp_path) == [6]
     np.testing.assert_array_equal(open_vectors(encoder, tmp_path)([TEXTS[6], *TEXTS[:5]])[1:], first)
-    assert len(files(tmp_path)) == 2
+    assert kept(tmp_path) == [6]
 
 
 def test_what_a_killed_run_had_stored_is_not_encoded_again(encoder: Path, tmp_path: Path) -> None:
@@ -53,15 +61,37 @@ def test_what_a_killed_run_had_stored_is_not_encoded_again(encoder: Path, tmp_pa
     parts = open_vectors(encoder, tmp_path, part_seconds=0).store(texts)
     stored = next(parts)
     assert 0 < stored < len(set(texts))
-    # The kill: nothing after the first part happens, and the second was being written.
+    # The kill: nothing after the first part happens.
     del parts
-    [first] = files(tmp_path)
-    first.with_name(".part-00001.partial.npz").write_bytes(first.read_bytes()[:100])
-
+    assert kept(tmp_path) == [stored]
     again = open_vectors(encoder, tmp_path)
     assert sum(again.store(texts)) == len(set(texts)) - stored
     np.testing.assert_allclose(again(texts), open_vectors(encoder, tmp_path / "whole")(texts), atol=1e-5)
     np.testing.assert_array_equal(open_vectors(encoder, tmp_path)(texts), again(texts))
+
+
+def test_many_texts_are_encoded_some_at_a_time(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_vectors(encoder, tmp_path / "whole")(TEXTS)
+    monkeypatch.setattr(vectors_module, "TEXTS_AT_ONCE", 10)
+    monkeypatch.setattr(vectors_module, "_KEYS_AT_ONCE", 3)
+    some = open_vectors(encoder, tmp_path / "some")
+    assert max(some.store(iter(TEXTS))) <= 10
+    np.testing.assert_allclose(some(TEXTS), whole, atol=1e-5)
+    assert kept(tmp_path / "some") == kept(tmp_path / "whole")
+
+
+def test_a_damaged_cache_is_named(encoder: Path, tmp_path: Path) -> None:
+    open_vectors(encoder, tmp_path)(TEXTS[:2])
+    [file] = tmp_path.glob("*.sqlite")
+    file.write_bytes(b"no database at all" * 500)
+    with pytest.raises(OSError, match=rf"{file.name}: file is not a database"):
+        open_vectors(encoder, tmp_path)(TEXTS[:2])
+
+
+def test_no_vectors_of_no_texts(encoder: Path, tmp_path: Path) -> None:
+    assert len(open_vectors(encoder, tmp_path)([])) == 0
 
 
 @pytest.mark.parametrize("change", [{"pooling": "cls"}, {"max_tokens": 4}, {"layers": (0,)}])
@@ -69,7 +99,7 @@ def test_other_settings_never_share_a_vector(encoder: Path, tmp_path: Path, chan
     vectors = open_vectors(encoder, tmp_path)(TEXTS[:3])
     other = open_vectors(encoder, tmp_path, **change)(TEXTS[:3])
     assert np.abs(vectors - other).max() > 1e-3
-    assert len(files(tmp_path)) == 2
+    assert kept(tmp_path) == [3, 3]
 
 
 def test_a_checkpoint_in_half_precision_gives_the_vectors_of_its_weights_in_single(
@@ -99,7 +129,7 @@ def test_joined_layers_are_the_vectors_of_each_side_by_side(encoder: Path, tmp_p
 def test_a_layer_that_the_encoder_does_not_have_names_the_allowed_ones(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="layer 2 does not exist; the encoder has 0 to 1, or -1 to -2"):
         open_vectors(encoder, tmp_path, layers=(2,))(TEXTS[:2])
-    assert files(tmp_path) == []
+    assert kept(tmp_path) == []
 
 
 def test_a_folder_or_hub_id_is_its_own_path() -> None:

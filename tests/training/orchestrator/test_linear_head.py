@@ -1,12 +1,15 @@
 """Heads on frozen vectors: whatever the loss, they find the rule that made the labels; what they refuse."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from head_rows import fit_rows
+from preforch_training.embeddings import stored
+from preforch_training.embeddings.stored import store_vectors
 from preforch_training.orchestrator.config import Loss
 from preforch_training.orchestrator.linear_head import SPARSE_PENALTIES, Head, Labelled, fit_head
 from preforch_training.orchestrator.targets import (
@@ -125,9 +128,9 @@ def constant_margins(rows: int) -> np.ndarray:
 def gate_with_fixed_scale(margins: np.ndarray, scale: float) -> float:
     labels, log_scale = torch.tensor(margins), torch.tensor(np.log(scale))
 
-    def loss(point: torch.Tensor) -> torch.Tensor:
+    def loss(point: torch.Tensor) -> list[torch.Tensor]:
         logits = point.expand(len(margins), 2)
-        return head_loss(logits, labels, loss="bt_gate", tau=1.0, log_scale=log_scale, entropy_prior=0.0)
+        return [head_loss(logits, labels, loss="bt_gate", tau=1.0, log_scale=log_scale, entropy_prior=0.0)]
 
     return float(softmax(minimise(loss, np.zeros(2), limits=[None, None]), 1.0)[0])
 
@@ -226,6 +229,32 @@ def test_a_prompt_with_many_pairs_is_read_once_and_counts_for_all() -> None:
     options: dict[str, Any] = {"loss": "forward", "tau": 1.0, "penalties": (0.1,)}
     first, second = (fit_head(features, rows, rows, **options) for rows in (one, many))
     np.testing.assert_allclose(second.weight_KD, first.weight_KD, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_head_on_stored_vectors_is_the_one_on_the_same_in_memory(
+    loss: Loss, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels = world(loss, 80, seed=0)[:2]
+    features = (features + np.arange(features.shape[1])).astype(np.float32)
+    # Prompts in no order, some with many rows, none of training's among the held-out ones.
+    row_N = np.concatenate([np.random.default_rng(1).permutation(60), [3, 3, 59, 0]])
+    train, held_out = Labelled(row_N, labels[row_N]), Labelled(np.arange(60, 80), labels[60:])
+    options: dict[str, Any] = {"loss": loss, "tau": 0.5, "entropy_prior": 0.1 if loss == "bt_gate" else 0.0}
+    in_memory = fit_head(features, train, held_out, **options)
+    # Seven prompts a block.
+    monkeypatch.setattr(stored, "BLOCK_NUMBERS", 7 * features.shape[1])
+    found = fit_head(store_vectors(tmp_path / "vectors", [features]), train, held_out, **options)
+    np.testing.assert_allclose(found.weight_KD, in_memory.weight_KD, atol=1e-3)
+    np.testing.assert_allclose(found.bias_K, in_memory.bias_K, atol=1e-3)
+    assert found.log_scale == pytest.approx(in_memory.log_scale, abs=1e-3)
+    for one, other in zip(found.grid, in_memory.grid, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert one.held_out_loss == pytest.approx(other.held_out_loss, rel=1e-4)
+    spoiled = features.copy()
+    spoiled[50, 1] = np.inf
+    with pytest.raises(ValueError, match="features: row 50, column 1 is inf"):
+        fit_head(store_vectors(tmp_path / "spoiled", [spoiled]), train, held_out, **options)
 
 
 def test_numbers_that_mean_nothing_are_refused() -> None:

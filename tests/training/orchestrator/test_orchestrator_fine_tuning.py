@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_regress_leads_to_the_softmax_of_the_values(encoder: Path, tmp_path: Pat
     np.testing.assert_allclose(read_validation(model, encoder), softmax(held_values, 2.0), atol=0.1)
 
 
-def gate_rows(texts: list[str], seed: int) -> Targets:
+def gate_rows(texts: Sequence[str], seed: int) -> Targets:
     """Pairs won with the log-odds 4 (w.margin), w = (0.9, 0.1) for jokes and (0.2, 0.8) for dangers."""
     rng = np.random.default_rng(seed)
     true = np.where([[text.startswith("joke")] for text in texts], [[0.9, 0.1]], [[0.2, 0.8]])
@@ -110,13 +111,13 @@ def gate_rows(texts: list[str], seed: int) -> Targets:
 
 
 def test_bt_gate_leads_to_the_weights_that_the_choices_were_made_with(encoder: Path, tmp_path: Path) -> None:
-    rows, held = gate_rows(TRAIN.texts * 6, 0), gate_rows(VALIDATION.texts * 60, 1)
+    rows, held = gate_rows(list(TRAIN.texts) * 6, 0), gate_rows(list(VALIDATION.texts) * 60, 1)
     model, _ = train_on(encoder, tmp_path, rows, held, loss="bt_gate", epochs=4)
     np.testing.assert_allclose(read_validation(model, encoder), [[0.9, 0.1], [0.2, 0.8]], atol=0.15)
 
 
 def test_the_scale_of_bt_gate_is_learned_and_survives_a_stop(encoder: Path, tmp_path: Path) -> None:
-    rows, held = gate_rows(TRAIN.texts, 0), gate_rows(VALIDATION.texts * 20, 1)
+    rows, held = gate_rows(TRAIN.texts, 0), gate_rows(list(VALIDATION.texts) * 20, 1)
     config = make_config(
         tmp_path,
         orchestrator={

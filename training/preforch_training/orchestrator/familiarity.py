@@ -18,6 +18,8 @@ from preforch_models.orchestrator_model import Familiarity, OrchestratorModel
 from preforch_models.orchestrator_options import Confidence
 from sklearn.covariance import LedoitWolf
 
+MOST_PROMPTS = 20_000
+"""Of training, and held-out ones: more are drawn from evenly, and hardly change a covariance."""
 TYPICAL = 0.95
 """Familiarity of the median held-out prompt."""
 UNFAMILIAR = 0.99

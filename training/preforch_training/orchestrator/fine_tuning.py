@@ -18,9 +18,16 @@ from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.shares import check_batch_size
 from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.orchestrator.config import Config
-from preforch_training.orchestrator.fitting import Fitted, Targets, learned_scale, new_model
+from preforch_training.orchestrator.fitting import (
+    TEXTS_AT_ONCE,
+    Fitted,
+    Targets,
+    learned_scale,
+    new_model,
+)
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.orchestrator.targets import constant_gate, head_loss
+from preforch_training.records import in_batches
 from preforch_training.tuning.hf_trainer import run_trainer
 from preforch_training.tuning.tracking import Tracking
 from preforch_training.tuning.tuned_model import device_arguments, finished, lora_config, save_memory
@@ -130,7 +137,11 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokenised texts with their labels."""
 
     def __init__(self, targets: Targets, tokenizer: Any, max_tokens: int) -> None:
-        self._ids = tokenizer(targets.texts, truncation=True, max_length=max_tokens)["input_ids"]
+        self._ids = [
+            ids
+            for some in in_batches(targets.texts, TEXTS_AT_ONCE)
+            for ids in tokenizer(some, truncation=True, max_length=max_tokens)["input_ids"]
+        ]
         self._labels = torch.tensor(targets.labels_NK, dtype=torch.float32)
 
     def __len__(self) -> int:

@@ -6,8 +6,10 @@ In:  texts with labels. Out: `Fitted`.
 
 import json
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,23 @@ import torch
 from preforch_models.orchestrator_model import OrchestratorModel, new_orchestrator
 from transformers import AutoTokenizer
 
+from preforch_training.embeddings.stored import store_vectors
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors, encoder_path
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.familiarity import Vectors
 from preforch_training.orchestrator.linear_head import Labelled, fit_head
+from preforch_training.records import in_batches
 from preforch_training.tuning.hf_trainer import METRICS_FILE
+
+TEXTS_AT_ONCE = 20_000
+"""Whose vectors are in memory."""
 
 
 @dataclass(frozen=True)
 class Targets:
     """Rows to fit: texts, and labels as the loss wants them (`targets.labels_for`), (N, K)."""
 
-    texts: list[str]
+    texts: Sequence[str]
     labels_NK: np.ndarray
 
 
@@ -55,20 +62,31 @@ def encoder_settings(config: Config) -> EncoderSettings:
 
 
 def fit_frozen(
-    config: Config, names: Sequence[str], train: Targets, validation: Targets, *, folder: Path, cache: Path
+    config: Config,
+    names: Sequence[str],
+    train: Targets,
+    validation: Targets,
+    *,
+    folder: Path,
+    work: Path,
+    cache: Path,
 ) -> Fitted:
-    """Fit the head alone, on vectors that are computed once."""
+    """Fit the head alone, on vectors that are computed once and stay on the disk."""
     vectors = TextVectors(encoder_settings(config), cache)
-    texts, row_M = np.unique([*train.texts, *validation.texts], return_inverse=True)
-    head = fit_head(
-        vectors(texts.tolist()),
-        Labelled(row_M[: len(train.texts)], train.labels_NK),
-        Labelled(row_M[len(train.texts) :], validation.labels_NK),
-        loss=config.loss,
-        tau=config.training_tau,
-        entropy_prior=config.entropy_prior,
-        penalties=config.penalties,
-    )
+    for _ in vectors.store(chain(train.texts, validation.texts)):
+        pass
+    texts = Distinct(chain(train.texts, validation.texts))
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        found = texts.of(chain(train.texts, validation.texts))
+        head = fit_head(
+            store_vectors(Path(scratch) / "vectors", in_parts(vectors, found)),
+            Labelled(texts.which_N[: len(train.texts)], train.labels_NK),
+            Labelled(texts.which_N[len(train.texts) :], validation.labels_NK),
+            loss=config.loss,
+            tau=config.training_tau,
+            entropy_prior=config.entropy_prior,
+            penalties=config.penalties,
+        )
     model, tokenizer = new_model(config, names)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(head.weight_KD))
@@ -85,6 +103,27 @@ def fit_frozen(
     (folder / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     numbers = {"validation_loss": head.held_out_loss, "penalty": head.penalty}
     return Fitted(model.eval(), tokenizer, numbers | learned_scale(config, head.log_scale), vectors)
+
+
+class Distinct:
+    """Which texts are the same: each one's number among the distinct ones, `which_N`, in order of first
+    appearance."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        keys_N = np.fromiter(map(hash, texts), dtype=np.int64)
+        _, first_U, which_N = np.unique(keys_N, return_index=True, return_inverse=True)
+        self._first_N = np.zeros(len(keys_N), dtype=bool)
+        self._first_N[first_U] = True
+        self.which_N = np.argsort(np.argsort(first_U))[which_N]
+
+    def of(self, texts: Iterable[str]) -> Iterator[str]:
+        """The distinct ones of the same texts."""
+        return compress(texts, self._first_N)
+
+
+def in_parts(vectors: Vectors, texts: Iterable[str]) -> Iterator[np.ndarray]:
+    """Vectors of texts, (N, D), some texts at a time."""
+    return (vectors(some) for some in in_batches(texts, TEXTS_AT_ONCE))
 
 
 def learned_scale(config: Config, log_scale: float) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """A linear head on frozen vectors, trained to convergence by full-batch L-BFGS (METHOD 4; Eq. 8). [ours]
 
 In:  vectors of prompts (P, D), labels of training and of held-out rows, a loss (`targets`). A prompt with
-     many pairs has many rows and one vector, which is read once. Sparse vectors (counts of words) are read as
-     they are: standardised, a word that one text has would be the longest, and nothing would be sparse.
+     many pairs has many rows and one vector, which is read once. Vectors in a file are read a block at a
+     time. Sparse vectors (counts of words) are read as they are: standardised, a word that one text has would
+     be the longest, and nothing would be sparse.
 Out: `Head`, with f(x) = softmax(weight x + bias).
 
 The L2 penalty on the weights of the standardised vectors is the one with the least held-out loss; each fit
@@ -10,7 +11,7 @@ starts where the next larger penalty ended. Held-out losses leave the entropy pr
 well. `regress` fits its predictions tau * logits, so that heads of different tau are multiples of each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix, issparse
 
+from preforch_training.embeddings.stored import StoredVectors, blocks_of, store_vectors
 from preforch_training.orchestrator.config import PENALTIES, Loss
 from preforch_training.orchestrator.targets import (
     LOG_SCALE_LIMIT,
@@ -27,7 +29,8 @@ from preforch_training.orchestrator.targets import (
     softmax,
 )
 
-Vectors: TypeAlias = np.ndarray | csr_matrix
+Dense: TypeAlias = np.ndarray | StoredVectors
+Vectors: TypeAlias = Dense | csr_matrix
 
 SPARSE_PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 """L2 penalties on the weights of sparse vectors, which are of length 1 and not standardised."""
@@ -90,7 +93,8 @@ def fit_head(
 ) -> Head:
     """Fit one head per penalty and keep the best on `held_out`. Raises ValueError on unusable arrays.
 
-    `penalties`: by default `PENALTIES`, `SPARSE_PENALTIES` for sparse vectors.
+    `penalties`: by default `PENALTIES`, `SPARSE_PENALTIES` for sparse vectors. Beside stored vectors their
+    standardised ones are stored.
     """
     check_tau(tau)
     if penalties is None:
@@ -103,24 +107,24 @@ def fit_head(
         raise ValueError(
             f"labels differ in their columns: training {train.labels_NK.shape}, {held_out.labels_NK.shape}"
         )
-    mean_D, deviation_D = _spread(features_PD[np.unique(train.row_N)])
+    mean_D, deviation_D = _spread(features_PD, np.unique(train.row_N))
     train_rows, held_out_rows = (
-        _rows(features_PD, labelled, mean_D, deviation_D) for labelled in (train, held_out)
+        _rows(name, features_PD, labelled, mean_D, deviation_D)
+        for name, labelled in (("train", train), ("held_out", held_out))
     )
     count, size = train.labels_NK.shape[1], features_PD.shape[1]
     limits = [None] * (count * (size + 1)) + [LOG_SCALE_LIMIT]
     values, found = np.zeros(count * (size + 1) + 1), []
     for penalty in sorted(set(penalties), reverse=True):
 
-        def penalised(variables: torch.Tensor, penalty: float = penalty) -> torch.Tensor:
-            squares = variables[: count * size].pow(2).sum()
-            return train_rows.loss(variables, loss=loss, entropy_prior=entropy_prior) + penalty * squares
+        def penalised(variables: torch.Tensor, penalty: float = penalty) -> Iterator[torch.Tensor]:
+            yield from train_rows.losses(variables, loss=loss, entropy_prior=entropy_prior)
+            yield penalty * variables[: count * size].pow(2).sum()
 
         values = minimise(penalised, values, limits=limits)
         variables = torch.from_numpy(values)
-        point = GridPoint(
-            penalty, *(float(rows.loss(variables, loss=loss)) for rows in (train_rows, held_out_rows))
-        )
+        reached = (sum(map(float, rows.losses(variables, loss=loss))) for rows in (train_rows, held_out_rows))
+        point = GridPoint(penalty, *reached)
         found.append((point, values))
         losses = [entry.held_out_loss for entry, _ in found]
         if len(losses) > RISES and min(losses[-RISES:]) > min(losses[:-RISES]):
@@ -141,77 +145,123 @@ def fit_head(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Standardised features of prompts, and the labels of rows."""
+    """Standardised features of prompts, and the labels of rows by block of prompts: which prompts, the place
+    among them of each row's, the rows' labels."""
 
-    features_QD: torch.Tensor
-    row_N: torch.Tensor
-    labels_NK: torch.Tensor
+    features_QD: torch.Tensor | StoredVectors
+    blocks: list[tuple[slice, torch.Tensor, torch.Tensor]]
 
-    def loss(self, variables: torch.Tensor, *, loss: Loss, entropy_prior: float = 0.0) -> torch.Tensor:
-        """Mean loss of the head that `variables` are: weights, biases, log scale.
-        tau is folded in afterwards."""
-        count, size = self.labels_NK.shape[1], self.features_QD.shape[1]
-        weight_KD = variables[: count * size].reshape(count, size)
-        # Reading the features is what costs, so they are in single precision; everything else is double.
-        logits_QK = (self.features_QD @ weight_KD.T.float()).double() + variables[count * size : -1]
-        return head_loss(
-            logits_QK[self.row_N],
-            self.labels_NK,
-            loss=loss,
-            tau=1.0,
-            log_scale=variables[-1],
-            entropy_prior=entropy_prior,
-        )
+    def losses(
+        self, variables: torch.Tensor, *, loss: Loss, entropy_prior: float = 0.0
+    ) -> Iterator[torch.Tensor]:
+        """Mean loss of the head that `variables` are (weights, biases, log scale) in parts that add up to it,
+        one a block. tau is folded in afterwards."""
+        size = self.features_QD.shape[1]
+        rows = sum(len(row_M) for _, row_M, _ in self.blocks)
+        for prompts, row_M, labels_MK in self.blocks:
+            count = labels_MK.shape[1]
+            weight_KD = variables[: count * size].reshape(count, size)
+            # Reading the features is what costs, so they are in single precision; everything else is double.
+            logits_BK = (self._of(prompts) @ weight_KD.T.float()).double() + variables[count * size : -1]
+            mean = head_loss(
+                logits_BK[row_M],
+                labels_MK,
+                loss=loss,
+                tau=1.0,
+                log_scale=variables[-1],
+                entropy_prior=entropy_prior,
+            )
+            yield mean * (len(row_M) / rows)
+
+    def _of(self, prompts: slice) -> torch.Tensor:
+        """Features of a block; what is in memory is one."""
+        if isinstance(self.features_QD, StoredVectors):
+            return torch.from_numpy(self.features_QD[prompts])
+        return self.features_QD
 
 
-def _spread(known_QD: Vectors) -> tuple[np.ndarray, np.ndarray]:
+def _spread(features_PD: Vectors, known_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation that vectors are standardised by: 0 and 1 for sparse ones."""
-    if not isinstance(known_QD, np.ndarray):
-        size = known_QD.shape[1]
+    count, size = len(known_Q), features_PD.shape[1]
+    if not isinstance(features_PD, Dense):
         return np.zeros(size), np.ones(size)
-    deviation_D = known_QD.std(axis=0, dtype=np.float64)
+    mean_D = sum(part.sum(axis=0, dtype=np.float64) for part in _parts(features_PD, known_Q)) / count
+    squares_D = sum(((part - mean_D) ** 2).sum(axis=0) for part in _parts(features_PD, known_Q))
+    deviation_D = np.sqrt(squares_D / count)
     # A feature that never varies says nothing, and is the bias's to use.
-    return known_QD.mean(axis=0, dtype=np.float64), np.where(deviation_D > 1e-12, deviation_D, np.inf)
+    return mean_D, np.where(deviation_D > 1e-12, deviation_D, np.inf)
 
 
-def _rows(features_PD: Vectors, labelled: Labelled, mean_D: np.ndarray, deviation_D: np.ndarray) -> _Rows:
+def _rows(
+    name: str,
+    features_PD: Vectors,
+    labelled: Labelled,
+    mean_D: np.ndarray,
+    deviation_D: np.ndarray,
+) -> _Rows:
+    """`name`: of the file of stored features."""
     used_Q, row_N = np.unique(labelled.row_N, return_inverse=True)
-    used_QD = features_PD[used_Q]
-    if isinstance(used_QD, np.ndarray):
-        standard_QD = torch.from_numpy((used_QD - mean_D) / deviation_D).float()
-    else:
-        entries = used_QD.tocoo()
-        standard_QD = torch.sparse_coo_tensor(
+    features: torch.Tensor | StoredVectors
+    blocks = [slice(0, len(used_Q))]
+    if not isinstance(features_PD, Dense):
+        entries = features_PD[used_Q].tocoo()
+        features = torch.sparse_coo_tensor(
             torch.from_numpy(np.stack([entries.row, entries.col])),
             torch.from_numpy(entries.data),
             entries.shape,
             dtype=torch.float32,
             check_invariants=True,
         ).coalesce()
+    else:
+        standard = (
+            ((part - mean_D) / deviation_D).astype(np.float32) for part in _parts(features_PD, used_Q)
+        )
+        if isinstance(features_PD, StoredVectors):
+            features = store_vectors(features_PD.path.with_suffix(f".{name}"), standard)
+            blocks = list(blocks_of(*features.shape))
+        else:
+            features = torch.from_numpy(np.concatenate(list(standard)))
     labels_NK = np.asarray(labelled.labels_NK, dtype=np.float64)
-    return _Rows(standard_QD, torch.from_numpy(row_N), torch.from_numpy(labels_NK))
+    return _Rows(features, [(block, *_within(block, row_N, labels_NK)) for block in blocks])
+
+
+def _within(block: slice, row_N: np.ndarray, labels_NK: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the rows whose prompts are in a block: the prompt's place in it, (M,), and the labels, (M, K)."""
+    row_M = np.flatnonzero((row_N >= block.start) & (row_N < block.stop))
+    return torch.from_numpy(row_N[row_M] - block.start), torch.from_numpy(labels_NK[row_M])
+
+
+def _parts(features_PD: Dense, rows_Q: np.ndarray) -> Iterator[np.ndarray]:
+    """These rows of dense features, a block of them at a time."""
+    return (features_PD[rows_Q[block]] for block in blocks_of(len(rows_Q), features_PD.shape[1]))
 
 
 def _check_rows(name: str, features_PD: Vectors, labelled: Labelled, *, loss: Loss, least: int) -> None:
     row_N, labels_NK = labelled.row_N, labelled.labels_NK
-    if features_PD.ndim != 2 or labels_NK.ndim != 2 or len(row_N) != len(labels_NK) or labels_NK.shape[1] < 2:
+    shapes = [len(features_PD.shape), labels_NK.ndim]
+    if shapes != [2, 2] or len(row_N) != len(labels_NK) or labels_NK.shape[1] < 2:
         raise ValueError(
             f"features must be (P, D), {name} rows (N,) and labels (N, K) with K >= 2, "
             f"got {features_PD.shape}, {row_N.shape} and {labels_NK.shape}"
         )
     if len(row_N) < least:
         raise ValueError(f"a head needs at least {least} {name} rows, got {len(row_N)}")
-    dense_PD = features_PD if isinstance(features_PD, np.ndarray) else features_PD.data[:, None]
-    for what, values in (("features", dense_PD), (f"{name} labels", labels_NK)):
-        wrong = np.argwhere(~np.isfinite(values))
-        if wrong.size:
-            row, column = wrong[0].tolist()
-            raise ValueError(
-                f"{what}: row {row}, column {column} is {values[row, column]}; it must be finite"
-            )
+    dense_PD = features_PD if isinstance(features_PD, Dense) else features_PD.data[:, None]
+    for block in blocks_of(*dense_PD.shape):
+        _check_finite("features", dense_PD[block], first=block.start)
+    _check_finite(f"{name} labels", labels_NK)
     off_N = (labels_NK < 0).any(axis=1) | (np.abs(labels_NK.sum(axis=1) - 1) > 1e-6)
     if loss in ("forward", "reverse") and off_N.any():
         row = int(np.flatnonzero(off_N)[0])
         raise ValueError(
             f"{name} labels of the loss {loss!r} must be weights, row {row} is {labels_NK[row].tolist()}"
+        )
+
+
+def _check_finite(what: str, values: np.ndarray, *, first: int = 0) -> None:
+    wrong = np.argwhere(~np.isfinite(values))
+    if wrong.size:
+        row, column = wrong[0].tolist()
+        raise ValueError(
+            f"{what}: row {first + row}, column {column} is {values[row, column]}; it must be finite"
         )

@@ -14,26 +14,30 @@ Departures from the paper:
 5. Prompts unlike the training prompts get weights nearer to the fallback (`familiarity`).
 """
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from preforch_models.orchestrator_options import Confidence
 
+from preforch_training.embeddings.stored import store_vectors
 from preforch_training.orchestrator.artifact import OrchestratorInfo, write_orchestrator_info
 from preforch_training.orchestrator.config import Config
-from preforch_training.orchestrator.familiarity import add_confidence
+from preforch_training.orchestrator.familiarity import MOST_PROMPTS, add_confidence
 from preforch_training.orchestrator.fine_tuning import fit
-from preforch_training.orchestrator.fitting import Fitted, Targets, fit_frozen
+from preforch_training.orchestrator.fitting import Distinct, Fitted, Targets, fit_frozen, in_parts
 from preforch_training.orchestrator.prediction import serve_vectors
 from preforch_training.orchestrator.targets import best_constant, labels_for, target_values
 from preforch_training.orchestrator.temperature import FIT, fit_tau
 from preforch_training.paths import naming
-from preforch_training.records import by_id
+from preforch_training.records import ScoredResponse
 from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Outcome, Run, origin_of
 from preforch_training.scores.pairs import pair_rewards
-from preforch_training.scores.table import read_calibration, read_scores
+from preforch_training.scores.table import each_score, read_calibration
 
 
 def build(run: Run, config: Config) -> None:
@@ -53,18 +57,17 @@ def build(run: Run, config: Config) -> None:
                 tracking=run.tracking("orchestrator"),
             )
         else:
-            fitted = fit_frozen(config, run.names, train, validation, folder=folder, cache=run.encoder_cache)
+            cache = run.encoder_cache
+            fitted = fit_frozen(config, run.names, train, validation, folder=folder, work=work, cache=cache)
         tau, chosen = choose_tau(run, config, fitted)
         fallback_K = best_constant(
             train.labels_NK, loss=config.loss, tau=tau, entropy_prior=config.entropy_prior
         )
-        train_ND, held_out_MD = (fitted.vectors(sorted(set(rows.texts))) for rows in (train, validation))
-        familiar = add_confidence(
-            fitted.model, train_ND, held_out_MD, fallback_K=fallback_K, confidence=config.confidence
+        familiar, mean_K = know_prompts(
+            fitted, train, validation, fallback_K=fallback_K, confidence=config.confidence, work=work
         )
         fitted.model.save_pretrained(folder)
         fitted.tokenizer.save_pretrained(folder)
-        mean_K = serve_vectors(fitted.model, train_ND).weights_NK.mean(axis=0)
         weights = {
             "fallback": dict(zip(run.names, fallback_K.tolist(), strict=True)),
             "mean_weights": dict(zip(run.names, mean_K.tolist(), strict=True)),
@@ -88,16 +91,44 @@ def build(run: Run, config: Config) -> None:
         )
 
 
+def know_prompts(
+    fitted: Fitted,
+    train: Targets,
+    validation: Targets,
+    *,
+    fallback_K: np.ndarray,
+    confidence: Confidence,
+    work: Path,
+) -> tuple[dict[str, float], np.ndarray]:
+    """Add the confidence, with numbers of it, and average the weights that training prompts are served,
+    (K,)."""
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        known, held_out = (
+            store_vectors(Path(scratch) / name, in_parts(fitted.vectors, Distinct(rows.texts).of(rows.texts)))
+            for name, rows in (("train", train), ("validation", validation))
+        )
+        numbers = add_confidence(
+            fitted.model,
+            known.sample(MOST_PROMPTS),
+            held_out.sample(MOST_PROMPTS),
+            fallback_K=fallback_K,
+            confidence=confidence,
+        )
+        served = (serve_vectors(fitted.model, block).weights_NK for block in known.blocks())
+        return numbers, sum(weights_NK.sum(axis=0) for weights_NK in served) / len(known)
+
+
 def choose_tau(run: Run, config: Config, fitted: Fitted) -> tuple[float, dict[str, float]]:
     """tau of f, and what is known of its choice; where the validation pairs choose it, f changes to it."""
     if config.tau != FIT:
         return config.training_tau, {}
-    scored = [entry for entry in read_scores(run.scores) if entry.split == "validation"]
-    pairs, prompts = pair_rewards(scored, read_calibration(run.scores), run.names), by_id(run.prompts())
-    vectors_ND = fitted.vectors([prompts[prompt_id].text for prompt_id in pairs.prompt_ids])
+    scored = each_score(run.scores, split="validation")
+    pairs = pair_rewards(scored, read_calibration(run.scores), run.names)
+    vectors = in_parts(fitted.vectors, run.stored_prompts().texts(pairs.prompt_id_N))
     head = fitted.model.head
     with torch.no_grad():
-        values_NK = head(torch.from_numpy(vectors_ND).float()).double().numpy()
+        values = [head(torch.from_numpy(part).float()).double().numpy() for part in vectors]
+        values_NK = np.concatenate([np.empty((0, len(run.names))), *values])
         found = fit_tau(values_NK, pairs.chosen_NK - pairs.rejected_NK)
         head.weight.div_(found.tau)
         head.bias.div_(found.tau)
@@ -106,23 +137,29 @@ def choose_tau(run: Run, config: Config, fitted: Fitted) -> tuple[float, dict[st
 
 def read_targets(run: Run, config: Config, *, split: str) -> Targets:
     """Texts and labels of a split's overall pairs."""
-    scored = [entry for entry in read_scores(run.scores) if entry.split == split]
-    in_sample = [entry.pair_id for entry in scored if entry.split == "train" and entry.fold is None]
-    if in_sample and RunRewards(run).folds:
-        raise ValueError(
-            f"pair {in_sample[0]} has in-sample scores; targets need out-of-fold ones, unless "
-            '[reward] folds = "off" asks for in-sample scores'
-        )
-    pairs = pair_rewards(scored, read_calibration(run.scores), run.names)
+    pairs = pair_rewards(_out_of_fold(run, split), read_calibration(run.scores), run.names)
     labels_NK = labels_for(pairs, target=config.target, tau=config.training_tau, loss=config.loss)
-    rows = list(range(len(labels_NK)))
+    row_M = np.arange(len(labels_NK))
     if config.loss != "bt_gate" and config.target != "margin_softmax":
         # Values that do not depend on the rejected response repeat for every pair of a prompt; a margin is of
         # its pair.
         values_NK = target_values(pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=config.target)
-        keys = zip(pairs.prompt_ids, np.round(values_NK, 9).tolist(), strict=True)
-        # Reversed, so that the first of equal rows stays.
-        first = {(id_, tuple(values)): row for row, (id_, values) in reversed(list(enumerate(keys)))}
-        rows = sorted(first.values())
-    prompts = by_id(run.prompts())
-    return Targets(texts=[prompts[pairs.prompt_ids[row]].text for row in rows], labels_NK=labels_NK[rows])
+        # Plus zero, because -0 and 0 are the same number and not the same bytes.
+        rounded_NK = np.round(values_NK, 9) + 0.0
+        keys = (hash((i, v_K.tobytes())) for i, v_K in zip(pairs.prompt_id_N, rounded_NK, strict=True))
+        row_M = np.sort(np.unique(np.fromiter(keys, dtype=np.int64), return_index=True)[1])
+    texts = run.stored_prompts().texts(pairs.prompt_id_N[row_M])
+    return Targets(texts=texts, labels_NK=labels_NK[row_M])
+
+
+def _out_of_fold(run: Run, split: str) -> Iterator[ScoredResponse]:
+    """A split's scored responses. Raises ValueError naming a pair whose scores are in-sample and should not
+    be."""
+    folds = RunRewards(run).folds
+    for entry in each_score(run.scores, split=split):
+        if entry.split == "train" and entry.fold is None and folds:
+            raise ValueError(
+                f"pair {entry.pair_id} has in-sample scores; targets need out-of-fold ones, unless "
+                '[reward] folds = "off" asks for in-sample scores'
+            )
+        yield entry

@@ -20,7 +20,7 @@ Departures from the paper:
 2. `forward`, `regress` and `bt_gate` (after ArmoRM's gating; METHOD 3 and 4).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -128,26 +128,37 @@ def constant_gate(margin_NK: np.ndarray, *, entropy_prior: float = 0.0) -> tuple
     margins_NK = torch.from_numpy(np.asarray(margin_NK, dtype=np.float64))
     count = margins_NK.shape[1]
 
-    def mean_loss(values: torch.Tensor) -> torch.Tensor:
-        logits_NK = values[:-1].expand_as(margins_NK)
-        return head_loss(
-            logits_NK, margins_NK, loss="bt_gate", tau=1.0, log_scale=values[-1], entropy_prior=entropy_prior
+    def mean_loss(values: torch.Tensor) -> list[torch.Tensor]:
+        loss = head_loss(
+            values[:-1].expand_as(margins_NK),
+            margins_NK,
+            loss="bt_gate",
+            tau=1.0,
+            log_scale=values[-1],
+            entropy_prior=entropy_prior,
         )
+        return [loss]
 
     found = minimise(mean_loss, np.zeros(count + 1), limits=[None] * count + [LOG_SCALE_LIMIT])
     return softmax(found[:-1], 1.0), float(found[-1])
 
 
 def minimise(
-    function: Callable[[torch.Tensor], torch.Tensor], start: np.ndarray, *, limits: Sequence[float | None]
+    function: Callable[[torch.Tensor], Iterable[torch.Tensor]],
+    start: np.ndarray,
+    *,
+    limits: Sequence[float | None],
 ) -> np.ndarray:
-    """L-BFGS in float64. `limits`: the largest absolute value of each variable, None where it is free."""
+    """L-BFGS in float64 of the sum of a function's parts, which are differentiated one after the other.
+    `limits`: the largest absolute value of each variable, None where it is free."""
 
     def value_and_slope(point: np.ndarray) -> tuple[float, np.ndarray]:
         variables = torch.from_numpy(point.copy()).requires_grad_()
-        value = function(variables)
-        (slope,) = torch.autograd.grad(value, variables)
-        return float(value.detach()), slope.numpy()
+        value, slope = 0.0, np.zeros(len(point))
+        for part in function(variables):
+            (part_slope,) = torch.autograd.grad(part, variables)
+            value, slope = value + float(part.detach()), slope + part_slope.numpy()
+        return value, slope
 
     bounds = [(None if limit is None else -limit, limit) for limit in limits]
     options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-10}

@@ -82,7 +82,7 @@ def gather_facts(
     return Facts(
         names=names,
         prompts=prompts,
-        prompt_N=np.array([place[prompt_id] for prompt_id in pairs.prompt_ids]),
+        prompt_N=np.array([place[prompt_id] for prompt_id in pairs.prompt_id_N]),
         margin_NK=pairs.chosen_NK - pairs.rejected_NK,
         target_NK=target_weights(
             pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=method.measured, tau=method.tau

@@ -72,12 +72,13 @@ def score(
     of_rows = partial(kind.score, reward, fold_folder(folder, fold), cache)
     if not kind.by_rows:
         rewards_N = of_rows(prompts, responses)
-    elif scoring.engine == "ray":
-        rewards_N = score_by_ray(of_rows, prompts, responses, workers=scoring.workers)
     else:
-        lengths = [len(p.text) + len(r) for p, r in zip(prompts, responses, strict=True)]
-        rewards_N = shared(of_rows, prompts, responses, lengths=lengths)
-    free_memory()
+        if scoring.engine == "ray":
+            rewards_N = score_by_ray(of_rows, prompts, responses, workers=scoring.workers)
+        else:
+            lengths = [len(p.text) + len(r) for p, r in zip(prompts, responses, strict=True)]
+            rewards_N = shared(of_rows, prompts, responses, lengths=lengths)
+        free_memory()
     return check_rewards(rewards_N, prompts, responses, source=reward.kind)
 
 

@@ -11,6 +11,7 @@ reward model overfits its own pairs and in-sample scores make the orchestrator's
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,8 @@ def fit_folds(run: Run, name: str, info: RewardInfo, fit: Fit, folder: Path, wor
     prepare = KINDS[info.reward.kind].prepare
     if prepare is not None:
         # In one go: every text of the run, so that each is encoded once.
-        sides = [response for pair in run.pairs() for response in (pair.chosen, pair.rejected)]
-        prepare(info.reward, cache, [*(prompt.text for prompt in prompts.values()), *sides])
+        sides = (response for pair in run.each_pair() for response in (pair.chosen, pair.rejected))
+        prepare(info.reward, cache, chain((prompt.text for prompt in prompts.values()), sides))
     judge = Judge(run, name, info, folder, prompts)
     accuracies = {}
     for fold in [*range(info.folds), None]:

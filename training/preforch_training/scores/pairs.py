@@ -1,16 +1,19 @@
 """The overall pairs with their calibrated rewards: the score table, joined by pair and by prompt.
 
-In:  scored responses, calibration. Out: `PairRewards`, from which `targets.labels_for` makes what f is fitted
-     to.
+In:  scored responses, the two of a pair one after the other, and calibration.
+Out: `PairRewards`, from which `targets.labels_for` makes what f is fitted to.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from preforch_models.calibration import Calibration
 
-from preforch_training.records import ScoredResponse
+from preforch_training.records import ScoredResponse, id_array, in_batches
+
+_PAIRS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -18,37 +21,56 @@ class PairRewards:
     """N pairs in the order of the score table. `others_NK`: mean of the prompt's known responses but the
     chosen one."""
 
-    prompt_ids: list[str]
+    prompt_id_N: np.ndarray
     chosen_NK: np.ndarray
     rejected_NK: np.ndarray
     others_NK: np.ndarray
 
 
 def pair_rewards(
-    scores: Sequence[ScoredResponse], calibration: Calibration, names: Sequence[str]
+    scores: Iterable[ScoredResponse], calibration: Calibration, names: Sequence[str]
 ) -> PairRewards:
-    """Raises ValueError naming a pair that has only one side, or whose two responses are the same."""
-    calibrated_SK = calibration.apply_matrix(
-        np.array([[score.rewards[name] for name in names] for score in scores])
-    )
-    sides: dict[str, dict[str, int]] = {}
-    known: dict[str, dict[str, int]] = {}
-    for row, score in enumerate(scores):
-        sides.setdefault(score.pair_id, {})[score.side] = row
-        known.setdefault(score.prompt_id, {}).setdefault(score.response, row)
-    others = []
-    for pair_id, rows in sides.items():
-        if set(rows) != {"chosen", "rejected"}:
-            raise ValueError(f"score table: pair {pair_id!r} has only the side {list(rows)}, both are needed")
-        chosen = scores[rows["chosen"]]
-        rest = [row for response, row in known[chosen.prompt_id].items() if response != chosen.response]
-        if not rest:
-            raise ValueError(f"score table: pair {pair_id!r} prefers a response to itself")
-        others.append(calibrated_SK[rest].mean(axis=0))
-    chosen_rows = [rows["chosen"] for rows in sides.values()]
+    """Only numbers and ids of prompts are kept. Raises ValueError naming a pair that has only one side, or
+    whose two responses are the same."""
+    ids, response_S, raw_SK = [id_array([])], array("q"), array("d")
+    for batch in in_batches(_both_sides(scores), _PAIRS_AT_ONCE):
+        ids.append(id_array([chosen.prompt_id for chosen, _ in batch]))
+        for score in (side for pair in batch for side in pair):
+            response_S.append(hash((score.prompt_id, score.response)))
+            raw_SK.extend(score.rewards[name] for name in names)
+    calibrated_SK = calibration.apply_matrix(np.array(raw_SK).reshape(-1, len(names)))
+    prompt_id_N = np.concatenate(ids)
     return PairRewards(
-        prompt_ids=[scores[row].prompt_id for row in chosen_rows],
-        chosen_NK=calibrated_SK[chosen_rows],
-        rejected_NK=calibrated_SK[[rows["rejected"] for rows in sides.values()]],
-        others_NK=np.stack(others),
+        prompt_id_N=prompt_id_N,
+        chosen_NK=calibrated_SK[::2],
+        rejected_NK=calibrated_SK[1::2],
+        others_NK=_others(prompt_id_N, np.array(response_S), calibrated_SK),
     )
+
+
+def _both_sides(scores: Iterable[ScoredResponse]) -> Iterator[tuple[ScoredResponse, ScoredResponse]]:
+    """(chosen, rejected) of every pair."""
+    rest = iter(scores)
+    for first in rest:
+        second = next(rest, None)
+        if second is None or second.pair_id != first.pair_id or second.side == first.side:
+            raise ValueError(
+                f"score table: pair {first.pair_id!r} has only the side {first.side!r}, both are needed"
+            )
+        if first.response == second.response:
+            raise ValueError(f"score table: pair {first.pair_id!r} prefers a response to itself")
+        yield (first, second) if first.side == "chosen" else (second, first)
+
+
+def _others(prompt_id_N: np.ndarray, response_S: np.ndarray, calibrated_SK: np.ndarray) -> np.ndarray:
+    """Mean of a prompt's known responses but the chosen one, each counted once, (N, K). Rows of `S`: chosen
+    and rejected in turns."""
+    prompt_N = np.unique(prompt_id_N, return_inverse=True)[1]
+    first_U, response_S = np.unique(response_S, return_index=True, return_inverse=True)[1:]
+    prompt_U, known_UK = prompt_N[first_U // 2], calibrated_SK[first_U]
+    sizes_N = np.bincount(prompt_U)[prompt_N]
+    others_NK = np.empty((len(prompt_N), calibrated_SK.shape[1]))
+    for k, known_U in enumerate(known_UK.T):
+        sums_N = np.bincount(prompt_U, weights=known_U)[prompt_N]
+        others_NK[:, k] = (sums_N - known_U[response_S[::2]]) / (sizes_N - 1)
+    return others_NK

@@ -4,7 +4,7 @@ apart.
 `config.Reward` has the settings of each kind, under the same name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from preforch_training.reward.kinds.pair_head import CrossFit
 Score = Callable[[Any, Path, Path, Sequence[Prompt], Sequence[str]], np.ndarray]
 """(settings, model folder, vector cache, prompts, responses) -> raw rewards, (N,)."""
 Fit = Callable[[Any, FitTask], None]
-Prepare = Callable[[Any, Path, Sequence[str]], None]
+Prepare = Callable[[Any, Path, Iterable[str]], None]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Out: the head (an MLP, or linear: `linear`) and its loss curve; raw rewards of a
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,9 @@ from preforch_training.reward.config import PairHeadReward
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.linear import fit_linear_reward
 from preforch_training.tuning.hf_trainer import METRICS_FILE
+
+SCORED_AT_ONCE = 2048
+"""Responses."""
 
 
 def fit_pair_head(
@@ -100,9 +103,10 @@ def fit_units(
     return model.eval(), curve
 
 
-def prepare(config: PairHeadReward, cache: Path, texts: Sequence[str]) -> None:
+def prepare(config: PairHeadReward, cache: Path, texts: Iterable[str]) -> None:
     """Encode every text of a run once."""
-    TextVectors(encoder_settings(config), cache)(texts)
+    for _ in TextVectors(encoder_settings(config), cache).store(texts):
+        pass
 
 
 def fit(config: PairHeadReward, task: FitTask) -> None:
@@ -131,12 +135,16 @@ def score(
 ) -> np.ndarray:
     """Rewards by the saved head, (N,)."""
     texts = [prompt.text for prompt in prompts]
-    # One call for both, so that nothing is encoded twice.
-    both_ND = torch.from_numpy(TextVectors(encoder_settings(config), cache)([*texts, *responses]))
-    model = PairHead.from_pretrained(folder).eval()
+    # In one go, so that the encoder is loaded once; afterwards all vectors are there.
+    prepare(config, cache, [*texts, *responses])
+    vectors, model = TextVectors(encoder_settings(config), cache), PairHead.from_pretrained(folder).eval()
+    rewards_N = np.zeros(len(texts))
     with torch.inference_mode():
-        rewards_N = model(both_ND[: len(texts)], both_ND[len(texts) :])
-    return np.asarray(rewards_N.double().numpy())
+        for start in range(0, len(texts), SCORED_AT_ONCE):
+            part = slice(start, start + SCORED_AT_ONCE)
+            x_BD, y_BD = (torch.from_numpy(vectors(side[part])) for side in (texts, responses))
+            rewards_N[part] = model(x_BD, y_BD).double().numpy()
+    return rewards_N
 
 
 def encoder_settings(config: PairHeadReward) -> EncoderSettings:
