@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -124,7 +125,6 @@ def test_what_is_no_json_comes_out_as_text(tmp_path: Path) -> None:
 
 
 TWICE = parquet_of(pa.table([[1], [2]], names=["a", "a"]))
-LATE = parquet_of(pa.table({"a": pa.array([2**60], pa.timestamp("us"))}))
 BROKEN = {
     "rows.json": (b'[{"a": 1}, ', r"rows\.json: neither a JSON list nor JSON Lines"),
     "rows.parquet": (b"PAR1 nothing", r"rows\.parquet: cannot be read"),
@@ -139,10 +139,29 @@ BROKEN = {
     "header.csv": (b'"a"b,c\n1,2\n', r"header\.csv: cannot be read"),
     "object.json": (b'{\n "data": []\n}', r"object\.json: one JSON object; a list of objects is read"),
     "twice.parquet": (TWICE, r"twice\.parquet: two columns have one name"),
-    "late.parquet": (LATE, r"late\.parquet: cannot be read"),
     "rows.xlsx": (b"", r"rows\.xlsx: allowed are files named \.jsonl, \.json, \.csv, \.parquet"),
     "rows": (b"", r"rows: allowed are files named \.jsonl"),
 }
+
+
+NOT_UTF8 = pa.Array.from_buffers(
+    pa.string(), 3, [None, pa.py_buffer(np.array([0, 1, 2, 3], dtype=np.int32)), pa.py_buffer(b"a\xffb")]
+)
+
+
+@pytest.mark.parametrize(
+    "column", [NOT_UTF8, pa.array([0, 2**60, 1], pa.timestamp("us"))], ids=["text", "date"]
+)
+def test_a_row_of_parquet_that_cannot_be_read_is_one_bad_row(tmp_path: Path, column: pa.Array) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(parquet_of(pa.table({"a": column, "number": [0, 1, 2]})))
+    found = list(file_rows(path))
+    assert [where.rpartition(":")[2] for where, _ in found] == ["0", "1", "2"]
+    rows = [row for _, row in found]
+    assert isinstance(rows[1], Unread)
+    assert rows[1].reason == "a value cannot be read"
+    assert [rows[0]["number"], rows[2]["number"]] == [0, 2]
+    assert {"a": "a", "number": 0} in rows or column is not NOT_UTF8
 
 
 @pytest.mark.parametrize("name", BROKEN)

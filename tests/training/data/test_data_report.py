@@ -46,6 +46,19 @@ def test_every_row_is_counted_with_what_became_of_it(tmp_path: Path) -> None:
     ]
 
 
+def test_a_reason_counts_whatever_the_turn(tmp_path: Path) -> None:
+    def row(turns: int) -> dict[str, Any]:
+        history = [{"role": "user", "content": "q"}] * turns
+        return {**GOOD, "prompt": [*history, {"role": "user", "content": 7}]}
+
+    run = build_data(tmp_path, [*OVERALL, row(0), row(1), row(2)], on_bad_record="skip")
+    [reason] = report_of(run).sources[1].reasons
+    assert reason.rows == 3
+    assert "a message" in reason.reason
+    rejected = (run.data / "rejected.jsonl").read_text(encoding="utf-8")
+    assert "message 3" in rejected
+
+
 def test_pairs_that_were_there_before_and_pairs_the_other_way_round_are_counted(tmp_path: Path) -> None:
     swapped = {**GOOD, "chosen": "b", "rejected": "a"}
     rows = [GOOD, {**GOOD, "prompt": "joke about dog one"}, GOOD, GOOD, swapped]

@@ -48,6 +48,13 @@ class Transcript(Record):
     system: str = ""
     end: str = ""
 
+    @model_validator(mode="after")
+    def _check(self) -> "Transcript":
+        marks = [mark for mark in (self.user, self.assistant, self.system, self.end) if mark]
+        if len({mark.strip() for mark in marks}) < len(marks) or not all(map(str.strip, marks)):
+            raise ValueError(f"marks must differ, and be more than white space: {marks}")
+        return self
+
 
 class Source(Record):
     """One file or dataset of pairs, of rated responses, or of prompts. Exactly one of `path` and `dataset` is
@@ -70,7 +77,7 @@ class Source(Record):
     `strength` or `ratings` say it."""
     pairs: Literal["on", "off"] = "on"
     """`off`: the source has prompts alone."""
-    each: str | None = None
+    each: Annotated[str, Field(min_length=1)] | None = None
     """Column with a list of objects, each of which is a row, together with the other columns of its own row:
     UltraFeedback's `completions`."""
     columns: Columns = Columns()
@@ -147,11 +154,27 @@ class Source(Record):
                 f"columns.prompt {columns.prompt!r} is the column of a response: a prompt would hold its own "
                 "answer; columns.prompt = 'off' takes the prompt from what comes before the responses"
             )
+        self._check_columns()
         if self.pairs == "off" and self.compared:
             raise ValueError(f"pairs = 'off' reads prompts alone, not {self.compared[0]!r}")
         self._check_choices()
         self._check_unused()
         return self
+
+    def _check_columns(self) -> None:
+        """Raise ValueError for a column that would be read as two things."""
+        columns, used = self.columns, {"system": self.columns.system, "objective": self.columns.objective}
+        used["prompt"] = None if columns.prompt == OFF else columns.prompt
+        if self.ratings and not columns.responses:
+            used["response"] = columns.response
+        elif self.pairs == "on" and not columns.responses:
+            used |= {"chosen": columns.chosen, "rejected": columns.rejected}
+        names: dict[str, str] = {}
+        for what, column in used.items():
+            other = names.setdefault(column, what) if column not in (None, OFF) else what
+            if other != what or column in columns.responses:
+                also = other if other != what else "responses"
+                raise ValueError(f"columns.{what} is {column!r}, and so is columns.{also}")
 
     def _check_unused(self) -> None:
         """Raise ValueError naming a setting that would do nothing."""

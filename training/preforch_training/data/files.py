@@ -2,9 +2,8 @@
 
 In:  JSON Lines, JSON, CSV or Parquet by path, as they are or compressed; datasets of a hub, or a folder.
 Out: (place, row), row a plain dict. What is not one comes out as a text or as `Unread`, so that it is
-reported
-     like any other bad row; a file that cannot be read at all is a ValueError that names it. Lines count
-     from 1, rows of a JSON list, of Parquet and of datasets from 0.
+     reported like any other bad row; a file that cannot be read at all is a ValueError that names it. Lines
+     count from 1, rows of a JSON list, of Parquet and of datasets from 0.
 """
 
 import csv
@@ -51,8 +50,7 @@ def file_rows(path: Path) -> Rows:
     try:
         with _opened(path, compression) as file:
             yield from read(file, str(path))
-    # OverflowError: a date that Python has no room for.
-    except (OSError, EOFError, OverflowError, UnicodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, EOFError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
@@ -183,9 +181,20 @@ def parquet_rows(file: BinaryIO, name: str) -> Rows:
     if len(set(columns)) < len(columns):
         raise ValueError(f"{name}: two columns have one name: {columns}")
     for batch in table.iter_batches(batch_size=BATCH_ROWS):
-        for row in batch.to_pylist():
+        for row in _rows_of_batch(batch):
             yield f"{name}:{number}", row
             number += 1
+
+
+def _rows_of_batch(batch: pa.RecordBatch) -> list[Any]:
+    """Rows as Python's objects; `Unread` for one that holds what Python has no room for."""
+    try:
+        return list(batch.to_pylist())
+    # Dates of other ages, texts that are not UTF-8.
+    except (ValueError, OverflowError) as error:
+        if len(batch) == 1:
+            return [Unread("a value cannot be read", str(error))]
+        return [row for i in range(len(batch)) for row in _rows_of_batch(batch.slice(i, 1))]
 
 
 LOADING = (

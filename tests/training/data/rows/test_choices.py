@@ -173,6 +173,24 @@ def test_responses_that_are_whole_conversations_have_their_prompt_in_common() ->
         ({"better": {"a": "b"}, "strength": {"a": "c"}}, "compared in one way only"),
         ({"ratings": {"a": ["b", "c"]}, "overall": "min"}, "rows with one response"),
         ({"columns": {}, "pairs": "off", "ratings": {"a": "b"}}, "pairs = 'off' reads prompts alone"),
+        (
+            {"columns": {"system": "chosen"}},
+            "columns.chosen is 'chosen', and so is columns.system",
+        ),
+        ({"columns": {"rejected": "chosen"}}, "columns.rejected is 'chosen', and so is columns.chosen"),
+        (
+            {"columns": {**TWO, "system": TWO["responses"][0]}, "better": {"a": "b"}},
+            "columns.system .* so is columns.responses",
+        ),
+        ({"columns": {"objective": "prompt"}}, "columns.prompt is 'prompt', and so is columns.objective"),
+        (
+            {"columns": {"system": "response"}, "ratings": {"a": "b"}},
+            "columns.response is 'response', and so is columns.system",
+        ),
+        ({"columns": {}, "each": ""}, "each"),
+        ({"columns": {}, "transcript": {"user": "U:", "assistant": " U:"}}, "marks must differ"),
+        ({"columns": {}, "transcript": {"user": "U:", "assistant": "A:", "end": "A:"}}, "marks must differ"),
+        ({"columns": {}, "transcript": {"user": " ", "assistant": "A:"}}, "be more than white space"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(options: dict[str, Any], message: str) -> None:

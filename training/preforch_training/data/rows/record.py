@@ -1,6 +1,7 @@
 """A row on its way: what is wrong with it, or what it says."""
 
 import json
+import re
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -10,14 +11,15 @@ from preforch_training.data.config import Source
 
 Turns = tuple[Message, ...]
 _NOTHING = object()
+_PLACE = re.compile(r"\b(turn|message) \d+\b")
 
 
 class BadRow(ValueError):
-    """A row that cannot be read. `reason`: without what was found there, so that rows can be counted by
-    it."""
+    """A row that cannot be read. `reason`: without what was found there and in which turn, so that rows can
+    be counted by it."""
 
     def __init__(self, reason: str, found: object = _NOTHING, *, says: str = ", got ") -> None:
-        self.reason = reason
+        self.reason = _PLACE.sub(r"a \1", reason)
         super().__init__(reason if found is _NOTHING else f"{reason}{says}{found!r:.200}")
 
 
