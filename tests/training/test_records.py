@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from preforch_models.manifest import ArtifactError
 from preforch_training.records import (
     Prompt,
     RecordError,
     StoredPrompts,
+    first_places,
     in_batches,
     read_record,
     read_records,
@@ -94,6 +96,12 @@ def test_a_stored_prompt_that_is_not_there_or_there_twice_is_an_error(tmp_path: 
     path.write_text('{"id": "x"}\n', encoding="utf-8")
     with pytest.raises(RecordError, match=r"prompts\.jsonl:1: "):
         StoredPrompts(path)
+
+
+def test_first_places_are_in_order_of_appearance() -> None:
+    first, which = first_places(np.array([5, -1, 5, 9, -1, 9]))
+    assert first.tolist() == [0, 1, 3]
+    assert which.tolist() == [0, 1, 0, 2, 1, 2]
 
 
 def test_batches_hold_everything_once() -> None:

@@ -170,6 +170,14 @@ def id_array(ids: Sequence[str]) -> np.ndarray:
     return np.array(ids, dtype=np.dtypes.StringDType())
 
 
+def first_places(keys_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each key first occurs, in that order, (U,), and which of these every key is, (N,). The order does
+    not depend on what the keys are: Python salts its hashes anew in every process."""
+    _, first_U, which_N = np.unique(keys_N, return_index=True, return_inverse=True)
+    order_U = np.argsort(first_U)
+    return first_U[order_U], np.argsort(order_U)[which_N]
+
+
 class StoredPrompts:
     """The prompts of a file by id, read when they are asked for: 16 bytes of memory each."""
 

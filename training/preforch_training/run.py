@@ -248,15 +248,16 @@ def origin_of(name: str) -> str:
     files = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
     return digest(
         {
-            str(path.relative_to(folder)): _sha256_once(path, found.st_size, found.st_mtime_ns)
+            str(path.relative_to(folder)): _sha256_once(path.resolve(), found.st_size, found.st_mtime_ns)
             for path, found in files.items()
         }
     )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _sha256_once(path: Path, _size: int, _modified: int) -> str:
-    """Of a file that is read anew when it changes: a model is named many times in one process."""
+    """Of a file, which is read anew when its size or time change: a model is named many times in one
+    process."""
     return sha256_of(path)
 
 

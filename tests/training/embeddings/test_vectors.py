@@ -86,8 +86,18 @@ def test_a_damaged_cache_is_named(encoder: Path, tmp_path: Path) -> None:
     open_vectors(encoder, tmp_path)(TEXTS[:2])
     [file] = tmp_path.glob("*.sqlite")
     file.write_bytes(b"no database at all" * 500)
-    with pytest.raises(OSError, match=rf"{file.name}: file is not a database"):
+    with pytest.raises(OSError, match=rf"{file.name}: file is not a database; a damaged file may be deleted"):
         open_vectors(encoder, tmp_path)(TEXTS[:2])
+
+
+def test_vectors_that_vanish_are_missed(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = open_vectors(encoder, tmp_path)
+    vectors(TEXTS[:2])
+    monkeypatch.setattr(vectors, "store", lambda texts: iter(()))
+    with pytest.raises(OSError, match="1 vectors that were stored are not there any more"):
+        vectors([TEXTS[0], TEXTS[5]])
 
 
 def test_no_vectors_of_no_texts(encoder: Path, tmp_path: Path) -> None:

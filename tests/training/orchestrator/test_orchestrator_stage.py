@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from orchestrator_world import (
     validation_losses,
 )
 from preforch_models.manifest import verify
+from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.config import RunConfig
 from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.config import Config
+from preforch_training.orchestrator.familiarity import add_confidence
 from preforch_training.orchestrator.prediction import predict_weights
-from preforch_training.orchestrator.stage import read_targets
+from preforch_training.orchestrator.stage import first_of_equals, read_targets
 from preforch_training.orchestrator.targets import LOG_SCALE_LIMIT, best_constant
 from preforch_training.pipeline import open_run
-from preforch_training.records import ScoredResponse, by_id
+from preforch_training.records import ScoredResponse, by_id, id_array
 from preforch_training.reward.scoring import score
 from preforch_training.run import Run
 from preforch_training.scores.table import read_calibration, read_scores, write_scores
@@ -74,6 +77,40 @@ def test_the_fallback_is_the_best_constant_and_the_mean_is_over_distinct_prompts
     np.testing.assert_allclose([fitted.fallback[name] for name in NAMES], expected, atol=1e-9)
     mean = predict_weights(run.orchestrator, sorted(set(targets.texts))).mean(axis=0)
     np.testing.assert_allclose([fitted.mean_weights[name] for name in NAMES], mean, atol=1e-6)
+
+
+def test_familiarity_is_fitted_to_a_bounded_number_of_prompts(
+    toy_run: tuple[Run, RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, config = toy_run
+    copy = copy_of(run, tmp_path)
+    changed = {"train_encoder": False, "confidence": "report"}
+    seen: list[int] = []
+
+    def counted(model: OrchestratorModel, *vectors: np.ndarray, **options: Any) -> dict[str, float]:
+        seen.extend(map(len, vectors))
+        return add_confidence(model, *vectors, **options)
+
+    monkeypatch.setattr("preforch_training.orchestrator.stage.add_confidence", counted)
+    monkeypatch.setattr("preforch_training.orchestrator.stage.MOST_PROMPTS", 9)
+    other = config.model_copy(update={"orchestrator": config.orchestrator.model_copy(update=changed)})
+    build("orchestrator", copy, other)
+    distinct = len(set(read_targets(copy, other.orchestrator, split="validation").texts))
+    assert seen == [9, min(9, distinct)]
+
+
+def test_rows_that_are_alike_to_nine_digits_are_one() -> None:
+    values = np.array([[0.0, 1.0], [-1e-12, 1.0], [1e-8, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    assert first_of_equals(id_array(["a", "a", "a", "b", "a"]), values).tolist() == [0, 2, 3]
+
+
+def test_targets_need_the_rewards_only_where_scores_may_be_in_sample(
+    toy_run: tuple[Run, RunConfig], tmp_path: Path
+) -> None:
+    run, config = toy_run
+    copy = copy_of(run, tmp_path)
+    shutil.rmtree(copy.folder / "reward")
+    assert len(read_targets(copy, config.orchestrator, split="validation").texts) > 1
 
 
 def test_the_fallback_of_the_reverse_loss_is_the_geometric_mean(

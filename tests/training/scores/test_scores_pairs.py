@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from preforch_models.calibration import Calibration, Constants
+from preforch_training.scores import pairs
 from preforch_training.scores.pairs import pair_rewards
 from scores_world import PLAIN, entry
 from small_world import NAMES
@@ -25,6 +26,29 @@ def test_others_are_the_known_responses_of_the_prompt_but_the_chosen_one_each_co
     np.testing.assert_array_equal(found.rejected_NK[:, 0], [1, 3, 1, 9])
     np.testing.assert_array_equal(found.others_NK[:, 0], [2, 2, 2, 9])
     np.testing.assert_array_equal(found.others_NK[:, 1], [-2, -2, -2, -9])
+
+
+def test_others_do_not_depend_on_how_python_salts_its_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=60)
+    table = [
+        entry(str(i // 2), ("chosen", "rejected")[i % 2], f"response {i}", value, prompt=f"p{i // 20}")
+        for i, value in enumerate(values)
+    ]
+    found = pair_rewards(table, PLAIN, NAMES).others_NK
+    for salt in range(5):
+        monkeypatch.setattr(pairs, "hash", lambda key, salt=salt: hash((salt, key)), raising=False)
+        np.testing.assert_array_equal(pair_rewards(table, PLAIN, NAMES).others_NK, found)
+
+
+def test_the_other_of_two_is_the_rejected_one_whatever_its_size() -> None:
+    table = [entry("1", "chosen", "a", 1e99), entry("1", "rejected", "b", 0.1)]
+    np.testing.assert_array_equal(pair_rewards(table, PLAIN, NAMES).others_NK, [[0.1, -0.1]])
+
+
+def test_the_sides_of_a_pair_are_beside_each_other() -> None:
+    table = [entry(i, side, side, 1.0) for side in ("chosen", "rejected") for i in ("1", "2")]
+    with pytest.raises(ValueError, match=r"pair '1' .* or the other is not beside it"):
+        pair_rewards(table, PLAIN, NAMES)
 
 
 def test_rewards_of_pairs_are_calibrated() -> None:

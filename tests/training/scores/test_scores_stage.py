@@ -167,7 +167,7 @@ def test_log_odds_names_a_reward_that_is_worse_than_chance(tmp_path: Path) -> No
     assert not run.scores.exists()
 
 
-def test_margins_are_of_the_full_model(mixed: tuple[Run, RunConfig]) -> None:
+def test_margins_are_of_the_full_model(mixed: tuple[Run, RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     run, config = mixed
     prompts = by_id(run.prompts())
     pairs = run.pairs("funny", "validation")
@@ -179,6 +179,9 @@ def test_margins_are_of_the_full_model(mixed: tuple[Run, RunConfig]) -> None:
     found = held_out_margins(run, RunRewards(run), run.stored_prompts())
     np.testing.assert_allclose(found["funny"], chosen - rejected, atol=1e-5)
     assert len(pairs) > 5
+    monkeypatch.setattr(scores_stage, "PAIRS_AT_ONCE", 2)
+    in_parts = held_out_margins(run, RunRewards(run), run.stored_prompts())
+    np.testing.assert_allclose(in_parts["funny"], found["funny"], atol=1e-5)
 
 
 def test_calibrated_rewards_have_columns_in_the_order_of_the_objectives(mixed: tuple[Run, RunConfig]) -> None:

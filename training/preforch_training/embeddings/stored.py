@@ -3,7 +3,9 @@
 In:  (P, D) float32 vectors, in parts. Out: blocks of them, as often as wanted.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,24 +35,37 @@ class StoredVectors:
         return (self[rows] for rows in blocks_of(*self.shape))
 
     def sample(self, most: int) -> np.ndarray:
-        """All rows, or evenly drawn ones: every second, every third."""
-        row_N = np.arange(0, len(self), max(1, -(-len(self) // most)))
+        """All rows, or so many, evenly drawn."""
+        row_N = np.linspace(0, len(self) - 1, min(len(self), most)).round().astype(int)
         # A block after the other: rows from everywhere would map the whole file.
-        parts = (
+        parts = [
             self[rows][row_N[(row_N >= rows.start) & (row_N < rows.stop)] - rows.start]
             for rows in blocks_of(*self.shape)
-        )
-        return np.concatenate(list(parts))
+        ]
+        return np.concatenate(parts) if parts else np.empty(self.shape, dtype=np.float32)
 
 
 def store_vectors(path: Path, parts: Iterable[np.ndarray]) -> StoredVectors:
-    """Write parts of (P, D), at least one, one after the other."""
+    """Write parts of (P, D) one after the other."""
     rows = width = 0
     with path.open("wb") as file:
         for part in parts:
             file.write(part.astype(np.float32, copy=False).tobytes())
             rows, width = rows + len(part), part.shape[1]
     return StoredVectors(path, (rows, width))
+
+
+@contextmanager
+def scratch_folder(work: Path) -> Iterator[Path]:
+    """A folder for files of the moment in a stage's work folder; what a killed stage left in it goes
+    first."""
+    folder = work / "scratch"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def blocks_of(count: int, width: int) -> Iterator[slice]:

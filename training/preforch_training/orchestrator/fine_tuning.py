@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import get_peft_model
 from preforch_models.orchestrator_model import OrchestratorModel
@@ -137,8 +138,9 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokenised texts with their labels."""
 
     def __init__(self, targets: Targets, tokenizer: Any, max_tokens: int) -> None:
+        # As arrays: lists of integers take several times as much.
         self._ids = [
-            ids
+            np.array(ids, dtype=np.int32)
             for some in in_batches(targets.texts, TEXTS_AT_ONCE)
             for ids in tokenizer(some, truncation=True, max_length=max_tokens)["input_ids"]
         ]
@@ -148,7 +150,7 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self._ids[index], "labels": self._labels[index]}
+        return {"input_ids": self._ids[index].tolist(), "labels": self._labels[index]}
 
 
 def fit(
@@ -163,6 +165,8 @@ def fit(
     tracking: Tracking = Tracking(),
 ) -> Fitted:
     """Train encoder and head on all ranks; continues from the last checkpoint in `work`."""
+    # Texts themselves: what another rank sees of the disk is not known here.
+    train, validation = (Targets(list(rows.texts), rows.labels_NK) for rows in (train, validation))
     return together(
         _fit, config, names, train, validation, folder=folder, work=work, seed=seed, tracking=tracking
     )

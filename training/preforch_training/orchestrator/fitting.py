@@ -6,7 +6,6 @@ In:  texts with labels. Out: `Fitted`.
 
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
@@ -18,12 +17,12 @@ import torch
 from preforch_models.orchestrator_model import OrchestratorModel, new_orchestrator
 from transformers import AutoTokenizer
 
-from preforch_training.embeddings.stored import store_vectors
+from preforch_training.embeddings.stored import scratch_folder, store_vectors
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors, encoder_path
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.familiarity import Vectors
 from preforch_training.orchestrator.linear_head import Labelled, fit_head
-from preforch_training.records import in_batches
+from preforch_training.records import first_places, in_batches
 from preforch_training.tuning.hf_trainer import METRICS_FILE
 
 TEXTS_AT_ONCE = 20_000
@@ -73,13 +72,13 @@ def fit_frozen(
 ) -> Fitted:
     """Fit the head alone, on vectors that are computed once and stay on the disk."""
     vectors = TextVectors(encoder_settings(config), cache)
-    for _ in vectors.store(chain(train.texts, validation.texts)):
-        pass
     texts = Distinct(chain(train.texts, validation.texts))
-    with tempfile.TemporaryDirectory(dir=work) as scratch:
+    for _ in vectors.store(texts.of(chain(train.texts, validation.texts))):
+        pass
+    with scratch_folder(work) as scratch:
         found = texts.of(chain(train.texts, validation.texts))
         head = fit_head(
-            store_vectors(Path(scratch) / "vectors", in_parts(vectors, found)),
+            store_vectors(scratch / "vectors", in_parts(vectors, found)),
             Labelled(texts.which_N[: len(train.texts)], train.labels_NK),
             Labelled(texts.which_N[len(train.texts) :], validation.labels_NK),
             loss=config.loss,
@@ -111,10 +110,9 @@ class Distinct:
 
     def __init__(self, texts: Iterable[str]) -> None:
         keys_N = np.fromiter(map(hash, texts), dtype=np.int64)
-        _, first_U, which_N = np.unique(keys_N, return_index=True, return_inverse=True)
+        first_U, self.which_N = first_places(keys_N)
         self._first_N = np.zeros(len(keys_N), dtype=bool)
         self._first_N[first_U] = True
-        self.which_N = np.argsort(np.argsort(first_U))[which_N]
 
     def of(self, texts: Iterable[str]) -> Iterator[str]:
         """The distinct ones of the same texts."""

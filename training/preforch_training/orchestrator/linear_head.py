@@ -109,8 +109,8 @@ def fit_head(
         )
     mean_D, deviation_D = _spread(features_PD, np.unique(train.row_N))
     train_rows, held_out_rows = (
-        _rows(name, features_PD, labelled, mean_D, deviation_D)
-        for name, labelled in (("train", train), ("held_out", held_out))
+        _rows(features_PD, labelled, mean_D, deviation_D, suffix=suffix)
+        for suffix, labelled in ((".train", train), (".held_out", held_out))
     )
     count, size = train.labels_NK.shape[1], features_PD.shape[1]
     limits = [None] * (count * (size + 1)) + [LOG_SCALE_LIMIT]
@@ -193,13 +193,14 @@ def _spread(features_PD: Vectors, known_Q: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _rows(
-    name: str,
     features_PD: Vectors,
     labelled: Labelled,
     mean_D: np.ndarray,
     deviation_D: np.ndarray,
+    *,
+    suffix: str,
 ) -> _Rows:
-    """`name`: of the file of stored features."""
+    """`suffix`: of the file of standardised features, where they are stored."""
     used_Q, row_N = np.unique(labelled.row_N, return_inverse=True)
     features: torch.Tensor | StoredVectors
     blocks = [slice(0, len(used_Q))]
@@ -217,18 +218,22 @@ def _rows(
             ((part - mean_D) / deviation_D).astype(np.float32) for part in _parts(features_PD, used_Q)
         )
         if isinstance(features_PD, StoredVectors):
-            features = store_vectors(features_PD.path.with_suffix(f".{name}"), standard)
+            features = store_vectors(features_PD.path.with_suffix(suffix), standard)
             blocks = list(blocks_of(*features.shape))
         else:
             features = torch.from_numpy(np.concatenate(list(standard)))
     labels_NK = np.asarray(labelled.labels_NK, dtype=np.float64)
-    return _Rows(features, [(block, *_within(block, row_N, labels_NK)) for block in blocks])
-
-
-def _within(block: slice, row_N: np.ndarray, labels_NK: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the rows whose prompts are in a block: the prompt's place in it, (M,), and the labels, (M, K)."""
-    row_M = np.flatnonzero((row_N >= block.start) & (row_N < block.stop))
-    return torch.from_numpy(row_N[row_M] - block.start), torch.from_numpy(labels_NK[row_M])
+    by_prompt_N = np.argsort(row_N, kind="stable")
+    borders = np.searchsorted(row_N[by_prompt_N], [block.start for block in blocks[1:]])
+    # Each block's rows in their own order.
+    rows = [np.sort(part) for part in np.split(by_prompt_N, borders)]
+    return _Rows(
+        features,
+        [
+            (block, torch.from_numpy(row_N[row_M] - block.start), torch.from_numpy(labels_NK[row_M]))
+            for block, row_M in zip(blocks, rows, strict=True)
+        ],
+    )
 
 
 def _parts(features_PD: Dense, rows_Q: np.ndarray) -> Iterator[np.ndarray]:

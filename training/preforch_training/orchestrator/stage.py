@@ -14,16 +14,16 @@ Departures from the paper:
 5. Prompts unlike the training prompts get weights nearer to the fallback (`familiarity`).
 """
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from preforch_models.orchestrator_options import Confidence
 
-from preforch_training.embeddings.stored import store_vectors
+from preforch_training.embeddings.stored import scratch_folder, store_vectors
 from preforch_training.orchestrator.artifact import OrchestratorInfo, write_orchestrator_info
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.familiarity import MOST_PROMPTS, add_confidence
@@ -33,7 +33,7 @@ from preforch_training.orchestrator.prediction import serve_vectors
 from preforch_training.orchestrator.targets import best_constant, labels_for, target_values
 from preforch_training.orchestrator.temperature import FIT, fit_tau
 from preforch_training.paths import naming
-from preforch_training.records import ScoredResponse
+from preforch_training.records import ScoredResponse, first_places
 from preforch_training.reward.scoring import RunRewards
 from preforch_training.run import Outcome, Run, origin_of
 from preforch_training.scores.pairs import pair_rewards
@@ -57,8 +57,15 @@ def build(run: Run, config: Config) -> None:
                 tracking=run.tracking("orchestrator"),
             )
         else:
-            cache = run.encoder_cache
-            fitted = fit_frozen(config, run.names, train, validation, folder=folder, work=work, cache=cache)
+            fitted = fit_frozen(
+                config,
+                run.names,
+                train,
+                validation,
+                folder=folder,
+                work=work,
+                cache=run.encoder_cache,
+            )
         tau, chosen = choose_tau(run, config, fitted)
         fallback_K = best_constant(
             train.labels_NK, loss=config.loss, tau=tau, entropy_prior=config.entropy_prior
@@ -102,9 +109,9 @@ def know_prompts(
 ) -> tuple[dict[str, float], np.ndarray]:
     """Add the confidence, with numbers of it, and average the weights that training prompts are served,
     (K,)."""
-    with tempfile.TemporaryDirectory(dir=work) as scratch:
+    with scratch_folder(work) as scratch:
         known, held_out = (
-            store_vectors(Path(scratch) / name, in_parts(fitted.vectors, Distinct(rows.texts).of(rows.texts)))
+            store_vectors(scratch / name, in_parts(fitted.vectors, Distinct(rows.texts).of(rows.texts)))
             for name, rows in (("train", train), ("validation", validation))
         )
         numbers = add_confidence(
@@ -144,20 +151,25 @@ def read_targets(run: Run, config: Config, *, split: str) -> Targets:
         # Values that do not depend on the rejected response repeat for every pair of a prompt; a margin is of
         # its pair.
         values_NK = target_values(pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=config.target)
-        # Plus zero, because -0 and 0 are the same number and not the same bytes.
-        rounded_NK = np.round(values_NK, 9) + 0.0
-        keys = (hash((i, v_K.tobytes())) for i, v_K in zip(pairs.prompt_id_N, rounded_NK, strict=True))
-        row_M = np.sort(np.unique(np.fromiter(keys, dtype=np.int64), return_index=True)[1])
+        row_M = first_of_equals(pairs.prompt_id_N, values_NK)
     texts = run.stored_prompts().texts(pairs.prompt_id_N[row_M])
     return Targets(texts=texts, labels_NK=labels_NK[row_M])
+
+
+def first_of_equals(prompt_id_N: np.ndarray, values_NK: np.ndarray) -> np.ndarray:
+    """The first row of every prompt and values, to nine digits, (M,)."""
+    # Plus zero, because -0 and 0 are the same number and not the same bytes.
+    rounded_NK = np.round(values_NK, 9) + 0.0
+    keys = (hash((id_, value_K.tobytes())) for id_, value_K in zip(prompt_id_N, rounded_NK, strict=True))
+    return first_places(np.fromiter(keys, dtype=np.int64))[0]
 
 
 def _out_of_fold(run: Run, split: str) -> Iterator[ScoredResponse]:
     """A split's scored responses. Raises ValueError naming a pair whose scores are in-sample and should not
     be."""
-    folds = RunRewards(run).folds
+    has_folds = cache(lambda: RunRewards(run).folds > 0)
     for entry in each_score(run.scores, split=split):
-        if entry.split == "train" and entry.fold is None and folds:
+        if entry.split == "train" and entry.fold is None and has_folds():
             raise ValueError(
                 f"pair {entry.pair_id} has in-sample scores; targets need out-of-fold ones, unless "
                 '[reward] folds = "off" asks for in-sample scores'

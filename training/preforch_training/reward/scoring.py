@@ -65,8 +65,8 @@ def score(
 ) -> np.ndarray:
     """Raw rewards of one objective, (N,). Raises ValueError on a reward that is missing or not finite.
 
-    The model is gone when this returns: rewards are scored one after the other, each in the memory of the one
-    before.
+    A model that was loaded is gone when this returns: rewards are scored one after the other, each in the
+    memory of the one before.
     """
     kind = KINDS[reward.kind]
     of_rows = partial(kind.score, reward, fold_folder(folder, fold), cache)
@@ -132,6 +132,11 @@ class RunRewards:
     def folds(self) -> int:
         """Fold models of the trained rewards, the same number for all; 0 where every reward is given."""
         return max(info.folds for info in self.infos.values())
+
+    @property
+    def load_models(self) -> bool:
+        """Whether scoring loads a model each time."""
+        return any(KINDS[info.reward.kind].by_rows for info in self.infos.values())
 
     @property
     def in_sample(self) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from preforch_models.calibration import Calibration
 
-from preforch_training.records import ScoredResponse, id_array, in_batches
+from preforch_training.records import ScoredResponse, first_places, id_array, in_batches
 
 _PAIRS_AT_ONCE = 10_000
 
@@ -55,7 +55,8 @@ def _both_sides(scores: Iterable[ScoredResponse]) -> Iterator[tuple[ScoredRespon
         second = next(rest, None)
         if second is None or second.pair_id != first.pair_id or second.side == first.side:
             raise ValueError(
-                f"score table: pair {first.pair_id!r} has only the side {first.side!r}, both are needed"
+                f"score table: pair {first.pair_id!r} has only the side {first.side!r}, or the other is not "
+                "beside it"
             )
         if first.response == second.response:
             raise ValueError(f"score table: pair {first.pair_id!r} prefers a response to itself")
@@ -66,11 +67,14 @@ def _others(prompt_id_N: np.ndarray, response_S: np.ndarray, calibrated_SK: np.n
     """Mean of a prompt's known responses but the chosen one, each counted once, (N, K). Rows of `S`: chosen
     and rejected in turns."""
     prompt_N = np.unique(prompt_id_N, return_inverse=True)[1]
-    first_U, response_S = np.unique(response_S, return_index=True, return_inverse=True)[1:]
+    first_U, which_S = first_places(response_S)
     prompt_U, known_UK = prompt_N[first_U // 2], calibrated_SK[first_U]
+    others_NK = calibrated_SK[1::2].copy()
     sizes_N = np.bincount(prompt_U)[prompt_N]
-    others_NK = np.empty((len(prompt_N), calibrated_SK.shape[1]))
+    # Where a prompt has but two responses, the other one is the rejected one, to the last digit.
+    several_N = sizes_N > 2
     for k, known_U in enumerate(known_UK.T):
         sums_N = np.bincount(prompt_U, weights=known_U)[prompt_N]
-        others_NK[:, k] = (sums_N - known_U[response_S[::2]]) / (sizes_N - 1)
+        means_N = (sums_N - known_U[which_S[::2]]) / (sizes_N - 1)
+        others_NK[several_N, k] = means_N[several_N]
     return others_NK

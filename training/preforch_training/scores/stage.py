@@ -26,7 +26,7 @@ from preforch_training.scores.config import Config
 from preforch_training.scores.table import write_calibration, write_scores
 
 PAIRS_AT_ONCE = 20_000
-"""Whose texts are in memory. A classifier is loaded anew for each."""
+"""Whose texts are in memory; ten times as many where a reward is a model that is loaded for them."""
 
 
 def build(run: Run, config: Config) -> None:
@@ -73,7 +73,8 @@ class _TrainingRewards:
 
 def score_pairs(run: Run, rewards: RunRewards, prompts: StoredPrompts) -> Iterator[ScoredResponse]:
     """Both sides of every overall pair. A training prompt is scored by the models that never saw its fold."""
-    for pairs in in_batches(run.each_pair(OVERALL), PAIRS_AT_ONCE):
+    at_once = PAIRS_AT_ONCE * (10 if rewards.load_models else 1)
+    for pairs in in_batches(run.each_pair(OVERALL), at_once):
         yield from _score(run.names, rewards, prompts, pairs)
 
 

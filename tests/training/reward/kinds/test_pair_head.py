@@ -10,6 +10,7 @@ from preforch_models.manifest import read_manifest, verify
 from preforch_models.reward_model import PairHead
 from preforch_training.config import RunConfig
 from preforch_training.reward.config import PairHeadReward
+from preforch_training.reward.kinds import pair_head
 from preforch_training.reward.kinds.pair_head import cross_fit, fit_pair_head
 from preforch_training.reward.scoring import score
 from preforch_training.run import Run
@@ -49,7 +50,9 @@ def test_an_untrained_pair_head_does_not_solve_it(encoder: Path, tmp_path: Path)
     assert any(value < 1 for values in metrics for value in values)
 
 
-def test_rewards_of_a_pair_head_do_not_depend_on_order_or_company(heads: tuple[Run, RunConfig]) -> None:
+def test_rewards_of_a_pair_head_do_not_depend_on_order_or_company(
+    heads: tuple[Run, RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, config = heads
     prompts = [make_prompt(question) for question in small_world.questions()[:9]]
     responses = [FUNNY, SAFE, "haha"] * 3
@@ -63,6 +66,8 @@ def test_rewards_of_a_pair_head_do_not_depend_on_order_or_company(heads: tuple[R
     together = rewards(list(range(9)))
     np.testing.assert_allclose(rewards(list(range(9))[::-1])[::-1], together, atol=1e-4)
     np.testing.assert_allclose([rewards([i])[0] for i in range(9)], together, atol=1e-4)
+    monkeypatch.setattr(pair_head, "SCORED_AT_ONCE", 2)
+    np.testing.assert_allclose(rewards(list(range(9))), together, atol=1e-4)
 
 
 def test_the_offset_that_the_loss_leaves_free_is_pinned_near_zero(heads: tuple[Run, RunConfig]) -> None:
