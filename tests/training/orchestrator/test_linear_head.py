@@ -15,9 +15,9 @@ from preforch_training.orchestrator.linear_head import SPARSE_PENALTIES, Head, L
 from preforch_training.orchestrator.targets import (
     best_constant,
     head_loss,
-    minimise,
     softmax,
 )
+from preforch_training.statistics.lbfgs import minimise
 from scipy.sparse import csr_matrix
 
 LOSSES: list[Loss] = ["reverse", "forward", "regress", "bt_gate"]

@@ -25,9 +25,9 @@ from preforch_training.orchestrator.targets import (
     LOG_SCALE_LIMIT,
     check_tau,
     head_loss,
-    minimise,
     softmax,
 )
+from preforch_training.statistics.lbfgs import minimise
 
 Dense: TypeAlias = np.ndarray | StoredVectors
 Vectors: TypeAlias = Dense | csr_matrix

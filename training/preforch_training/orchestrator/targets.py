@@ -20,16 +20,14 @@ Departures from the paper:
 2. `forward`, `regress` and `bt_gate` (after ArmoRM's gating; METHOD 3 and 4).
 """
 
-from collections.abc import Callable, Iterable, Sequence
-
 import numpy as np
 import torch
 from scipy import special
-from scipy.optimize import minimize
 from torch.nn import functional
 
 from preforch_training.orchestrator.config import Loss, Target
 from preforch_training.scores.pairs import PairRewards
+from preforch_training.statistics.lbfgs import minimise
 
 LOG_SCALE_LIMIT = 5.0
 """|log s| stays within it: pairs that f orders without an error would send s to infinity.
@@ -141,27 +139,3 @@ def constant_gate(margin_NK: np.ndarray, *, entropy_prior: float = 0.0) -> tuple
 
     found = minimise(mean_loss, np.zeros(count + 1), limits=[None] * count + [LOG_SCALE_LIMIT])
     return softmax(found[:-1], 1.0), float(found[-1])
-
-
-def minimise(
-    function: Callable[[torch.Tensor], Iterable[torch.Tensor]],
-    start: np.ndarray,
-    *,
-    limits: Sequence[float | None],
-) -> np.ndarray:
-    """L-BFGS in float64 of the sum of a function's parts, which are differentiated one after the other.
-    `limits`: the largest absolute value of each variable, None where it is free."""
-
-    def value_and_slope(point: np.ndarray) -> tuple[float, np.ndarray]:
-        variables = torch.from_numpy(point.copy()).requires_grad_()
-        value, slope = 0.0, np.zeros(len(point))
-        for part in function(variables):
-            (part_slope,) = torch.autograd.grad(part, variables)
-            value, slope = value + float(part.detach()), slope + part_slope.numpy()
-        return value, slope
-
-    bounds = [(None if limit is None else -limit, limit) for limit in limits]
-    options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-10}
-    return np.asarray(
-        minimize(value_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    )
