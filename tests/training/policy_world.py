@@ -112,6 +112,11 @@ def sft(**training: Any) -> dict[str, Any]:
     return {"kind": "sft", "training": {**SFT, **training}}
 
 
+def preference(*, training: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """The table of a tiny policy of kind `preference`, by default with the loss of DPO."""
+    return {"kind": "preference", "loss": "dpo", "training": {**SFT, **(training or {})}, **settings}
+
+
 def make_config(
     folder: Path,
     *,

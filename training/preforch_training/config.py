@@ -22,7 +22,7 @@ from preforch_training.data.config import Config as DataConfig
 from preforch_training.distributed.config import Config as DistributedConfig
 from preforch_training.orchestrator.config import Config as OrchestratorConfig
 from preforch_training.paths import ConfigPath
-from preforch_training.policy.config import NEW_FORM, RESERVED_NAMES, Policy
+from preforch_training.policy.config import BASE, NEW_FORM, RESERVED_NAMES, Policy
 from preforch_training.policy.config import Config as PolicyConfig
 from preforch_training.presets import POLICY_PRESETS, PRESETS, overrides
 from preforch_training.publishing.config import Config as CardConfig
@@ -108,6 +108,15 @@ class RunConfig(Record):
                     f"[policies.{name}]: the name is a folder; allowed are lower-case letters, digits, '_' "
                     f"and '-', first a letter, but not {', '.join(RESERVED_NAMES)}"
                 )
+        known = [BASE]
+        for name, policy in self.policies.items():
+            if policy.start not in known:
+                raise ValueError(
+                    f"policies.{name}.start is {policy.start!r}; allowed are {known}: the base, and policies "
+                    "further up that read no weights"
+                )
+            if not policy.reads_weights:
+                known.append(name)
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
         if self.serve is None and len(self.policies) > 1:

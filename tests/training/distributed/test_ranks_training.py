@@ -15,6 +15,7 @@ from preforch_training.distributed.training import shares_model
 from preforch_training.orchestrator.fitting import Targets
 from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
+from preforch_training.policy.pair_tuning import PairRow, train_on_pairs
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.bradley_terry import fit
@@ -83,6 +84,42 @@ def train_twice(folder: Path, training: Callable[[Path], None]) -> None:
     assert curve(folder, "step") == [1, 2, 3, 4, 5, 6, 7, 7]
 
 
+def pairs(folder: Path, **options: float) -> None:
+    """11 pairs, 8 a step, against the policy as it was."""
+    settings = FineTuning(
+        **{"steps": 7, "learning_rate": 1e-2, "batch_size": 4, "accumulation": 2, "save_steps": 3} | options
+    )
+    given = [
+        PairRow(one.prompt, one.response, two.response)
+        for one, two in zip(rows()[:11], rows()[10:], strict=True)
+    ]
+    model, found = train_on_pairs(
+        inputs(folder) / "policy",
+        given,
+        settings,
+        loss="dpo",
+        beta=0.1,
+        gamma=0.0,
+        seed=5,
+        folder=folder,
+        work=folder / "work",
+    )
+    save_file({k: v.clone() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    assert 0 < found["loss"] < 0.7
+
+
+def pairs_lora(folder: Path) -> None:
+    pairs(folder, lora_rank=4, lora_alpha=8)
+
+
+def pairs_continued(folder: Path) -> None:
+    train_twice(folder, pairs)
+
+
+def pairs_lora_continued(folder: Path) -> None:
+    train_twice(folder, pairs_lora)
+
+
 def reward(folder: Path) -> None:
     """11 pairs in batches of 4."""
     prompts, pairs = make_pairs("funny")
@@ -115,6 +152,10 @@ TRAININGS = (
     policy_continued,
     policy_lora,
     policy_lora_continued,
+    pairs,
+    pairs_continued,
+    pairs_lora,
+    pairs_lora_continued,
     reward,
     orchestrator,
 )
@@ -156,6 +197,12 @@ def largest_difference(one: Path, two: Path) -> float:
     assert first.keys() == second.keys()
     assert all(first[key].dtype == second[key].dtype for key in first)
     return max(float((first[key].double() - second[key].double()).abs().max()) for key in first)
+
+
+@pytest.mark.parametrize("what", [name for name in NAMES if name.endswith("_continued")])
+def test_a_continued_training_ends_where_a_whole_one_does(made: Path, what: str) -> None:
+    whole = made / "one" / what.removesuffix("_continued")
+    assert largest_difference(whole, made / "one" / what) < 1e-5
 
 
 @pytest.mark.parametrize("what", NAMES)

@@ -58,7 +58,13 @@ def config_of(folder: Path, **reward: Any) -> RunConfig:
         reward={**rewards, **reward},
         orchestrator={"encoder": "encoder", "max_tokens": 16, "epochs": 3},
         policy=POLICY,
-        policies={"wic": WIC, "plain": {"kind": "sft", "training": SFT}},
+        policies={
+            "wic": WIC,
+            "plain": {"kind": "sft", "training": SFT},
+            "dpo": {"kind": "preference", "loss": "dpo", "training": SFT},
+            "lora": {"kind": "preference", "loss": "ipo", "training": {**SFT, "lora_rank": 4}},
+            "simpo": {"kind": "preference", "loss": "simpo", "gamma": 1.0, "training": SFT},
+        },
         serve="wic",
     )
 
@@ -92,7 +98,28 @@ def test_tokens_of_every_stage_are_those_of_its_rows(tmp_path: Path, size: Model
         "policy/wic, online, scoring, safe",
         "policy/wic, online",
         "policy/plain, training",
+        "policy/dpo, training, reference",
+        "policy/dpo, training",
+        "policy/lora, training, reference",
+        "policy/lora, training",
+        "policy/simpo, training",
     }
+
+
+def test_pairs_are_two_texts_and_a_reference_reads_them_and_takes_memory_unless_lora_hides_in_it(
+    tmp_path: Path, size: ModelSize
+) -> None:
+    work = work_of(config_of(tmp_path), size)
+    plain, dpo, simpo, lora = (work[f"policy/{name}, training"] for name in ("plain", "dpo", "simpo", "lora"))
+    assert dpo.tokens == simpo.tokens == work["policy/dpo, training, reference"].tokens == 2 * plain.tokens
+    assert work["policy/dpo, training, reference"].per_parameter == 2
+    memories = [load.memory for load in (plain, dpo, simpo, lora)]
+    assert None not in memories
+    first, second, third, fourth = (memory for memory in memories if memory is not None)
+    assert second.activations == third.activations == 2 * first.activations
+    assert second.weights == first.weights + 4 * size.parameters
+    assert third.weights == first.weights
+    assert fourth.weights < second.weights
 
 
 def test_without_folds_one_reward_model_is_trained(tmp_path: Path, size: ModelSize) -> None:
@@ -176,5 +203,5 @@ def test_a_run_leaves_its_models_and_two_checkpoints_of_the_largest_training(
 ) -> None:
     sizes = dict.fromkeys(("reward", "classifier", "encoder", "policy"), size)
     stored = 2 * 2792
-    expected = 6 * stored + 4 * 2792 + (1 + 3 + 1) * stored + 2 * 12 * 2792
+    expected = 6 * stored + 4 * 2792 + (1 + 3 + 1 + 3) * stored + 2 * 12 * 2792
     assert written_bytes(config_of(tmp_path, folds=5), sizes) == expected

@@ -18,7 +18,7 @@ What libraries, CUDA and fragments take comes on top: 2 to 5 GiB.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from preforch_training.config import RunConfig
 from preforch_training.plan.sizes import ModelSize
@@ -153,20 +153,26 @@ def policy_loads(
             responses = times * training.prompts * training.samples_per_prompt
             yield Load(f"{stage}, {key}, sampling", shared.base, size, responses * tokens, READ)
             yield from scoring_loads(config, scale, f"{stage}, {key}, scoring", responses=responses)
-        rows = training.steps * training.batch_size * training.accumulation
+        rows = policy.sides * training.steps * training.batch_size * training.accumulation
+        memory = training_memory(
+            size,
+            training,
+            rows=policy.sides * training.batch_size / scale.nproc,
+            tokens=shared.max_model_len,
+            head=True,
+        )
+        if policy.has_reference:
+            yield Load(f"{stage}, {key}, reference", shared.base, size, times * rows * tokens, READ)
+            # LoRA finds it by leaving its adapters out.
+            if memory is not None and size is not None and not training.lora_rank:
+                memory = replace(memory, weights=memory.weights + 4 * size.parameters)
         yield Load(
             stage=f"{stage}, {key}",
             model=shared.base,
             size=size,
             tokens=times * rows * tokens,
             per_parameter=work_of(training),
-            memory=training_memory(
-                size,
-                training,
-                rows=training.batch_size / scale.nproc,
-                tokens=shared.max_model_len,
-                head=True,
-            ),
+            memory=memory,
         )
 
 

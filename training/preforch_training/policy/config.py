@@ -3,7 +3,7 @@
 `kinds.KINDS` says how a kind is trained. METHOD 5; every value carries its origin.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from preforch_models.objectives import Record
 from pydantic import Field, model_validator
@@ -15,9 +15,11 @@ from preforch_training.tuning.options import SavedDtype, Tuning
 Template = Literal["own", "chatml"]
 OfflineResponses = Literal["chosen_and_filtered", "all"]
 Keep = Literal["best_by_weights", "any_above_quantile"]
+PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo"]
 
 DEMO = "demo"
-RESERVED_NAMES = ("base", "offline", "online")
+BASE = "base"
+RESERVED_NAMES = (BASE, "offline", "online")
 """The folder of the base model, and what the report calls the first and last round of the served policy."""
 NEW_FORM = """\
 one policy is one table below [policies], and [policy] holds what all of them share:
@@ -154,6 +156,12 @@ class WicPolicy(Record):
     online: OnlineRound | None = None
     """Needed where there are online rounds."""
 
+    start: ClassVar[str] = BASE
+    reads_weights: ClassVar[bool] = True
+    sides: ClassVar[int] = 1
+    """Texts of a row."""
+    has_reference: ClassVar[bool] = False
+
     @property
     def rounds(self) -> int:
         """Number of its rounds, the offline one included."""
@@ -177,6 +185,12 @@ class SftPolicy(Record):
     kind: Literal["sft"]
     training: FineTuning
 
+    start: ClassVar[str] = BASE
+    reads_weights: ClassVar[bool] = False
+    sides: ClassVar[int] = 1
+    """Texts of a row."""
+    has_reference: ClassVar[bool] = False
+
     @property
     def rounds(self) -> int:
         """There is only an offline round."""
@@ -188,4 +202,44 @@ class SftPolicy(Record):
         return {"training": self.training}
 
 
-Policy = Annotated[WicPolicy | SftPolicy, Field(discriminator="kind")]
+class PreferencePolicy(Record):
+    """A loss on the overall pairs themselves: baselines that know neither rewards nor weights (METHOD 7)."""
+
+    kind: Literal["preference"]
+    loss: PreferenceLoss
+    """`dpo`, `ipo`, `wpo`: against the policy that it starts from; `simpo` without a reference."""
+    beta: float = Field(default=0.1, gt=0)
+    """How much the policy is held to its reference. 0.1, SimPO 2.5 [paper]"""
+    gamma: float | None = Field(default=None, ge=0)
+    """`simpo`: the margin that the better response must have, in units of its loss."""
+    start: str = BASE
+    """What it starts from: "base", or the name of a policy further up that reads no weights either."""
+    training: FineTuning
+
+    reads_weights: ClassVar[bool] = False
+    sides: ClassVar[int] = 2
+    """Texts of a row."""
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a model that stays as it is reads every row as well."""
+        return self.loss != "simpo"
+
+    @property
+    def rounds(self) -> int:
+        """There is only an offline round."""
+        return 1
+
+    @property
+    def trainings(self) -> dict[str, FineTuning]:
+        """Its training, by its key."""
+        return {"training": self.training}
+
+    @model_validator(mode="after")
+    def _check(self) -> "PreferencePolicy":
+        if (self.loss == "simpo") != (self.gamma is not None):
+            raise ValueError(f"gamma is {self.gamma}: loss 'simpo' needs it, {self.loss!r} is given")
+        return self
+
+
+Policy = Annotated[WicPolicy | SftPolicy | PreferencePolicy, Field(discriminator="kind")]

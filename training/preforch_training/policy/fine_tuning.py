@@ -16,6 +16,7 @@ step holds, not on which of them share a batch: rows of like length do, which ta
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from datasets import Dataset
@@ -160,33 +161,40 @@ def _example(row: TokenRow, end_id: int) -> dict[str, list[int]]:
 def _arguments(settings: FineTuning, work: Path, *, seed: int) -> SFTConfig:
     return SFTConfig(
         output_dir=str(work),
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
         **rank_options(settings.batch_size),
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        adam_beta2=settings.adam_beta2,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.1},
-        # Seeded by epoch; sampling by length draws from global randomness and loses its place at a restart.
-        train_sampling_strategy="random",
-        seed=seed,
-        data_seed=seed,
-        save_steps=settings.save_steps,
-        # Two, so that a kill in the middle of a save leaves a whole one.
-        save_total_limit=2,
-        logging_steps=max(1, settings.steps // 100),
-        # A NaN must be seen, not averaged away.
-        logging_nan_inf_filter=False,
-        dataloader_num_workers=0,
+        **schedule_arguments(settings, seed=seed),
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
-        report_to="none",
-        disable_tqdm=False,
+    )
+
+
+def schedule_arguments(settings: FineTuning, *, seed: int) -> dict[str, Any]:
+    """What every trainer of a policy is told: how long, how fast, when it saves and logs."""
+    return {
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup_steps,
+        "weight_decay": settings.weight_decay,
+        "adam_beta2": settings.adam_beta2,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+        # Seeded by epoch; sampling by length draws from global randomness and loses its place at a restart.
+        "train_sampling_strategy": "random",
+        "seed": seed,
+        "data_seed": seed,
+        "save_steps": settings.save_steps,
+        # Two, so that a kill in the middle of a save leaves a whole one.
+        "save_total_limit": 2,
+        "logging_steps": max(1, settings.steps // 100),
+        # A NaN must be seen, not averaged away.
+        "logging_nan_inf_filter": False,
+        "dataloader_num_workers": 0,
+        "report_to": "none",
+        "disable_tqdm": False,
         **memory_arguments(settings),
         **device_arguments(),
-    )
+    }
 
 
 def _summary(history: Sequence[dict[str, float]]) -> dict[str, float]:

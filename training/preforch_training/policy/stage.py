@@ -45,7 +45,7 @@ def build(run: Run, config: Config, policies: Mapping[str, Policy], *, sampler: 
             build=partial(make_base, run, config),
         )
     for name, policy in policies.items():
-        KINDS[policy.kind](PolicyTask(run, config, name, sampler), policy)
+        KINDS[policy.kind](PolicyTask(run, config, name, sampler, policies), policy)
         remove_rounds(run, name, policy.rounds)
 
 

@@ -1,14 +1,15 @@
 """What a kind of policy is given to build one policy, and the parts that every kind shares."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from preforch_models.conditioning import Conditioning
+from transformers import PreTrainedModel
 
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
-from preforch_training.policy.config import Config, FineTuning
+from preforch_training.policy.config import BASE, Config, FineTuning, Policy
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
 from preforch_training.policy.known_responses import Known, known_responses
 from preforch_training.policy.tokenizer import PolicyTokenizer
@@ -27,6 +28,8 @@ class PolicyTask:
     shared: Config
     name: str
     sampler: Sampler
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    """All of the run."""
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -41,6 +44,12 @@ class PolicyTask:
     def round(self, number: int) -> Path:
         """The folder of a round; before round 0 comes the base."""
         return self.run.policy_round(self.name, number) if number >= 0 else self.run.policy_base
+
+    def last_round(self, name: str) -> Path:
+        """The finished policy of that name, or the base of all."""
+        if name == BASE:
+            return self.run.policy_base
+        return self.run.policy_round(name, self.policies[name].rounds - 1)
 
     def seed(self, number: int, purpose: str) -> int:
         """A seed for one purpose of a round."""
@@ -74,6 +83,22 @@ class PolicyTask:
         model, found = fine_tune(
             previous, fitting, settings, seed=seed, folder=folder, work=work, tracking=tracking
         )
+        self.save(number, model, previous, kind=kind, conditioning=conditioning, folder=folder)
+        del model
+        free_memory()
+        return Outcome(counts={"rows": len(fitting), "too_long": len(rows) - len(fitting)}, metrics=found)
+
+    def save(
+        self,
+        number: int,
+        model: PreTrainedModel,
+        previous: Path,
+        *,
+        kind: str,
+        conditioning: Conditioning,
+        folder: Path,
+    ) -> None:
+        """Write a round, whose training started from the policy in `previous`."""
         save_policy(
             folder,
             model,
@@ -83,6 +108,3 @@ class PolicyTask:
             conditioning=conditioning,
             max_model_len=self.shared.max_model_len,
         )
-        del model
-        free_memory()
-        return Outcome(counts={"rows": len(fitting), "too_long": len(rows) - len(fitting)}, metrics=found)
