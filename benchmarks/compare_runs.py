@@ -68,11 +68,10 @@ def weight_hits(runs: Sequence[Run], prompts: dict[str, Prompt]) -> tuple[list[s
     """Prompt ids of overall test pairs, and whether each run's weights order them by the first's rewards."""
     scored = [entry for entry in read_scores(runs[0].scores) if entry.split == "test"]
     pairs = pair_rewards(scored, read_calibration(runs[0].scores), runs[0].names)
-    texts = [prompts[prompt_id].text for prompt_id in pairs.prompt_id_N]
+    asked = [entry.prompt_id for entry in scored if entry.side == "chosen"]
+    texts = [prompts[prompt_id].text for prompt_id in asked]
     margin_NK = pairs.chosen_NK - pairs.rejected_NK
-    return pairs.prompt_id_N.tolist(), [
-        preference_hits(predict_weights(run.orchestrator, texts), margin_NK) for run in runs
-    ]
+    return asked, [preference_hits(predict_weights(run.orchestrator, texts), margin_NK) for run in runs]
 
 
 if __name__ == "__main__":

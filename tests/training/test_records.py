@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from preforch_models.manifest import ArtifactError
 from preforch_training.records import (
+    Numbers,
     Prompt,
     RecordError,
     StoredPrompts,
     first_places,
     in_batches,
+    keys_of,
     read_record,
     read_records,
     unique_responses,
@@ -77,7 +79,7 @@ def test_stored_prompts_are_read_by_id_in_the_order_that_is_asked_for(tmp_path: 
     stored = StoredPrompts(path)
     asked = [prompts[i] for i in (7, 0, 19, 7)]
     assert stored.of(prompt.id for prompt in asked) == asked
-    texts = stored.texts(prompt.id for prompt in asked)
+    texts = stored.texts(keys_of(prompt.id for prompt in asked))
     assert list(texts) == [prompt.text for prompt in asked]
     assert [len(texts), texts[1], texts[-2]] == [4, prompts[0].text, prompts[19].text]
     assert list(texts[1:3]) == [prompts[0].text, prompts[19].text]
@@ -96,6 +98,18 @@ def test_a_stored_prompt_that_is_not_there_or_there_twice_is_an_error(tmp_path: 
     path.write_text('{"id": "x"}\n', encoding="utf-8")
     with pytest.raises(RecordError, match=r"prompts\.jsonl:1: "):
         StoredPrompts(path)
+
+
+def test_numbers_come_back_in_order_whatever_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preforch_training.records._PIECE", 4)
+    whole, other = Numbers("q"), Numbers("d")
+    for number in range(11):
+        whole.add(number)
+        other.add(number / 2, -number)
+    assert whole.array().tolist() == list(range(11))
+    assert whole.array().dtype == np.int64
+    assert other.array().tolist() == [value for number in range(11) for value in (number / 2, -number)]
+    assert Numbers("q").array().tolist() == []
 
 
 def test_first_places_are_in_order_of_appearance() -> None:

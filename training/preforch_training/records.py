@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import numpy as np
 from preforch_models.conversation import Message, conversation_text
@@ -156,6 +156,8 @@ def unique_responses(pairs: Iterable[PreferencePair]) -> Iterator[tuple[str, str
 
 
 T = TypeVar("T")
+_PIECE = 1 << 16
+"""Numbers."""
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -165,9 +167,28 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def id_array(ids: Sequence[str]) -> np.ndarray:
-    """Ids in half of the memory that a list of them takes, (N,)."""
-    return np.array(ids, dtype=np.dtypes.StringDType())
+def keys_of(ids: Iterable[str]) -> np.ndarray:
+    """A whole number for each id, (N,), the same one as long as the process lives."""
+    return np.fromiter(map(hash, ids), dtype=np.int64)
+
+
+class Numbers:
+    """Many numbers that come one after the other, whole ones ("q") or others ("d"), in pieces of one size: an
+    array that grows is moved again and again, and the holes it leaves are more than itself."""
+
+    def __init__(self, kind: Literal["q", "d"]) -> None:
+        self._kind, self._pieces, self._last = kind, list[np.ndarray](), array(kind)
+
+    def add(self, *values: Any) -> None:
+        """Behind the others."""
+        self._last.extend(values)
+        if len(self._last) >= _PIECE:
+            self._pieces.append(np.array(self._last))
+            self._last = array(self._kind)
+
+    def array(self) -> np.ndarray:
+        """All of them, (N,)."""
+        return np.concatenate([*self._pieces, np.array(self._last, dtype=self._kind)])
 
 
 def first_places(keys_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,33 +204,33 @@ class StoredPrompts:
 
     def __init__(self, path: Path) -> None:
         """Raises RecordError naming file and line."""
-        keys, offsets, offset = array("q"), array("q"), 0
+        keys, offsets, offset = Numbers("q"), Numbers("q"), 0
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 prompt = parse_line(line, Prompt, where=f"{path}:{number}")
-                keys.append(hash(prompt.id))
-                offsets.append(offset)
+                keys.add(hash(prompt.id))
+                offsets.add(offset)
                 offset += len(line)
-        order = np.argsort(keys)
-        self._path, self._keys, self._offsets = path, np.array(keys)[order], np.array(offsets)[order]
+        order = np.argsort(keys.array())
+        self._path, self._keys, self._offsets = path, keys.array()[order], offsets.array()[order]
         if (self._keys[1:] == self._keys[:-1]).any():
             raise RecordError(f"{path}: two prompts have the same id")
 
     def of(self, ids: Iterable[str]) -> list[Prompt]:
         """The prompts with these ids, in their order. Raises RecordError for one that is not there."""
-        return list(_prompts_at(self._path, self._find(ids)))
+        return list(_prompts_at(self._path, self._find(keys_of(ids))))
 
-    def texts(self, ids: Iterable[str]) -> "StoredTexts":
-        """`Prompt.text` of these, in their order. Raises RecordError for one that is not there."""
-        return StoredTexts(self._path, self._find(ids))
+    def texts(self, key_N: np.ndarray) -> "StoredTexts":
+        """`Prompt.text` of those with these keys (`keys_of` their ids), in their order. Raises RecordError
+        for one that is not there."""
+        return StoredTexts(self._path, self._find(key_N))
 
-    def _find(self, ids: Iterable[str]) -> np.ndarray:
+    def _find(self, key_N: np.ndarray) -> np.ndarray:
         """Where in the file the prompts begin, (N,)."""
-        asked = np.fromiter(map(hash, ids), dtype=np.int64)
-        place = np.searchsorted(self._keys, asked).clip(max=max(len(self._keys) - 1, 0))
-        if len(asked) and not (len(self._keys) and (self._keys[place] == asked).all()):
+        place_N = np.searchsorted(self._keys, key_N).clip(max=max(len(self._keys) - 1, 0))
+        if len(key_N) and not (len(self._keys) and (self._keys[place_N] == key_N).all()):
             raise RecordError(f"{self._path}: lacks the prompt of a pair")
-        return np.asarray(self._offsets[place])
+        return np.asarray(self._offsets[place_N])
 
 
 class StoredTexts(Sequence[str]):

@@ -13,7 +13,7 @@ from orchestrator_world import train_on
 from preforch_models.context import ContextFormat
 from preforch_training.distributed.training import shares_model
 from preforch_training.orchestrator.fitting import Targets
-from preforch_training.policy.config import FineTuning
+from preforch_training.policy.config import FineTuning, PreferencePolicy
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
 from preforch_training.policy.pair_tuning import PairRow, train_on_pairs
 from preforch_training.reward.config import BradleyTerryReward
@@ -86,23 +86,21 @@ def train_twice(folder: Path, training: Callable[[Path], None]) -> None:
 
 def pairs(folder: Path, **options: float) -> None:
     """11 pairs, 8 a step, against the policy as it was."""
-    settings = FineTuning(
-        **{"steps": 7, "learning_rate": 1e-2, "batch_size": 4, "accumulation": 2, "save_steps": 3} | options
-    )
+    training = {
+        "steps": 7,
+        "learning_rate": 1e-2,
+        "batch_size": 4,
+        "accumulation": 2,
+        "save_steps": 3,
+        **options,
+    }
+    config = PreferencePolicy.model_validate({"kind": "preference", "loss": "dpo", "training": training})
     given = [
         PairRow(one.prompt, one.response, two.response)
         for one, two in zip(rows()[:11], rows()[10:], strict=True)
     ]
     model, found = train_on_pairs(
-        inputs(folder) / "policy",
-        given,
-        settings,
-        loss="dpo",
-        beta=0.1,
-        gamma=0.0,
-        seed=5,
-        folder=folder,
-        work=folder / "work",
+        inputs(folder) / "policy", given, config, seed=5, folder=folder, work=folder / "work"
     )
     save_file({k: v.clone() for k, v in model.state_dict().items()}, folder / "model.safetensors")
     assert 0 < found["loss"] < 0.7

@@ -22,7 +22,7 @@ from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.orchestrator.stage import first_of_equals, read_targets
 from preforch_training.orchestrator.targets import LOG_SCALE_LIMIT, best_constant
 from preforch_training.pipeline import open_run
-from preforch_training.records import ScoredResponse, by_id, id_array
+from preforch_training.records import ScoredResponse, by_id, keys_of
 from preforch_training.reward.scoring import score
 from preforch_training.run import Run
 from preforch_training.scores.table import read_calibration, read_scores, write_scores
@@ -101,7 +101,7 @@ def test_familiarity_is_fitted_to_a_bounded_number_of_prompts(
 
 def test_rows_that_are_alike_to_nine_digits_are_one() -> None:
     values = np.array([[0.0, 1.0], [-1e-12, 1.0], [1e-8, 1.0], [0.0, 1.0], [0.0, 1.0]])
-    assert first_of_equals(id_array(["a", "a", "a", "b", "a"]), values).tolist() == [0, 2, 3]
+    assert first_of_equals(keys_of(["a", "a", "a", "b", "a"]), values).tolist() == [0, 2, 3]
 
 
 def test_targets_need_the_rewards_only_where_scores_may_be_in_sample(

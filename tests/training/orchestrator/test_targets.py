@@ -18,7 +18,7 @@ from preforch_training.orchestrator.targets import (
     target_values,
     target_weights,
 )
-from preforch_training.records import id_array
+from preforch_training.records import keys_of
 from preforch_training.scores.pairs import PairRewards
 from scipy.optimize import minimize
 
@@ -157,7 +157,7 @@ def test_labels_are_weights_values_or_margins() -> None:
     rng = np.random.default_rng(0)
     chosen, rejected, others = rng.normal(size=(3, 5, 3))
     pairs = PairRewards(
-        prompt_id_N=id_array(list("abcde")), chosen_NK=chosen, rejected_NK=rejected, others_NK=others
+        prompt_key_N=keys_of("abcde"), chosen_NK=chosen, rejected_NK=rejected, others_NK=others
     )
     values = {
         "chosen_softmax": chosen,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from policy_world import SFT, make_config, write_inputs
-from preforch_training.policy.config import FineTuning, PreferenceLoss
+from policy_world import make_config, preference, write_inputs
+from preforch_training.policy.config import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.pair_tuning import LOSSES, PairRow, PairTrainer, new_trainer
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from small_world import build
@@ -87,8 +87,9 @@ FORMULAS: dict[PreferenceLoss, Callable[[Sides], float]] = {
 
 
 def trainer_of(policy: Path, loss: PreferenceLoss, work: Path, *, gamma: float = GAMMA) -> PairTrainer:
-    settings = FineTuning.model_validate({**SFT, "batch_size": 2})
-    return new_trainer(policy, ROWS, settings, loss=loss, beta=BETA, gamma=gamma, seed=0, work=work)
+    margin = {"gamma": gamma} if loss == "simpo" else {}
+    table = preference(loss=loss, beta=BETA, training={"batch_size": 2}, **margin)
+    return new_trainer(policy, ROWS, PreferencePolicy.model_validate(table), seed=0, work=work)
 
 
 def test_every_loss_has_a_formula_here() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from preforch_models.calibration import Calibration, Constants
+from preforch_training.records import keys_of
 from preforch_training.scores import pairs
 from preforch_training.scores.pairs import pair_rewards
 from scores_world import PLAIN, entry
@@ -21,7 +22,7 @@ def test_others_are_the_known_responses_of_the_prompt_but_the_chosen_one_each_co
         entry("4", "rejected", "a", 9.0, prompt="q"),
     ]
     found = pair_rewards(table, PLAIN, NAMES)
-    assert found.prompt_id_N.tolist() == ["p", "p", "p", "q"]
+    assert found.prompt_key_N.tolist() == keys_of(["p", "p", "p", "q"]).tolist()
     np.testing.assert_array_equal(found.chosen_NK[:, 0], [4, 4, 4, 0])
     np.testing.assert_array_equal(found.rejected_NK[:, 0], [1, 3, 1, 9])
     np.testing.assert_array_equal(found.others_NK[:, 0], [2, 2, 2, 9])

@@ -176,7 +176,8 @@ def parquet_rows(file: BinaryIO, name: str) -> Rows:
             shutil.copyfileobj(file, whole)
             yield from parquet_rows(whole, name)
         return
-    number, table = 0, pq.ParquetFile(file)
+    # Buffered ahead, all that was read would stay in memory.
+    number, table = 0, pq.ParquetFile(file, pre_buffer=False)
     columns = table.schema_arrow.names
     if len(set(columns)) < len(columns):
         raise ValueError(f"{name}: two columns have one name: {columns}")

@@ -131,7 +131,7 @@ def choose_tau(run: Run, config: Config, fitted: Fitted) -> tuple[float, dict[st
         return config.training_tau, {}
     scored = each_score(run.scores, split="validation")
     pairs = pair_rewards(scored, read_calibration(run.scores), run.names)
-    vectors = in_parts(fitted.vectors, run.stored_prompts().texts(pairs.prompt_id_N))
+    vectors = in_parts(fitted.vectors, run.stored_prompts().texts(pairs.prompt_key_N))
     head = fitted.model.head
     with torch.no_grad():
         values = [head(torch.from_numpy(part).float()).double().numpy() for part in vectors]
@@ -151,16 +151,16 @@ def read_targets(run: Run, config: Config, *, split: str) -> Targets:
         # Values that do not depend on the rejected response repeat for every pair of a prompt; a margin is of
         # its pair.
         values_NK = target_values(pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=config.target)
-        row_M = first_of_equals(pairs.prompt_id_N, values_NK)
-    texts = run.stored_prompts().texts(pairs.prompt_id_N[row_M])
+        row_M = first_of_equals(pairs.prompt_key_N, values_NK)
+    texts = run.stored_prompts().texts(pairs.prompt_key_N[row_M])
     return Targets(texts=texts, labels_NK=labels_NK[row_M])
 
 
-def first_of_equals(prompt_id_N: np.ndarray, values_NK: np.ndarray) -> np.ndarray:
+def first_of_equals(prompt_key_N: np.ndarray, values_NK: np.ndarray) -> np.ndarray:
     """The first row of every prompt and values, to nine digits, (M,)."""
     # Plus zero, because -0 and 0 are the same number and not the same bytes.
     rounded_NK = np.round(values_NK, 9) + 0.0
-    keys = (hash((id_, value_K.tobytes())) for id_, value_K in zip(prompt_id_N, rounded_NK, strict=True))
+    keys = (hash((int(key), row_K.tobytes())) for key, row_K in zip(prompt_key_N, rounded_NK, strict=True))
     return first_places(np.fromiter(keys, dtype=np.int64))[0]
 
 

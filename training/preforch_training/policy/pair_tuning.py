@@ -29,7 +29,7 @@ from trl import DPOConfig, DPOTrainer
 
 from preforch_training.distributed.group import together
 from preforch_training.distributed.training import RankTrainer, rank_options
-from preforch_training.policy.config import FineTuning, PreferenceLoss
+from preforch_training.policy.config import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.fine_tuning import schedule_arguments
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tuning.hf_trainer import run_trainer
@@ -57,26 +57,19 @@ class PairRow:
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
 
-@dataclass(frozen=True)
-class Loss:
-    """How TRL is told of a loss."""
-
-    arguments: Mapping[str, Any]
-    has_reference: bool = True
-
-
-LOSSES: Mapping[PreferenceLoss, Loss] = MappingProxyType(
+LOSSES: Mapping[PreferenceLoss, Mapping[str, Any]] = MappingProxyType(
     {
-        "dpo": Loss({"loss_type": ["sigmoid"]}),
-        "ipo": Loss({"loss_type": ["ipo"]}),
-        "wpo": Loss({"loss_type": ["sigmoid"], "use_weighting": True}),
-        "simpo": Loss({"loss_type": ["sigmoid_norm"]}, has_reference=False),
+        "dpo": {"loss_type": ["sigmoid"]},
+        "ipo": {"loss_type": ["ipo"]},
+        "wpo": {"loss_type": ["sigmoid"], "use_weighting": True},
+        "simpo": {"loss_type": ["sigmoid_norm"]},
     }
 )
+"""How TRL is told of them."""
 
 
 class PairTrainer(RankTrainer, DPOTrainer):  # type: ignore[misc]  # TRL is partly untyped
-    """TRL's trainer on rows of token ids, some of which say their reference log-probabilities themselves."""
+    """TRL's trainer on rows of token ids, which say themselves what `ref` is where there is no reference."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         """As it is: nothing is decoded and encoded again."""
@@ -90,11 +83,8 @@ class PairTrainer(RankTrainer, DPOTrainer):  # type: ignore[misc]  # TRL is part
 def train_on_pairs(
     policy: Path,
     rows: Sequence[PairRow],
-    settings: FineTuning,
+    config: PreferencePolicy,
     *,
-    loss: PreferenceLoss,
-    beta: float,
-    gamma: float,
     seed: int,
     folder: Path,
     work: Path,
@@ -103,67 +93,46 @@ def train_on_pairs(
     """Train on all ranks, write metrics into `folder`. The model (LoRA merged) and last metrics. Raises
     TrainingError."""
     return together(
-        _train_on_pairs,
-        policy,
-        rows,
-        settings,
-        loss=loss,
-        beta=beta,
-        gamma=gamma,
-        seed=seed,
-        folder=folder,
-        work=work,
-        tracking=tracking,
+        _train_on_pairs, policy, rows, config, seed=seed, folder=folder, work=work, tracking=tracking
     )
 
 
 def _train_on_pairs(
     policy: Path,
     rows: Sequence[PairRow],
-    settings: FineTuning,
+    config: PreferencePolicy,
     *,
-    loss: PreferenceLoss,
-    beta: float,
-    gamma: float,
     seed: int,
     folder: Path,
     work: Path,
     tracking: Tracking,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
-    trainer = new_trainer(policy, rows, settings, loss=loss, beta=beta, gamma=gamma, seed=seed, work=work)
+    trainer = new_trainer(policy, rows, config, seed=seed, work=work)
     train_in_32_bits(trainer.model)
     history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
-    trained = finished(trainer.model, stored_dtype(str(policy), settings.saved_dtype))
+    trained = finished(trainer.model, stored_dtype(str(policy), config.training.saved_dtype))
     last = [entry for entry in history if "loss" in entry][-1]
     return trained, {"loss": last["loss"], "pair_accuracy": last["rewards/accuracies"]}
 
 
 def new_trainer(
-    policy: Path,
-    rows: Sequence[PairRow],
-    settings: FineTuning,
-    *,
-    loss: PreferenceLoss,
-    beta: float,
-    gamma: float,
-    seed: int,
-    work: Path,
+    policy: Path, rows: Sequence[PairRow], config: PreferencePolicy, *, seed: int, work: Path
 ) -> PairTrainer:
     """A trainer of the policy, whose reference is the policy as it is now."""
-    reader, how = PolicyTokenizer(policy), LOSSES[loss]
+    reader, settings = PolicyTokenizer(policy), config.training
     examples = [_example(row, reader.end_id) for row in rows]
-    if not how.has_reference:
+    if config.gamma is not None:
         for example in examples:
             # The mean over tokens makes gamma / beta of it.
-            example["ref_chosen_logps"] = gamma / beta * len(example["chosen_ids"])
+            example["ref_chosen_logps"] = config.gamma / config.beta * len(example["chosen_ids"])
             example["ref_rejected_logps"] = 0.0
     arguments = DPOConfig(
         output_dir=str(work),
         **rank_options(settings.batch_size),
         **schedule_arguments(settings, seed=seed),
-        **how.arguments,
-        beta=beta,
-        precompute_ref_log_probs=not how.has_reference,
+        **LOSSES[config.loss],
+        beta=config.beta,
+        precompute_ref_log_probs=not config.has_reference,
         # Rows that are too long are left out beforehand and counted.
         max_length=None,
     )

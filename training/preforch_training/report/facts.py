@@ -14,7 +14,7 @@ from preforch_training.orchestrator.config import Loss, Target
 from preforch_training.orchestrator.targets import (
     target_weights,
 )
-from preforch_training.records import Prompt, ScoredResponse
+from preforch_training.records import Prompt, ScoredResponse, keys_of
 from preforch_training.scores.pairs import pair_rewards
 
 
@@ -76,13 +76,13 @@ def gather_facts(
     truth: Truth | None,
 ) -> Facts:
     """Facts of a run. Raises ValueError where a pair of the score table lacks a side."""
-    place = {prompt.id: i for i, prompt in enumerate(prompts)}
+    place = {key: i for i, key in enumerate(keys_of(prompt.id for prompt in prompts).tolist())}
     pairs = pair_rewards(scores, calibration, names)
     texts = [prompt.text for prompt in prompts]
     return Facts(
         names=names,
         prompts=prompts,
-        prompt_N=np.array([place[prompt_id] for prompt_id in pairs.prompt_id_N]),
+        prompt_N=np.array([place[key] for key in pairs.prompt_key_N.tolist()]),
         margin_NK=pairs.chosen_NK - pairs.rejected_NK,
         target_NK=target_weights(
             pairs.chosen_NK, pairs.rejected_NK, pairs.others_NK, target=method.measured, tau=method.tau

@@ -4,24 +4,21 @@ In:  scored responses, the two of a pair one after the other, and calibration.
 Out: `PairRewards`, from which `targets.labels_for` makes what f is fitted to.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from preforch_models.calibration import Calibration
 
-from preforch_training.records import ScoredResponse, first_places, id_array, in_batches
-
-_PAIRS_AT_ONCE = 10_000
+from preforch_training.records import Numbers, ScoredResponse, first_places
 
 
 @dataclass(frozen=True)
 class PairRewards:
     """N pairs in the order of the score table. `others_NK`: mean of the prompt's known responses but the
-    chosen one."""
+    chosen one. `prompt_key_N`: `keys_of` the prompts' ids."""
 
-    prompt_id_N: np.ndarray
+    prompt_key_N: np.ndarray
     chosen_NK: np.ndarray
     rejected_NK: np.ndarray
     others_NK: np.ndarray
@@ -30,21 +27,21 @@ class PairRewards:
 def pair_rewards(
     scores: Iterable[ScoredResponse], calibration: Calibration, names: Sequence[str]
 ) -> PairRewards:
-    """Only numbers and ids of prompts are kept. Raises ValueError naming a pair that has only one side, or
-    whose two responses are the same."""
-    ids, response_S, raw_SK = [id_array([])], array("q"), array("d")
-    for batch in in_batches(_both_sides(scores), _PAIRS_AT_ONCE):
-        ids.append(id_array([chosen.prompt_id for chosen, _ in batch]))
-        for score in (side for pair in batch for side in pair):
-            response_S.append(hash((score.prompt_id, score.response)))
-            raw_SK.extend(score.rewards[name] for name in names)
-    calibrated_SK = calibration.apply_matrix(np.array(raw_SK).reshape(-1, len(names)))
-    prompt_id_N = np.concatenate(ids)
+    """Only numbers are kept. Raises ValueError naming a pair that has only one side, or whose two responses
+    are the same."""
+    prompts, responses, raw = Numbers("q"), Numbers("q"), Numbers("d")
+    for chosen, rejected in _both_sides(scores):
+        prompts.add(hash(chosen.prompt_id))
+        for score in (chosen, rejected):
+            responses.add(hash((score.prompt_id, score.response)))
+            raw.add(*(score.rewards[name] for name in names))
+    prompt_key_N = prompts.array()
+    calibrated_SK = calibration.apply_matrix(raw.array().reshape(-1, len(names)))
     return PairRewards(
-        prompt_id_N=prompt_id_N,
+        prompt_key_N=prompt_key_N,
         chosen_NK=calibrated_SK[::2],
         rejected_NK=calibrated_SK[1::2],
-        others_NK=_others(prompt_id_N, np.array(response_S), calibrated_SK),
+        others_NK=_others(prompt_key_N, responses.array(), calibrated_SK),
     )
 
 
@@ -63,10 +60,10 @@ def _both_sides(scores: Iterable[ScoredResponse]) -> Iterator[tuple[ScoredRespon
         yield (first, second) if first.side == "chosen" else (second, first)
 
 
-def _others(prompt_id_N: np.ndarray, response_S: np.ndarray, calibrated_SK: np.ndarray) -> np.ndarray:
+def _others(prompt_key_N: np.ndarray, response_S: np.ndarray, calibrated_SK: np.ndarray) -> np.ndarray:
     """Mean of a prompt's known responses but the chosen one, each counted once, (N, K). Rows of `S`: chosen
     and rejected in turns."""
-    prompt_N = np.unique(prompt_id_N, return_inverse=True)[1]
+    prompt_N = np.unique(prompt_key_N, return_inverse=True)[1]
     first_U, which_S = first_places(response_S)
     prompt_U, known_UK = prompt_N[first_U // 2], calibrated_SK[first_U]
     others_NK = calibrated_SK[1::2].copy()

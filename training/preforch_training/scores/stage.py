@@ -5,7 +5,6 @@ In:  overall pairs, reward models; for `log_odds` the validation pairs of each o
 Out: `scores.parquet` (ScoredResponse, raw rewards), `calibration.json`.
 """
 
-from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,10 +12,12 @@ import numpy as np
 
 from preforch_training.records import (
     OVERALL,
+    Numbers,
     PreferencePair,
     ScoredResponse,
     StoredPrompts,
     by_id,
+    first_places,
     in_batches,
 )
 from preforch_training.reward.scoring import RunRewards
@@ -54,21 +55,21 @@ class _TrainingRewards:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.responses = 0
-        self._names, self._keys, self._raw = names, array("q"), array("d")
+        self._names, self._keys, self._raw = names, Numbers("q"), Numbers("d")
 
     def seen(self, scores: Iterator[ScoredResponse]) -> Iterator[ScoredResponse]:
         """The same, noted."""
         for score in scores:
             self.responses += 1
             if score.split == "train":
-                self._keys.append(hash((score.prompt_id, score.response)))
-                self._raw.extend(score.rewards[name] for name in self._names)
+                self._keys.add(hash((score.prompt_id, score.response)))
+                self._raw.add(*(score.rewards[name] for name in self._names))
             yield score
 
     def distinct(self) -> np.ndarray:
         """(N, K); a response that occurs in several pairs counts once."""
-        first_N = np.unique(self._keys, return_index=True)[1]
-        return np.array(self._raw).reshape(-1, len(self._names))[np.sort(first_N)]
+        raw_SK = self._raw.array().reshape(-1, len(self._names))
+        return np.asarray(raw_SK[first_places(self._keys.array())[0]])
 
 
 def score_pairs(run: Run, rewards: RunRewards, prompts: StoredPrompts) -> Iterator[ScoredResponse]:

@@ -38,7 +38,8 @@ def _row(score: ScoredResponse) -> dict[str, Any]:
 
 def each_score(folder: Path, *, split: str | None = None) -> Iterator[ScoredResponse]:
     """The scored responses of a split, or all, one after the other."""
-    with pq.ParquetFile(folder / _SCORES_FILE) as file:
+    # Buffered ahead, all that was read would stay in memory.
+    with pq.ParquetFile(folder / _SCORES_FILE, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
             if split is not None:
                 batch = batch.filter(pyarrow.compute.equal(batch.column("split"), split))

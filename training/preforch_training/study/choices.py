@@ -23,7 +23,7 @@ from preforch_training.orchestrator.targets import (
     target_weights,
 )
 from preforch_training.orchestrator.temperature import FIT, fit_tau
-from preforch_training.records import id_array
+from preforch_training.records import keys_of
 from preforch_training.scores.calibration import fit_calibration
 from preforch_training.scores.pairs import PairRewards
 from preforch_training.statistics.metrics import preference_hits, simplex_grid
@@ -188,7 +188,7 @@ def overall_rewards(data: StudyData, calibrated_UK: np.ndarray) -> PairRewards:
     sizes_P = np.bincount(data.prompt_U[rows], minlength=prompts)
     others_NK = sums_PK[data.prompt_N] - calibrated_UK[chosen_N]
     return PairRewards(
-        prompt_id_N=id_array([data.prompts[p].id for p in data.prompt_N]),
+        prompt_key_N=keys_of(data.prompts[p].id for p in data.prompt_N),
         chosen_NK=calibrated_UK[chosen_N],
         rejected_NK=calibrated_UK[rejected_N],
         others_NK=others_NK / (sizes_P[data.prompt_N] - 1)[:, None],

@@ -33,10 +33,7 @@ def build(task: PolicyTask, config: PreferencePolicy) -> None:
         model, metrics = train_on_pairs(
             start,
             fitting,
-            config.training,
-            loss=config.loss,
-            beta=config.beta,
-            gamma=config.gamma or 0.0,
+            config,
             seed=task.seed(0, "preference"),
             folder=folder,
             work=work,
