@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from preforch_training.scores.table import read_calibration, read_scores, write_calibration, write_scores
+from preforch_training.scores.table import (
+    each_score,
+    read_calibration,
+    read_scores,
+    write_calibration,
+    write_scores,
+)
 from scores_world import PLAIN, entry
 from small_world import NAMES
 
@@ -13,3 +19,15 @@ def test_the_table_is_read_back_equal(tmp_path: Path) -> None:
     write_calibration(tmp_path, PLAIN)
     assert read_scores(tmp_path) == scored
     assert read_calibration(tmp_path) == PLAIN
+
+
+def test_a_split_is_read_alone_in_its_order(tmp_path: Path) -> None:
+    table = [
+        entry(str(i), side, f"{side} {i}", 1.0).model_copy(update={"split": ("train", "validation")[i % 2]})
+        for i in range(5)
+        for side in ("chosen", "rejected")
+    ]
+    write_scores(tmp_path, table, NAMES)
+    for split in ("train", "validation"):
+        assert list(each_score(tmp_path, split=split)) == [score for score in table if score.split == split]
+    assert list(each_score(tmp_path, split="test")) == []
