@@ -187,8 +187,10 @@ class Numbers:
             self._last = array(self._kind)
 
     def array(self) -> np.ndarray:
-        """All of them, (N,)."""
-        return np.concatenate([*self._pieces, np.array(self._last, dtype=self._kind)])
+        """All of them, (N,); afterwards they are in this one piece."""
+        whole = np.concatenate([*self._pieces, np.array(self._last, dtype=self._kind)])
+        self._pieces, self._last = [whole], array(self._kind)
+        return whole
 
 
 def first_places(keys_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

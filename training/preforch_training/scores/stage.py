@@ -17,7 +17,6 @@ from preforch_training.records import (
     ScoredResponse,
     StoredPrompts,
     by_id,
-    first_places,
     in_batches,
 )
 from preforch_training.reward.scoring import RunRewards
@@ -68,8 +67,10 @@ class _TrainingRewards:
 
     def distinct(self) -> np.ndarray:
         """(N, K); a response that occurs in several pairs counts once."""
+        first_N = np.sort(np.unique(self._keys.array(), return_index=True)[1])
         raw_SK = self._raw.array().reshape(-1, len(self._names))
-        return np.asarray(raw_SK[first_places(self._keys.array())[0]])
+        # Most often none occurs twice, and no copy is needed.
+        return raw_SK if len(first_N) == len(raw_SK) else np.asarray(raw_SK[first_N])
 
 
 def score_pairs(run: Run, rewards: RunRewards, prompts: StoredPrompts) -> Iterator[ScoredResponse]:
