@@ -188,7 +188,7 @@ class Numbers:
 
     def array(self) -> np.ndarray:
         """All of them, (N,); afterwards they are in this one piece."""
-        whole = np.concatenate([*self._pieces, np.array(self._last, dtype=self._kind)])
+        whole: np.ndarray = np.concatenate([*self._pieces, np.array(self._last, dtype=self._kind)])
         self._pieces, self._last = [whole], array(self._kind)
         return whole
 
