@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pytest
+from preforch_training.scores import table as scores_table
 from preforch_training.scores.table import (
     each_score,
     read_calibration,
@@ -31,3 +35,17 @@ def test_a_split_is_read_alone_in_its_order(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         assert list(each_score(tmp_path, split=split)) == [score for score in table if score.split == split]
     assert list(each_score(tmp_path, split="test")) == []
+
+
+def test_what_was_read_of_the_table_does_not_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores_table, "_ROWS_AT_ONCE", 100)
+    noise = np.random.default_rng(0)
+    write_scores(
+        tmp_path, (entry(str(i), "chosen", noise.bytes(1000).hex(), 1.0) for i in range(2000)), NAMES
+    )
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in each_score(tmp_path)]
+    assert len(held) == 2000
+    assert max(held) < (tmp_path / "scores.parquet").stat().st_size / 3
