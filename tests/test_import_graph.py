@@ -10,6 +10,7 @@ from preforch_training.stages import STAGES
 from sources import MODULES, PACKAGES, ROOT, files, imported, module_name, parse
 
 TRAINING = PACKAGES["preforch_training"]
+POLICIES = sorted((TRAINING / "policy" / "settings").glob("*.py"))
 CONDITIONING = sorted((PACKAGES["preforch_models"] / "conditioning").glob("*.py"))
 READS_CONFIGS = {
     "study/subject.py": "a study sets its alternatives against what the run itself chooses",
@@ -207,7 +208,7 @@ def names_in(node: ast.AST) -> set[str]:
     ("definitions", "table", "some"),
     [
         ([TRAINING / "reward" / "config.py"], TRAINING / "reward" / "kinds" / "__init__.py", "pair_head"),
-        ([TRAINING / "policy" / "config.py"], TRAINING / "policy" / "kinds" / "__init__.py", "wic"),
+        (POLICIES, TRAINING / "policy" / "kinds" / "__init__.py", "wic"),
         (CONDITIONING, PACKAGES["preforch_service"] / "conditioning", "fixed"),
     ],
     ids=["reward", "policy", "conditioning"],

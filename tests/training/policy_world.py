@@ -8,6 +8,7 @@ import tiny
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_training.config import RunConfig
 from preforch_training.demo.world import true_rewards
+from preforch_training.orchestrator.artifact import OrchestratorInfo, write_orchestrator_info
 from preforch_training.pipeline import open_run
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.run import Run
@@ -16,6 +17,8 @@ from small_world import build
 from transformers import PreTrainedTokenizerFast
 
 NAMES = ("helpful", "harmless", "humor")
+FALLBACK = {"helpful": 0.5, "harmless": 0.2, "humor": 0.3}
+"""The constant of the orchestrator."""
 SFT = {"steps": 4, "learning_rate": 1e-3, "batch_size": 4, "save_steps": 2}
 
 
@@ -82,6 +85,8 @@ def write_inputs(folder: Path, config: RunConfig | None = None) -> tuple[Run, Ru
         tiny.orchestrator(NAMES, tokenizer.get_vocab_size()).save_pretrained(target)
         fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
         fast.save_pretrained(target)
+        info = OrchestratorInfo(config=config.orchestrator, tau=1.0, fallback=FALLBACK, mean_weights=FALLBACK)
+        write_orchestrator_info(target, info)
         write_manifest(target, Manifest(kind="orchestrator"))
     return run, config
 
@@ -115,6 +120,18 @@ def sft(**training: Any) -> dict[str, Any]:
 def preference(*, training: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     """The table of a tiny policy of kind `preference`, by default with the loss of DPO."""
     return {"kind": "preference", "loss": "dpo", "training": {**SFT, **(training or {})}, **settings}
+
+
+def rl(*, training: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """The table of a tiny policy of kind `rl`, by default under f(x)."""
+    training = {**SFT, **(training or {})}
+    return {
+        "kind": "rl",
+        "weights": "orchestrator",
+        "samples_per_prompt": 2,
+        "training": training,
+        **settings,
+    }
 
 
 def make_config(

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from preforch_training.config import ConfigError, RunConfig, read_config, write_resolved
-from preforch_training.policy.config import NEW_FORM, SftPolicy, WicPolicy
+from preforch_training.policy.config import NEW_FORM
+from preforch_training.policy.settings.sft import SftPolicy
+from preforch_training.policy.settings.wic import WicPolicy
 from preforch_training.presets import POLICY_PRESETS, PRESETS
 
 BASE = """

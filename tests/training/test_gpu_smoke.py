@@ -10,7 +10,7 @@ import pytest
 import torch
 from gpu_smoke_models import builders
 from preforch_training.config import read_config
-from preforch_training.policy.config import WicPolicy
+from preforch_training.policy.settings.wic import WicPolicy
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -19,7 +19,7 @@ from preforch_models.manifest import read_manifest, verify
 from preforch_models.policy_card import check_match, read_policy_card
 from preforch_training.config import read_config
 from preforch_training.pipeline import open_run
-from preforch_training.policy.config import OnlineRound, WicPolicy
+from preforch_training.policy.settings.wic import OnlineRound, WicPolicy
 from preforch_training.records import Sample, read_records
 from preforch_training.report.records import read_report
 from preforch_training.reward.config import ClassifierReward

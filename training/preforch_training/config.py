@@ -22,8 +22,9 @@ from preforch_training.data.config import Config as DataConfig
 from preforch_training.distributed.config import Config as DistributedConfig
 from preforch_training.orchestrator.config import Config as OrchestratorConfig
 from preforch_training.paths import ConfigPath
-from preforch_training.policy.config import BASE, NEW_FORM, RESERVED_NAMES, Policy
+from preforch_training.policy.config import NEW_FORM, RESERVED_NAMES, Policy
 from preforch_training.policy.config import Config as PolicyConfig
+from preforch_training.policy.settings.fine_tuning import BASE
 from preforch_training.presets import POLICY_PRESETS, PRESETS, overrides
 from preforch_training.publishing.config import Config as CardConfig
 from preforch_training.records import OVERALL
@@ -108,21 +109,31 @@ class RunConfig(Record):
                     f"[policies.{name}]: the name is a folder; allowed are lower-case letters, digits, '_' "
                     f"and '-', first a letter, but not {', '.join(RESERVED_NAMES)}"
                 )
-        known = [BASE]
-        for name, policy in self.policies.items():
-            if policy.start not in known:
-                raise ValueError(
-                    f"policies.{name}.start is {policy.start!r}; allowed are {known}: the base, and policies "
-                    "further up that read no weights"
-                )
-            if not policy.reads_weights:
-                known.append(name)
+        self._check_starts()
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
         if self.serve is None and len(self.policies) > 1:
             raise ValueError(
                 f'serve = "NAME" must say which policy is served: one of {sorted(self.policies)}'
             )
+
+    def _check_starts(self) -> None:
+        """A policy starts from the base or from one further up that reads weights if it does."""
+        above: dict[bool, list[str]] = {True: [BASE], False: [BASE]}
+        for name, policy in self.policies.items():
+            known = above[policy.reads_weights]
+            if policy.start not in known:
+                reads = "read weights" if policy.reads_weights else "read no weights"
+                raise ValueError(
+                    f"policies.{name}.start is {policy.start!r}; allowed are {known}: the base, and policies "
+                    f"further up that {reads}, as it does itself"
+                )
+            rounds = [f"{name}/round-{number}" for number in range(policy.rounds)]
+            above[policy.reads_weights] += [name, *rounds]
+            if unknown := set(policy.names_objectives) - set(self.names):
+                raise ValueError(
+                    f"policies.{name} names the objective {min(unknown)!r}; allowed are {list(self.names)}"
+                )
 
     def _check_sharding(self) -> None:
         if self.distributed.sharding != "fsdp2":

@@ -91,7 +91,7 @@ class Sample(Record):
     finished: bool
     rewards: dict[str, FiniteFloat]
     kept: bool
-    origin: Literal["orchestrator", "dirichlet"]
+    origin: Literal["orchestrator", "constant", "random"]
 
 
 R = TypeVar("R", bound=Record)

@@ -146,6 +146,10 @@ class Run:
         """Round `number` of a policy, 0 the offline one."""
         return self.folder / "policy" / name / f"round-{number}"
 
+    def policy_run(self, name: str, number: int) -> Path:
+        """Training `number` of a policy that is the mean of several, from 1."""
+        return self.folder / "policy" / name / f"run-{number}"
+
     @property
     def bundle(self) -> Path:
         """Artifact of stage `bundle`."""

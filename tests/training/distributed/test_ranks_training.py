@@ -13,9 +13,10 @@ from orchestrator_world import train_on
 from preforch_models.context import ContextFormat
 from preforch_training.distributed.training import shares_model
 from preforch_training.orchestrator.fitting import Targets
-from preforch_training.policy.config import FineTuning, PreferencePolicy
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
 from preforch_training.policy.pair_tuning import PairRow, train_on_pairs
+from preforch_training.policy.settings.fine_tuning import FineTuning
+from preforch_training.policy.settings.preference import PreferencePolicy
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.bradley_terry import fit

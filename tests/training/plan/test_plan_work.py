@@ -64,6 +64,7 @@ def config_of(folder: Path, **reward: Any) -> RunConfig:
             "dpo": {"kind": "preference", "loss": "dpo", "training": SFT},
             "lora": {"kind": "preference", "loss": "ipo", "training": {**SFT, "lora_rank": 4}},
             "simpo": {"kind": "preference", "loss": "simpo", "gamma": 1.0, "training": SFT},
+            "rl": {"kind": "rl", "weights": "uniform", "samples_per_prompt": 2, "runs": 3, "training": SFT},
         },
         serve="wic",
     )
@@ -103,6 +104,11 @@ def test_tokens_of_every_stage_are_those_of_its_rows(tmp_path: Path, size: Model
         "policy/lora, training, reference",
         "policy/lora, training",
         "policy/simpo, training",
+        "policy/rl, training, sampling",
+        "policy/rl, training, scoring, funny",
+        "policy/rl, training, scoring, safe",
+        "policy/rl, training, reference",
+        "policy/rl, training",
     }
 
 
@@ -120,6 +126,20 @@ def test_pairs_are_two_texts_and_a_reference_reads_them_and_takes_memory_unless_
     assert second.weights == first.weights + 4 * size.parameters
     assert third.weights == first.weights
     assert fourth.weights < second.weights
+
+
+def test_reinforcement_samples_what_it_trains_on_and_keeps_its_rewards(
+    tmp_path: Path, size: ModelSize
+) -> None:
+    work = work_of(config_of(tmp_path, folds=5), size)
+    # Three runs of ten steps of four responses.
+    assert work["policy/rl, training, sampling"].tokens == work["policy/rl, training"].tokens == 3 * 40 * 64
+    assert work["policy/rl, training, scoring, safe"].tokens == 3 * 40 * 32
+    plain, rl = (work[f"policy/{name}, training"].memory for name in ("plain", "rl"))
+    assert plain is not None
+    assert rl is not None
+    # Its reference, a classifier, and the trained reward's model of every fold.
+    assert rl.weights == plain.weights + (1 + 1 + 5) * 4 * size.parameters
 
 
 def test_without_folds_one_reward_model_is_trained(tmp_path: Path, size: ModelSize) -> None:
@@ -203,5 +223,5 @@ def test_a_run_leaves_its_models_and_two_checkpoints_of_the_largest_training(
 ) -> None:
     sizes = dict.fromkeys(("reward", "classifier", "encoder", "policy"), size)
     stored = 2 * 2792
-    expected = 6 * stored + 4 * 2792 + (1 + 3 + 1 + 3) * stored + 2 * 12 * 2792
+    expected = 6 * stored + 4 * 2792 + (1 + 3 + 1 + 3 + 4) * stored + 2 * 12 * 2792
     assert written_bytes(config_of(tmp_path, folds=5), sizes) == expected

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from policy_world import make_config, preference, write_inputs
-from preforch_training.policy.config import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.pair_tuning import LOSSES, PairRow, PairTrainer, new_trainer
+from preforch_training.policy.settings.preference import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from small_world import build
 from transformers import AutoModelForCausalLM

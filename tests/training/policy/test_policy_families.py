@@ -12,8 +12,8 @@ from preforch_models.context import ContextFormat, context_tokens, render_contex
 from preforch_models.conversation import Message
 from preforch_models.policy_card import check_control_strings
 from preforch_training.policy.checkpoint import save_policy
-from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from safetensors.torch import load_file
 from tiny_models import FAMILIES, Family

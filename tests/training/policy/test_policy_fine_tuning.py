@@ -14,8 +14,8 @@ import tiny
 import torch
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
-from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tuning.hf_trainer import TrainingError
 from safetensors.torch import load_file

@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel, get_peft_model
 from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
-from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tuning.options import Tuning
 from preforch_training.tuning.tuned_model import (

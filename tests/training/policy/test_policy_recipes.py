@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from policy_world import make_config, sft, wic
+from policy_world import make_config, rl, sft, wic
 from preforch_models.manifest import Manifest
 from preforch_training.config import RunConfig
 from preforch_training.pipeline import open_run
@@ -15,11 +15,13 @@ from preforch_training.policy import stage
 from preforch_training.run import Build, Run
 from small_world import NoSampler
 
-BOTH = {"wic": wic(online_rounds=2), "plain": sft()}
+RL = rl(start="wic/round-0", weights="context", runs=2)
+BOTH = {"wic": wic(online_rounds=2), "plain": sft(), "read": RL}
 WIC = {f"policy/wic/round-{number}" for number in (0, 1, 2)}
 ONLINE = WIC - {"policy/wic/round-0"}
 PLAIN = {"policy/plain/round-0"}
-ROUNDS = WIC | PLAIN
+RUNS = {"policy/read/run-1", "policy/read/run-2"}
+ROUNDS = WIC | PLAIN | RUNS | {"policy/read/round-0"}
 ALL = ROUNDS | {"policy/base"}
 
 
@@ -73,6 +75,8 @@ def test_every_artifact_names_what_it_reads(tmp_path: Path) -> None:
         "policy/wic/round-0": offline,
         "policy/wic/round-1": online | {"previous": "policy/wic/round-0"},
         "policy/wic/round-2": online | {"previous": "policy/wic/round-1"},
+        **dict.fromkeys(RUNS, online | {"previous": "policy/wic/round-0"}),
+        "policy/read/round-0": {"run-1": "policy/read/run-1", "run-2": "policy/read/run-2"},
     }
 
 
@@ -89,7 +93,7 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
     ({"context": {"encoding": "digits"}}, ALL),
     ({"shared": {"temperature": 0.9}}, ONLINE),
     ({"shared": {"top_p": 0.5}}, ONLINE),
-    ({"shared": {"max_response_tokens": 31}}, ONLINE),
+    ({"shared": {"max_response_tokens": 31}}, ONLINE | RUNS),
     ({"policies": {**BOTH, "plain": sft(steps=5)}}, PLAIN),
     ({"policies": {**BOTH, "wic": wic(online_rounds=2, tau=0.6)}}, WIC),
     ({"policies": {**BOTH, "wic": wic(online_rounds=2, quality_quantile=0.1)}}, WIC),
@@ -104,6 +108,22 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
             {"random_weight_share": 0.0},
             {"original_share": 0.0},
             {"learning_rate": 2e-3},
+        )
+    ),
+    *(
+        ({"policies": {**BOTH, "read": {**RL, **change}}}, RUNS)
+        for change in (
+            {"start": "base"},
+            {"combine": "gdpo"},
+            {"algorithm": "grpo"},
+            {"beta": 0.2},
+            {"samples_per_prompt": 4},
+            {"temperature": 1.0},
+            {"top_p": 1.0},
+            {"random_weight_share": 0.5},
+            {"repetition_penalty": 1.0},
+            {"unfinished_penalty": 1.0},
+            {"training": {**RL["training"], "steps": 5}},
         )
     ),
     ({"report": {"sweep_prompts": 3}}, set()),
@@ -125,4 +145,4 @@ def test_a_setting_is_in_the_recipe_of_what_it_changes_and_of_nothing_else(
 def test_rounds_and_policies_are_told_apart(tmp_path: Path) -> None:
     found = made(config(tmp_path, policies={**BOTH, "twin": BOTH["wic"]}))
     recipes = [json.dumps(found[name].recipe, sort_keys=True) for name in found]
-    assert len(set(recipes)) == len(recipes) == 8
+    assert len(set(recipes)) == len(recipes) == 11

@@ -9,8 +9,8 @@ from policy_world import make_config, wic
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.manifest import read_manifest
 from preforch_training.policy.checkpoint import PolicyInfo, read_policy_info
-from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.task import PolicyTask
 from preforch_training.run import Outcome, Run
 from safetensors.torch import load_file

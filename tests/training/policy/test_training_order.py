@@ -13,8 +13,8 @@ import tiny
 import torch
 from accelerate.data_loader import SeedableRandomSampler, prepare_data_loader, skip_first_batches
 from preforch_models.context import ContextFormat
-from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, TrainingOrder, fine_tune
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import AutoModelForCausalLM, PreTrainedModel

@@ -16,8 +16,8 @@ import tiny
 import torch
 from policy_world import NAMES, wic
 from preforch_models.context import ContextFormat
-from preforch_training.policy.config import FineTuning
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.reward.config import BradleyTerryReward
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.bradley_terry import fit

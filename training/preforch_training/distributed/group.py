@@ -145,6 +145,11 @@ def rank() -> int:
     return _joined[0].place.rank if _joined else 0
 
 
+def in_job() -> bool:
+    """Whether all ranks are in a job, and this one does its part of it."""
+    return bool(_joined) and (_joined[0].busy or rank() > 0)
+
+
 def settings() -> Config:
     """How rank 0 wants models to be trained together."""
     return _joined[0].config if _joined else Config()

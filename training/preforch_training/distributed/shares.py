@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from preforch_training.distributed.group import gather, rank, size, together
+from preforch_training.distributed.group import gather, in_job, rank, size, together
 
 Rows = Callable[..., np.ndarray]
 """(*lists of some rows) -> (N, ...)."""
 
 
 def shared(function: Rows, *rows: Sequence[Any], lengths: Sequence[int]) -> np.ndarray:
-    """`function(*rows)`, by all ranks together. With one rank, or fewer rows than ranks, a plain call."""
-    if size() == 1 or len(lengths) < size():
+    """`function(*rows)`, by all ranks together. A plain call with one rank, with fewer rows than ranks, and
+    in a job, whose rows are this rank's already."""
+    if in_job() or size() == 1 or len(lengths) < size():
         return function(*rows)
     return together(_share, function, rows, lengths)
 

@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 from preforch_training.embeddings.batching import batch_tokens, padded_batches, reading_device
 from preforch_training.records import in_batches
 from preforch_training.run import origin_of
-from preforch_training.tuning.device_memory import free_memory
+from preforch_training.tuning.resident import loaded, release
 
 TEXTS_AT_ONCE = 100_000
 """Texts that are looked up, sorted by length and encoded at a time."""
@@ -106,7 +106,7 @@ class TextVectors:
                 for (key,) in self._select("key", list(by_key)):
                     del by_key[key]
                 if by_key:
-                    encoder = encoder or _Encoder(self._settings)
+                    encoder = encoder or loaded(self._settings, lambda: _Encoder(self._settings))
                     missing = sorted(by_key.values())
                     for part, vectors_ND in encoder.parts(missing, seconds=self._part_seconds):
                         self.keep(part, vectors_ND)
@@ -114,7 +114,7 @@ class TextVectors:
         finally:
             if encoder is not None:
                 del encoder
-                free_memory()
+                release()
 
     def keep(self, texts: Sequence[str], vectors_ND: np.ndarray) -> None:
         """Store the vectors of texts, all of them or none."""

@@ -57,8 +57,11 @@ def written_bytes(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> f
         total += 4 * size.parameters
         trained.append(_trained(size, config.orchestrator) if config.orchestrator.train_encoder else 0)
     if config.policy is not None and (size := sizes[config.policy.base]) is not None:
-        total += size.stored * (1 + sum(policy.rounds for policy in config.policies.values()))
+        total += size.stored
         for policy in config.policies.values():
+            runs = sum(policy.repeats.values())
+            # Of runs that are no rounds there is a mean as well.
+            total += size.stored * (runs + (runs > policy.rounds))
             trained += [_trained(size, training) for training in policy.trainings.values()]
     return total + 2 * 12 * max(trained)
 

@@ -13,6 +13,7 @@ Memory, in bytes, of one device that has its share of the rows of a batch:
 2. activations: 34 x rows x tokens x hidden a layer (arXiv 2205.05198 without its attention scores, which
    fused attention does not keep; 16-bit), for all layers, or, with gradient checkpointing, for one and the
    inputs of all; logits and their gradient: 8 x rows x tokens x vocabulary;
+   reinforcement keeps its reward models beside them, 4 bytes a parameter;
 3. data parallel: every device holds all of 1; `fsdp2`: 1 / devices of it, and a layer at a time.
 What libraries, CUDA and fragments take comes on top: 2 to 5 GiB.
 """
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from preforch_training.config import RunConfig
 from preforch_training.plan.sizes import ModelSize
 from preforch_training.policy.config import Config as PolicyConfig
-from preforch_training.policy.config import OnlineRound, Policy
+from preforch_training.policy.config import Policy
 from preforch_training.records import OVERALL
 from preforch_training.tuning.options import Tuning
 
@@ -123,6 +124,17 @@ def scoring_loads(config: RunConfig, scale: Scale, stage: str, *, responses: int
             )
 
 
+def reward_bytes(config: RunConfig, scale: Scale) -> float:
+    """Of all reward models at once, in 32 bits: those of every fold, where training prompts have such."""
+    folds = 1 if config.reward.folds == "off" else config.reward.folds
+    total = 0.0
+    for reward in config.reward.objectives.values():
+        size = scale.sizes.get(reward.base_model) if reward.base_model else None
+        if size is not None:
+            total += 4 * size.parameters * (folds if isinstance(reward, Tuning) else 1)
+    return total
+
+
 def orchestrator_load(config: RunConfig, scale: Scale) -> Load:
     """The training of f, or one reading of its prompts where the encoder stays as it is."""
     settings = config.orchestrator
@@ -145,12 +157,10 @@ def policy_loads(
     """The fine-tunings of a policy; before each online one, sampling and scoring."""
     size, tokens = scale.sizes[shared.base], scale.tokens(shared.max_model_len)
     for key, training in policy.trainings.items():
-        times = 1
-        if isinstance(training, OnlineRound):
-            times = policy.rounds - 1
-            if not times:
-                continue
-            responses = times * training.prompts * training.samples_per_prompt
+        times = policy.repeats[key]
+        if not times:
+            continue
+        if responses := times * training.samples:
             yield Load(f"{stage}, {key}, sampling", shared.base, size, responses * tokens, READ)
             yield from scoring_loads(config, scale, f"{stage}, {key}, scoring", responses=responses)
         rows = policy.sides * training.steps * training.batch_size * training.accumulation
@@ -166,6 +176,8 @@ def policy_loads(
             # LoRA finds it by leaving its adapters out.
             if memory is not None and size is not None and not training.lora_rank:
                 memory = replace(memory, weights=memory.weights + 4 * size.parameters)
+        if training.keeps_rewards and memory is not None:
+            memory = replace(memory, weights=memory.weights + reward_bytes(config, scale))
         yield Load(
             stage=f"{stage}, {key}",
             model=shared.base,

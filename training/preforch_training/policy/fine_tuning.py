@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 
 from preforch_training.distributed.group import together
 from preforch_training.distributed.training import FilledOrder, RankTrainer, rank_options
-from preforch_training.policy.config import FineTuning
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tuning.hf_trainer import run_trainer
 from preforch_training.tuning.tracking import Tracking

@@ -18,8 +18,8 @@ from preforch_models.context import ContextFormat
 from preforch_models.weights import Weights, round_weights
 
 from preforch_training.orchestrator.targets import softmax
-from preforch_training.policy.config import Keep
 from preforch_training.policy.fine_tuning import TokenRow
+from preforch_training.policy.settings.wic import Keep
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Prompt, ScoredResponse
 

@@ -29,8 +29,8 @@ from trl import DPOConfig, DPOTrainer
 
 from preforch_training.distributed.group import together
 from preforch_training.distributed.training import RankTrainer, rank_options
-from preforch_training.policy.config import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.fine_tuning import schedule_arguments
+from preforch_training.policy.settings.preference import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.tuning.hf_trainer import run_trainer
 from preforch_training.tuning.tracking import Tracking

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from preforch_models.conditioning import Conditioning
 from transformers import PreTrainedModel
 
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
-from preforch_training.policy.config import BASE, Config, FineTuning, Policy
+from preforch_training.policy.config import Config, Policy
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
 from preforch_training.policy.known_responses import Known, known_responses
+from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Prompt, by_id
 from preforch_training.run import Outcome, Run
@@ -45,11 +47,12 @@ class PolicyTask:
         """The folder of a round; before round 0 comes the base."""
         return self.run.policy_round(self.name, number) if number >= 0 else self.run.policy_base
 
-    def last_round(self, name: str) -> Path:
-        """The finished policy of that name, or the base of all."""
+    def start(self, name: str) -> Path:
+        """The policy that a `start` names: the base of all, a finished policy, or one of its rounds."""
         if name == BASE:
             return self.run.policy_base
-        return self.run.policy_round(name, self.policies[name].rounds - 1)
+        policy, _, number = name.partition("/round-")
+        return self.run.policy_round(policy, int(number) if number else self.policies[policy].rounds - 1)
 
     def seed(self, number: int, purpose: str) -> int:
         """A seed for one purpose of a round."""
@@ -58,6 +61,19 @@ class PolicyTask:
     def prompts(self) -> dict[str, Prompt]:
         """Training prompts by id."""
         return by_id(self.run.prompts("train"))
+
+    def prompts_with_room(self, reader: PolicyTokenizer, *, seed: int) -> list[Prompt]:
+        """Training prompts that leave room for a response, in random order. Raises ValueError where none
+        does."""
+        prompts = list(self.prompts().values())
+        tokens = self.shared.max_response_tokens
+        order = np.random.default_rng(seed).permutation(len(prompts))
+        found = [prompts[i] for i in order if reader.has_room(prompts[i].messages, response_tokens=tokens)]
+        if not found:
+            raise ValueError(
+                f"no training prompt leaves room for {tokens} response tokens; raise max_model_len"
+            )
+        return found
 
     def known(self, *, tau: float) -> Known:
         """Scored training responses, with weights softmax(r / tau)."""

@@ -53,10 +53,14 @@ class PolicyTokenizer:
         self.end_id: int = self.tokenizer.eos_token_id
         self._control = ControlStrings(self.card.control_strings)
 
-    def prompt_ids(self, messages: Sequence[Message], weights: Mapping[str, float]) -> list[int]:
+    def prompt_text(self, messages: Sequence[Message], weights: Mapping[str, float]) -> str:
         """The prompt as the policy's own chat template renders it, up to where the response begins."""
         turns = [escaped(message, self._control.escape) for message in messages]
-        text = render(self.tokenizer, turns, weights=dict(weights), add_generation_prompt=True)
+        return render(self.tokenizer, turns, weights=dict(weights), add_generation_prompt=True)
+
+    def prompt_ids(self, messages: Sequence[Message], weights: Mapping[str, float]) -> list[int]:
+        """The same as token ids."""
+        text = self.prompt_text(messages, weights)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 

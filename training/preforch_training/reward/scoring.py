@@ -22,7 +22,7 @@ from preforch_training.reward.config import Reward
 from preforch_training.reward.kinds import KINDS
 from preforch_training.reward.ray_scoring import score_by_ray
 from preforch_training.run import Run
-from preforch_training.tuning.device_memory import free_memory
+from preforch_training.tuning.resident import release
 
 REWARD_FILE = "reward.json"
 LARGEST = 1e100
@@ -78,7 +78,7 @@ def score(
         else:
             lengths = [len(p.text) + len(r) for p, r in zip(prompts, responses, strict=True)]
             rewards_N = shared(of_rows, prompts, responses, lengths=lengths)
-        free_memory()
+        release()
     return check_rewards(rewards_N, prompts, responses, source=reward.kind)
 
 

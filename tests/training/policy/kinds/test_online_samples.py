@@ -9,11 +9,11 @@ from known_world import FORMAT, known
 from preforch_models.conversation import Message
 from preforch_training.policy.kinds.online_samples import (
     WeightedPrompt,
-    draw_weights,
     fold_metrics,
     judge,
     sample_metrics,
     sample_rows,
+    weighted,
 )
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Prompt, Sample
@@ -28,13 +28,14 @@ def generations(*finished: bool) -> list[Generation]:
     return [Generation(token_ids=(i,), text=str(i), finished=done) for i, done in enumerate(finished)]
 
 
-def test_the_share_of_random_weights_is_exact_and_the_others_are_predicted() -> None:
-    prompts = [prompt(str(i)) for i in range(40)]
-    predicted_NK = np.tile([0.301, 0.699], (40, 1))
-    asks = draw_weights(prompts, predicted_NK, FORMAT, random_share=0.25, seed=0)
-    assert sum(asked.origin == "dirichlet" for asked in asks) == 10
-    assert all(asked.weights == {"a": 0.3, "b": 0.7} for asked in asks if asked.origin == "orchestrator")
-    assert len({asked.weights["a"] for asked in asks if asked.origin == "dirichlet"}) > 5
+def test_each_prompt_is_asked_with_its_weights_on_the_grid() -> None:
+    weights_NK = np.array([[0.301, 0.699], [0.9, 0.1]])
+    prompts, random_N = [prompt("p"), prompt("q")], np.array([False, True])
+    asks = weighted(prompts, weights_NK, random_N, FORMAT, source="constant")
+    assert asks == [
+        WeightedPrompt(prompt("p"), {"a": 0.3, "b": 0.7}, "constant"),
+        WeightedPrompt(prompt("q"), {"a": 0.9, "b": 0.1}, "random"),
+    ]
 
 
 def ask(name: str, a: float) -> WeightedPrompt:

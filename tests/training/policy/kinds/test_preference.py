@@ -36,7 +36,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> PolicyTask:
 
 
 def test_its_rows_are_the_overall_pairs_of_training_prompts(task: PolicyTask) -> None:
-    start = task.last_round("plain")
+    start = task.start("plain")
     reader, prompts = PolicyTokenizer(start), task.prompts()
     found = [
         (reader.text(row.prompt), reader.text(row.chosen), reader.text(row.rejected))
@@ -59,26 +59,26 @@ def test_its_rows_are_the_overall_pairs_of_training_prompts(task: PolicyTask) ->
 
 @pytest.mark.parametrize(("name", "start"), [("dpo", "plain"), ("simpo", "base")])
 def test_it_starts_from_the_policy_that_it_names(task: PolicyTask, name: str, start: str) -> None:
-    folder, previous = task.last_round(name), task.last_round(start)
+    folder, previous = task.start(name), task.start(start)
     assert read_manifest(folder).inputs["previous"] == digest(read_manifest(previous).files)
     before, after = (load_file(place / "model.safetensors") for place in (previous, folder))
     assert before.keys() == after.keys()
     steps = [float((before[key] - after[key]).abs().max()) for key in before]
     # Four steps at 1e-3 lead no farther than that.
     assert 0 < max(steps) < 0.01
-    other = load_file(task.last_round("base" if start == "plain" else "plain") / "model.safetensors")
+    other = load_file(task.start("base" if start == "plain" else "plain") / "model.safetensors")
     assert max(float((other[key] - after[key]).abs().max()) for key in other) > 0
 
 
 def test_its_card_is_fixed(task: PolicyTask) -> None:
     for name in ("dpo", "simpo"):
-        card = read_policy_card(task.last_round(name))
+        card = read_policy_card(task.start(name))
         assert card.conditioning == FixedConditioning()
         assert card.objectives == policy_world.NAMES
 
 
 def test_pairs_that_are_too_long_are_left_out_and_counted(task: PolicyTask, tmp_path: Path) -> None:
-    rows = kind.pair_rows(task, task.last_round("plain"))
+    rows = kind.pair_rows(task, task.start("plain"))
     limit = sorted(row.length for row in rows)[len(rows) // 2] + 1
     shared = {"max_model_len": limit, "max_response_tokens": 8}
     config = policy_world.make_config(tmp_path / "run", policies={"dpo": preference()}, shared=shared)

@@ -39,7 +39,7 @@ def test_the_samples_of_a_round_say_what_was_kept(built: Run) -> None:
     assert len(samples) == counts["samples"] == 18
     assert sum(s.kept for s in samples) == counts["kept"] > 0
     assert not any(s.kept for s in samples if s.response == "Let me think about it.")
-    assert {s.origin for s in samples} == {"orchestrator", "dirichlet"}
+    assert {s.origin for s in samples} == {"orchestrator", "random"}
 
 
 def test_a_round_asks_what_the_orchestrator_recommends_for_each_prompt(built: Run) -> None:
@@ -50,6 +50,19 @@ def test_a_round_asks_what_the_orchestrator_recommends_for_each_prompt(built: Ru
     assert np.abs(recommended_NK - 1 / recommended_NK.shape[1]).max() > 0.1, "uniform weights would pass"
     for sample, weights_K in zip(asked, recommended_NK, strict=True):
         assert sample.weights == on_grid(weights_K, built.context_format)
+
+
+@pytest.mark.parametrize("source", ["constant", "random"])
+def test_a_round_asks_what_the_config_says_in_the_place_of_f(tmp_path: Path, source: str) -> None:
+    online = {"weights": source, "random_weight_share": 0.0}
+    config = make_config(tmp_path / "run", policies={"wic": wic(online=online)})
+    run, _ = policy_world.write_inputs(tmp_path / "run", config)
+    samples = read_samples(build_policy(run, config))
+    assert {sample.origin for sample in samples} == {source}
+    asked = {tuple(sample.weights.values()) for sample in samples}
+    assert len(asked) == {"constant": 1, "random": 6}[source]
+    if source == "constant":
+        assert asked == {tuple(policy_world.FALLBACK.values())}
 
 
 def test_the_rewards_of_a_round_are_calibrated(built: Run) -> None:

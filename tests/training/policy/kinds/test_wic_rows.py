@@ -14,9 +14,10 @@ from preforch_models.conditioning import Conditioning
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.weights import round_weights
 from preforch_training.config import RunConfig
-from preforch_training.policy.config import FineTuning, WicPolicy
 from preforch_training.policy.fine_tuning import TokenRow
-from preforch_training.policy.kinds.wic import make_offline, make_online, prompts_for_round
+from preforch_training.policy.kinds.wic import make_offline, make_online
+from preforch_training.policy.settings.fine_tuning import FineTuning
+from preforch_training.policy.settings.wic import WicPolicy
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Sample, by_id, read_records
@@ -200,7 +201,7 @@ def test_every_request_shows_the_weights_of_its_samples(inputs: Run, online: Rou
     prompts = by_id(inputs.prompts())
     asked = [(request.messages, request.weights) for request in requests for _ in range(request.n)]
     assert [(prompts[s.prompt_id].messages, s.weights) for s in online.samples] == asked
-    assert Counter(sample.origin for sample in online.samples) == {"orchestrator": 12, "dirichlet": 12}
+    assert Counter(sample.origin for sample in online.samples) == {"orchestrator": 12, "random": 12}
 
 
 def test_samples_carry_calibrated_rewards_each_under_its_name(inputs: Run, online: Round) -> None:
@@ -285,21 +286,17 @@ def test_samples_that_are_there_already_are_not_drawn_again(inputs: Run, tmp_pat
 def test_prompts_that_leave_no_room_for_a_response_are_not_asked(inputs: Run) -> None:
     reader = PolicyTokenizer(inputs.policy_base)
     config = make_config(inputs.folder, shared={"max_response_tokens": 200})
-    policy = config.policies["wic"]
-    assert isinstance(policy, WicPolicy)
-    assert policy.online is not None
     assert config.policy is not None
     task = WithoutTraining(inputs, config.policy, "wic", NotingSampler())
-    everything = policy.online.model_copy(update={"prompts": 1000})
     lengths = {
         prompt.id: len(reader.prompt_ids(prompt.messages, {"helpful": 1.0, "harmless": 0.0, "humor": 0.0}))
         for prompt in inputs.prompts("train")
     }
     limit = sorted(lengths.values())[len(lengths) // 2]
     reader.card = reader.card.model_copy(update={"max_model_len": 200 + limit})
-    found = prompts_for_round(task, everything, 1, reader)
+    found = task.prompts_with_room(reader, seed=1)
     assert {prompt.id for prompt in found} == {id_ for id_, length in lengths.items() if length <= limit}
     assert 0 < len(found) < len(lengths)
     reader.card = reader.card.model_copy(update={"max_model_len": 201})
     with pytest.raises(ValueError, match="no training prompt leaves room for 200 response tokens"):
-        prompts_for_round(task, everything, 1, reader)
+        task.prompts_with_room(reader, seed=1)

@@ -13,20 +13,17 @@ Departures from the paper:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 from preforch_models.context import ContextFormat
 from preforch_models.weights import Weights
 
-from preforch_training.policy.config import Keep
 from preforch_training.policy.fine_tuning import TokenRow
 from preforch_training.policy.known_responses import Known, any_above, on_grid
+from preforch_training.policy.settings.wic import Keep, OnlineWeights
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Prompt, Sample
 from preforch_training.sampling.vllm import Generation
-
-Origin = Literal["orchestrator", "dirichlet"]
 
 
 @dataclass(frozen=True)
@@ -35,31 +32,21 @@ class WeightedPrompt:
 
     prompt: Prompt
     weights: Weights
-    origin: Origin
+    origin: OnlineWeights
 
 
-def draw_weights(
+def weighted(
     prompts: Sequence[Prompt],
-    predicted_NK: np.ndarray,
+    weights_NK: np.ndarray,
+    random_N: np.ndarray,
     context_format: ContextFormat,
     *,
-    random_share: float,
-    seed: int,
+    source: OnlineWeights,
 ) -> list[WeightedPrompt]:
-    """Each prompt with f(x), or for a share of them with weights from Dirichlet(1)."""
-    rng = np.random.default_rng(seed)
-    is_random_N = np.zeros(len(prompts), dtype=bool)
-    is_random_N[rng.permutation(len(prompts))[: round(random_share * len(prompts))]] = True
-    drawn_NK = rng.dirichlet(np.ones(len(context_format.objectives)), size=len(prompts))
+    """Each prompt with its weights on the grid. `random_N`: whose are drawn; the others are the source's."""
     return [
-        WeightedPrompt(
-            prompt,
-            on_grid(drawn if is_random else predicted, context_format),
-            "dirichlet" if is_random else "orchestrator",
-        )
-        for prompt, predicted, drawn, is_random in zip(
-            prompts, predicted_NK, drawn_NK, is_random_N, strict=True
-        )
+        WeightedPrompt(prompt, on_grid(weights_K, context_format), "random" if is_random else source)
+        for prompt, weights_K, is_random in zip(prompts, weights_NK, random_N, strict=True)
     ]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from preforch_models.conditioning.fixed import FixedConditioning
 
-from preforch_training.policy.config import PreferencePolicy
 from preforch_training.policy.pair_tuning import PairRow, train_on_pairs
+from preforch_training.policy.settings.preference import PreferencePolicy
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import OVERALL
@@ -19,7 +19,7 @@ from preforch_training.tuning.device_memory import free_memory
 
 def build(task: PolicyTask, config: PreferencePolicy) -> None:
     """Make the only round."""
-    start = task.last_round(config.start)
+    start = task.start(config.start)
 
     def make(folder: Path, work: Path) -> Outcome:
         rows = pair_rows(task, start)

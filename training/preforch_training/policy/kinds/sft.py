@@ -7,8 +7,8 @@ from pathlib import Path
 
 from preforch_models.conditioning.fixed import FixedConditioning
 
-from preforch_training.policy.config import SftPolicy
 from preforch_training.policy.fine_tuning import TokenRow
+from preforch_training.policy.settings.sft import SftPolicy
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.run import Outcome

@@ -8,25 +8,24 @@ Departures from the paper are choices of the config; `known_responses` and `onli
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from preforch_models.conditioning.context import ContextConditioning
 
-from preforch_training.orchestrator.prediction import predict_weights
-from preforch_training.policy.config import OnlineRound, WicPolicy
 from preforch_training.policy.kinds.online_samples import (
-    draw_weights,
     fold_metrics,
     judge,
     sample_metrics,
     sample_rows,
+    weighted,
 )
 from preforch_training.policy.known_responses import Known, good_responses, known_rows, originals
+from preforch_training.policy.settings.wic import OnlineRound, WicPolicy
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
-from preforch_training.records import Prompt, Sample, read_records, write_records
+from preforch_training.policy.weighting import prompt_weights, with_random
+from preforch_training.records import Sample, read_records, write_records
 from preforch_training.run import Outcome
 from preforch_training.sampling.vllm import SampleRequest
 from preforch_training.scores.calibration import CalibratedRewards
@@ -126,15 +125,13 @@ def draw_samples(
 ) -> list[Sample]:
     """The samples of one round, scored and judged."""
     run = task.run
-    chosen = prompts_for_round(task, online, number, reader)
-    predicted_NK = predict_weights(run.orchestrator, [prompt.text for prompt in chosen])
-    asked = draw_weights(
-        chosen,
-        predicted_NK,
-        run.context_format,
-        random_share=online.random_weight_share,
+    chosen = task.prompts_with_room(reader, seed=task.seed(number, "prompts"))[: online.prompts]
+    weights_NK, random_N = with_random(
+        prompt_weights(run, online.weights, chosen, seed=0),
+        share=online.random_share,
         seed=task.seed(number, "weights"),
     )
+    asked = weighted(chosen, weights_NK, random_N, run.context_format, source=online.weights)
     requests = [
         SampleRequest(
             messages=each.prompt.messages,
@@ -171,20 +168,6 @@ def compare_folds(
     if full_NK is None:
         return {}
     return fold_metrics(first, full_NK, known, keep=online.keep, quantile=config.quality_quantile)
-
-
-def prompts_for_round(
-    task: PolicyTask, online: OnlineRound, number: int, reader: PolicyTokenizer
-) -> list[Prompt]:
-    """Training prompts in random order that leave room for a response."""
-    prompts = list(task.prompts().values())
-    order = np.random.default_rng(task.seed(number, "prompts")).permutation(len(prompts))
-    tokens = task.shared.sampling.max_tokens
-    fitting = (p for p in (prompts[i] for i in order) if reader.has_room(p.messages, response_tokens=tokens))
-    found = list(islice(fitting, online.prompts))
-    if not found:
-        raise ValueError(f"no training prompt leaves room for {tokens} response tokens; raise max_model_len")
-    return found
 
 
 def _conditioning(task: PolicyTask) -> ContextConditioning:

@@ -15,6 +15,7 @@ from preforch_training.embeddings.batching import batch_tokens, batches_of, read
 from preforch_training.records import Prompt
 from preforch_training.reward.config import ClassifierReward, TextReading
 from preforch_training.reward.texts import TokenRow, classifier_texts, token_rows
+from preforch_training.tuning.resident import loaded
 
 
 def score(
@@ -50,20 +51,9 @@ def score_classifier(
 
     `segment_ids`: it was trained with them. Raises ValueError for a label that it does not have.
     """
-    options = {} if revision is None else {"revision": revision}
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right", **options)
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        path, dtype=torch.float32, output_loading_info=True, **options
-    )
-    model.eval()
-    if loading["missing_keys"]:
-        raise ValueError(
-            f"{path} is no classifier: it has no {sorted(loading['missing_keys'])}, "
-            "which would start at random"
-        )
+    tokenizer, model = loaded((path, revision), lambda: _load(path, revision))
     if label >= model.config.num_labels:
         raise ValueError(f"{path} has {model.config.num_labels} labels, no label {label}")
-    model = model.to(reading_device())
     max_tokens = token_limit(tokenizer, model.config, reading.max_tokens)
     rows = token_rows(
         tokenizer,
@@ -79,6 +69,21 @@ def score_classifier(
         for numbers, batch in batches_of(tokenizer, rows, tokens=tokens, title="score"):
             rewards_N[numbers] = model(**batch.to(model.device)).logits[:, label].double().cpu().numpy()
     return rewards_N
+
+
+def _load(path: str, revision: str | None) -> tuple[Any, PreTrainedModel]:
+    """Tokenizer and model where it reads. Raises ValueError for a checkpoint without a head."""
+    options = {} if revision is None else {"revision": revision}
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right", **options)
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        path, dtype=torch.float32, output_loading_info=True, **options
+    )
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"{path} is no classifier: it has no {sorted(loading['missing_keys'])}, "
+            "which would start at random"
+        )
+    return tokenizer, model.eval().to(reading_device())
 
 
 def _agree_on_padding(tokenizer: Any, model: PreTrainedModel, rows: Sequence[TokenRow]) -> None:

@@ -21,6 +21,7 @@ from preforch_training.reward.config import PairHeadReward
 from preforch_training.reward.fit_task import FitTask
 from preforch_training.reward.kinds.linear import fit_linear_reward
 from preforch_training.tuning.hf_trainer import METRICS_FILE
+from preforch_training.tuning.resident import loaded
 
 SCORED_AT_ONCE = 2048
 """Responses."""
@@ -137,7 +138,8 @@ def score(
     texts = [prompt.text for prompt in prompts]
     # In one go, so that the encoder is loaded once; afterwards all vectors are there.
     prepare(config, cache, [*texts, *responses])
-    vectors, model = TextVectors(encoder_settings(config), cache), PairHead.from_pretrained(folder).eval()
+    vectors = TextVectors(encoder_settings(config), cache)
+    model = loaded(folder, lambda: PairHead.from_pretrained(folder).eval())
     rewards_N = np.zeros(len(texts))
     with torch.inference_mode():
         for start in range(0, len(texts), SCORED_AT_ONCE):

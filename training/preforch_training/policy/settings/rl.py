@@ -1,0 +1,122 @@
+"""`kind = "rl"`: reinforcement by the calibrated rewards (METHOD 6). Every value carries its origin."""
+
+from typing import ClassVar, Literal
+
+from preforch_models.objectives import Record
+from pydantic import Field, model_validator
+
+from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
+
+Algorithm = Literal["rloo", "grpo"]
+Combine = Literal["sum", "gdpo", "dvao", "saturation"]
+WeightSource = Literal["orchestrator", "uniform", "constant", "shuffled", "context"]
+
+
+class Reinforcement(FineTuning):
+    """Every step samples the responses that it learns from."""
+
+    keeps_rewards: ClassVar[bool] = True
+
+    @property
+    def samples(self) -> int:
+        """Responses that are sampled and scored for it."""
+        return self.steps * self.batch_size * self.accumulation
+
+
+class RlPolicy(Record):
+    """Reinforcement of a policy by K rewards, weighed prompt by prompt (paper, Eq. 9)."""
+
+    kind: Literal["rl"]
+    start: str = BASE
+    """What it starts from and is held to: "base", the name of a policy further up, or one of its rounds
+    ("wic/round-0"). One that reads weights for `context`, one that reads none for every other `weights`."""
+    weights: WeightSource | dict[str, float]
+    """What a prompt's rewards are weighed by. `orchestrator`: f(x) (PRO-MORLHF); `uniform`, `constant` (the
+    best one for the training pairs) or a table of weights that sum to 1, {helpful = 1.0} (MORLHF, and a
+    soup's members); `shuffled`: f of another prompt, the control; `context` [ours]: f(x), or random weights
+    for a share of the prompts, which the policy reads in its context as well."""
+    combine: Combine = "sum"
+    """How K rewards become one (`policy.reinforced.combine`); `sum` [paper]"""
+    algorithm: Algorithm = "rloo"
+    """`rloo`: the KL in the reward and a leave-one-out baseline, closest to Eq. 9; it also stands in for PPO,
+    which TRL no longer has. `grpo`: group-relative advantages, the KL in the loss."""
+    beta: float = Field(default=0.1, ge=0)
+    """Weight of KL(policy || start) against the reward. 0.1 [paper]"""
+    samples_per_prompt: int = Field(default=8, ge=2)
+    """Responses of a group. 8 [paper]"""
+    temperature: float = Field(default=0.8, gt=0)
+    """0.8 [paper]"""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """0.95 [paper]"""
+    random_weight_share: float = Field(default=0.0, ge=0, le=1)
+    """`context`: share of the prompts under Dirichlet(1) weights in place of f(x)."""
+    repetition_penalty: float = Field(default=0.0, ge=0)
+    """Taken from the reward for every sentence that repeats one of the same response, and for every one
+    beyond the number that 95% of the chosen responses keep to. 0 [paper]"""
+    unfinished_penalty: float = Field(default=0.0, ge=0)
+    """Taken from the reward of a response that the token limit cut. 0 [paper]"""
+    runs: int = Field(default=1, ge=1)
+    """Trainings under seeds of their own, whose parameters are averaged [ours]."""
+    training: Reinforcement
+    """Its batches hold responses: a multiple of `samples_per_prompt`."""
+
+    sides: ClassVar[int] = 1
+    """Texts of a row."""
+
+    @property
+    def names_objectives(self) -> tuple[str, ...]:
+        """Objectives that it names, which must be the run's."""
+        return tuple(self.weights) if isinstance(self.weights, dict) else ()
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether what it answers depends on the weights that it is asked with."""
+        return self.weights == "context"
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether its weights depend on the prompt."""
+        return self.weights in ("orchestrator", "shuffled", "context")
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a model that stays as it is reads every row as well."""
+        return self.beta > 0
+
+    @property
+    def rounds(self) -> int:
+        """The policy itself; single runs lie beside it."""
+        return 1
+
+    @property
+    def trainings(self) -> dict[str, FineTuning]:
+        """Its training, by its key."""
+        return {"training": self.training}
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """How often it is carried out."""
+        return {"training": self.runs}
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of one training."""
+        return self.training.samples // self.samples_per_prompt
+
+    @model_validator(mode="after")
+    def _check(self) -> "RlPolicy":
+        if self.training.batch_size % self.samples_per_prompt:
+            raise ValueError(
+                f"training.batch_size is {self.training.batch_size}: it counts responses, in whole groups of "
+                f"samples_per_prompt = {self.samples_per_prompt}"
+            )
+        if self.random_weight_share and self.weights != "context":
+            raise ValueError(
+                f"random_weight_share is {self.random_weight_share}: weights = {self.weights!r} draws none; "
+                "only 'context' does"
+            )
+        if isinstance(self.weights, dict) and (
+            min(self.weights.values(), default=-1) < 0 or abs(sum(self.weights.values()) - 1) > 1e-6
+        ):
+            raise ValueError(f"weights = {self.weights}: a table holds weights of at least 0 that sum to 1")
+        return self
