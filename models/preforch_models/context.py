@@ -13,7 +13,7 @@ Source: paper, section 3.2 (`<W1> w_1 ... <WK> w_K` after the prompt). Departure
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Literal
 
@@ -35,22 +35,50 @@ class ContextFormat(Record):
         """Number of grid steps between 0 and 1."""
         return UNITS[self.encoding]
 
+    @property
+    def letter(self) -> str:
+        """Of its tokens: `<W1>`."""
+        return "W"
 
-def objective_tokens(count: int) -> list[str]:
+    @property
+    def values(self) -> tuple[tuple[str, ...], ...]:
+        """By objective, what `levels` has a token for, in rising order."""
+        levels = tuple(f"{level / self.units:.2f}" for level in range(self.units + 1))
+        return (levels,) * len(self.objectives)
+
+    def written(self, weights: Mapping[str, float]) -> tuple[str, ...]:
+        """What is written for each objective, in order."""
+        return tuple(f"{weights[name]:.2f}" for name in self.objectives)
+
+    @property
+    def expression(self) -> str:
+        """What a chat template writes for the objective `name`."""
+        return '"%.2f" % weights[name]'
+
+
+def objective_tokens(count: int, letter: str = "W") -> list[str]:
     """`<W1>` .. `<WK>`."""
-    return [f"<W{k + 1}>" for k in range(count)]
+    return [f"<{letter}{k + 1}>" for k in range(count)]
 
 
 def context_tokens(context_format: ContextFormat) -> list[str]:
     """All special tokens that the context adds to a tokenizer, in a fixed order."""
-    tokens = objective_tokens(len(context_format.objectives))
+    tokens = objective_tokens(len(context_format.objectives), context_format.letter)
     if context_format.encoding == "levels":
-        tokens += [
-            f"{token} {level / context_format.units:.2f}"
-            for token in tokens
-            for level in range(context_format.units + 1)
-        ]
+        by_objective = zip(list(tokens), context_format.values, strict=True)
+        tokens += [f"{token} {value}" for token, values in by_objective for value in values]
     return tokens
+
+
+def context_parts(weights: Mapping[str, float], context_format: ContextFormat) -> list[str]:
+    """`<W1> 0.70`, one for each objective. The weights must be rounded already."""
+    return parts_of(context_format.written(weights), context_format)
+
+
+def parts_of(written: Sequence[str], context_format: ContextFormat) -> list[str]:
+    """The same of what is written for each objective."""
+    tokens = objective_tokens(len(context_format.objectives), context_format.letter)
+    return [f"{token} {value}" for token, value in zip(tokens, written, strict=True)]
 
 
 def render_context(weights: Mapping[str, float], context_format: ContextFormat) -> str:
@@ -64,10 +92,7 @@ def render_context(weights: Mapping[str, float], context_format: ContextFormat) 
         )
     if sum(round(value * 100) for value in weights.values()) != 100:
         raise WeightsError(f"context needs weights that sum to exactly 1.00, got {dict(weights)}")
-    tokens = objective_tokens(len(context_format.objectives))
-    return "".join(
-        f" {token} {weights[name]:.2f}" for token, name in zip(tokens, context_format.objectives, strict=True)
-    )
+    return "".join(f" {part}" for part in context_parts(weights, context_format))
 
 
 def parse_context(text: str, context_format: ContextFormat) -> Weights:
@@ -91,7 +116,9 @@ def chat_template(context_format: ContextFormat | None, turns: str | None = None
     if context_format is None:
         return turns
     names = "[" + ", ".join(f"'{name}'" for name in context_format.objectives) + "]"
-    return _template("chat_template_context.jinja").replace("__OBJECTIVES__", names) + _TURNS + turns
+    preamble = _template("chat_template_context.jinja").replace("__OBJECTIVES__", names)
+    written = f'" <{context_format.letter}" ~ loop.index ~ "> " ~ {context_format.expression}'
+    return preamble.replace("__WRITTEN__", written) + _TURNS + turns
 
 
 def turns_of(template: str) -> str:

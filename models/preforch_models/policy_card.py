@@ -144,7 +144,7 @@ def check_match(bundle: Bundle, card: PolicyCard) -> None:
     what = f"bundle {bundle.path} and policy {card.name!r} do not belong together"
     if ours != theirs:
         raise ArtifactError(f"{what}: the objectives are {ours} of the bundle, {theirs} of the policy")
-    if card.context_format is not None and card.context_format != bundle.info.context:
+    if card.context_format is not None and card.context_format.encoding != bundle.info.context.encoding:
         raise ArtifactError(
             f"{what}: the bundle writes {bundle.info.context.model_dump()}, "
             f"the policy reads {card.context_format.model_dump()}"

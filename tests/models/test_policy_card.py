@@ -78,7 +78,10 @@ def test_a_card_that_is_not_there_is_an_error_that_names_the_file(tmp_path: Path
         (json.dumps(FORMAT_1 | {"objectives": ["a"]}), "objectives: Extra inputs"),
         (changed(CARD, format_version=3), "format_version 3 is not known; known are 2, and 1"),
         (changed(CARD, format_version="new"), "format_version: .*integer"),
-        (changed(CARD, conditioning={"kind": "heads"}), "conditioning: .*'heads'.*'context', 'fixed'"),
+        (
+            changed(CARD, conditioning={"kind": "heads"}),
+            "conditioning: .*'heads'.*'context', 'scores', 'fixed'",
+        ),
         (changed(CARD, conditioning={"encoding": "digits"}), "conditioning: .*discriminator 'kind'"),
         (changed(CARD, conditioning={"kind": "context"}), "conditioning.context.encoding: Field required"),
         (changed(FIXED, conditioning={"kind": "fixed", "encoding": "digits"}), "encoding: Extra inputs"),

@@ -122,6 +122,17 @@ def preference(*, training: Mapping[str, Any] | None = None, **settings: Any) ->
     return {"kind": "preference", "loss": "dpo", "training": {**SFT, **(training or {})}, **settings}
 
 
+def ric(*, online: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """The table of a tiny policy of kind `ric`, with one online round."""
+    return {
+        "kind": "ric",
+        "offline": SFT,
+        "online_rounds": 1,
+        "online": {**SFT, "prompts": 6, **(online or {})},
+        **settings,
+    }
+
+
 def rl(*, training: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     """The table of a tiny policy of kind `rl`, by default under f(x)."""
     training = {**SFT, **(training or {})}

@@ -13,6 +13,7 @@ from preforch_models.weights import Weights
 from preforch_service.conditioning.context import ContextConditioner
 from preforch_service.conditioning.fixed import FixedConditioner
 from preforch_service.conditioning.rendering import Render
+from preforch_service.conditioning.scores import ScoresConditioner
 
 
 class Conditioner(Protocol):
@@ -39,6 +40,7 @@ class Conditioner(Protocol):
 
 CONDITIONERS: Mapping[str, Callable[[PolicyCard], Conditioner]] = {
     ContextConditioner.kind: ContextConditioner,
+    ScoresConditioner.kind: ScoresConditioner,
     FixedConditioner.kind: FixedConditioner,
 }
 

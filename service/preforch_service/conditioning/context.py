@@ -6,7 +6,13 @@ is appended to its prompt.
 
 from typing import Any
 
-from preforch_models.context import ContextFormat, context_tokens, objective_tokens, render_context
+from preforch_models.context import (
+    ContextFormat,
+    context_parts,
+    context_tokens,
+    objective_tokens,
+    render_context,
+)
 from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 
@@ -66,9 +72,6 @@ class ContextConditioner:
 
 def expected_tokens(weights: Weights, context_format: ContextFormat) -> list[str]:
     """The added tokens that a context consists of, in order."""
-    tokens = objective_tokens(len(context_format.objectives))
     if context_format.encoding == "digits":
-        return tokens
-    return [
-        f"{token} {weights[name]:.2f}" for token, name in zip(tokens, context_format.objectives, strict=True)
-    ]
+        return objective_tokens(len(context_format.objectives), context_format.letter)
+    return context_parts(weights, context_format)

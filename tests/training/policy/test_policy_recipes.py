@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from policy_world import make_config, rl, sft, wic
+from policy_world import make_config, ric, rl, sft, wic
 from preforch_models.manifest import Manifest
 from preforch_training.config import RunConfig
 from preforch_training.pipeline import open_run
@@ -16,12 +16,14 @@ from preforch_training.run import Build, Run
 from small_world import NoSampler
 
 RL = rl(start="wic/round-0", weights="context", runs=2)
-BOTH = {"wic": wic(online_rounds=2), "plain": sft(), "read": RL}
+BOTH = {"wic": wic(online_rounds=2), "plain": sft(), "read": RL, "ric": ric()}
 WIC = {f"policy/wic/round-{number}" for number in (0, 1, 2)}
 ONLINE = WIC - {"policy/wic/round-0"}
 PLAIN = {"policy/plain/round-0"}
 RUNS = {"policy/read/run-1", "policy/read/run-2"}
-ROUNDS = WIC | PLAIN | RUNS | {"policy/read/round-0"}
+RIC = {"policy/ric/round-0", "policy/ric/round-1"}
+RIC_ONLINE = {"policy/ric/round-1"}
+ROUNDS = WIC | PLAIN | RUNS | RIC | {"policy/read/round-0"}
 ALL = ROUNDS | {"policy/base"}
 
 
@@ -75,6 +77,8 @@ def test_every_artifact_names_what_it_reads(tmp_path: Path) -> None:
         "policy/wic/round-0": offline,
         "policy/wic/round-1": online | {"previous": "policy/wic/round-0"},
         "policy/wic/round-2": online | {"previous": "policy/wic/round-1"},
+        "policy/ric/round-0": offline,
+        "policy/ric/round-1": offline | rewards | {"previous": "policy/ric/round-0"},
         **dict.fromkeys(RUNS, online | {"previous": "policy/wic/round-0"}),
         "policy/read/round-0": {"run-1": "policy/read/run-1", "run-2": "policy/read/run-2"},
     }
@@ -91,9 +95,9 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
     ({"shared": {"max_model_len": 128}}, ALL),
     ({"run": {"seed": 2}}, ALL),
     ({"context": {"encoding": "digits"}}, ALL),
-    ({"shared": {"temperature": 0.9}}, ONLINE),
-    ({"shared": {"top_p": 0.5}}, ONLINE),
-    ({"shared": {"max_response_tokens": 31}}, ONLINE | RUNS),
+    ({"shared": {"temperature": 0.9}}, ONLINE | RIC_ONLINE),
+    ({"shared": {"top_p": 0.5}}, ONLINE | RIC_ONLINE),
+    ({"shared": {"max_response_tokens": 31}}, ONLINE | RUNS | RIC_ONLINE),
     ({"policies": {**BOTH, "plain": sft(steps=5)}}, PLAIN),
     ({"policies": {**BOTH, "wic": wic(online_rounds=2, tau=0.6)}}, WIC),
     ({"policies": {**BOTH, "wic": wic(online_rounds=2, quality_quantile=0.1)}}, WIC),
@@ -108,6 +112,17 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
             {"random_weight_share": 0.0},
             {"original_share": 0.0},
             {"learning_rate": 2e-3},
+        )
+    ),
+    ({"policies": {**BOTH, "ric": ric(mapping="linf")}}, RIC),
+    ({"policies": {**BOTH, "ric": ric(offline={**ric()["offline"], "steps": 5})}}, RIC - RIC_ONLINE),
+    *(
+        ({"policies": {**BOTH, "ric": ric(**change)}}, RIC_ONLINE)
+        for change in (
+            {"quality_quantile": 0.2},
+            {"online": {"prompts": 5}},
+            {"online": {"keep": "mean_above_quantile"}},
+            {"online": {"original_share": 0.0}},
         )
     ),
     *(
@@ -145,4 +160,4 @@ def test_a_setting_is_in_the_recipe_of_what_it_changes_and_of_nothing_else(
 def test_rounds_and_policies_are_told_apart(tmp_path: Path) -> None:
     found = made(config(tmp_path, policies={**BOTH, "twin": BOTH["wic"]}))
     recipes = [json.dumps(found[name].recipe, sort_keys=True) for name in found]
-    assert len(set(recipes)) == len(recipes) == 11
+    assert len(set(recipes)) == len(recipes) == 13

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import torch
-from preforch_models.context import ContextFormat, chat_template, context_tokens
+from preforch_models.context import ContextFormat, chat_template, context_tokens, objective_tokens
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -165,12 +165,12 @@ def _start_levels(
     """row(k, level) = base_k + (2 level - 1) direction_k; long directions: told apart early."""
     generator = torch.Generator().manual_seed(seed)
     scale = matrix_VD.std().item()
-    for k in range(len(context_format.objectives)):
-        token = f"<W{k + 1}>"
+    tokens = objective_tokens(len(context_format.objectives), context_format.letter)
+    for token, values in zip(tokens, context_format.values, strict=True):
         base_D = matrix_VD[tokenizer.convert_tokens_to_ids(token)].clone()
         base_D += scale * torch.randn(base_D.shape, generator=generator).to(base_D)
         direction_D = 3 * scale * torch.randn(base_D.shape, generator=generator).to(base_D)
-        for step in range(context_format.units + 1):
-            level = step / context_format.units
-            row = tokenizer.convert_tokens_to_ids(f"{token} {level:.2f}")
+        for step, value in enumerate(values):
+            level = step / (len(values) - 1)
+            row = tokenizer.convert_tokens_to_ids(f"{token} {value}")
             matrix_VD[row] = base_D + (2 * level - 1) * direction_D

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from preforch_training.paths import ModelName
 from preforch_training.policy.settings.fine_tuning import BASE
 from preforch_training.policy.settings.preference import PreferencePolicy
+from preforch_training.policy.settings.ric import RicPolicy
 from preforch_training.policy.settings.rl import RlPolicy
 from preforch_training.policy.settings.sft import SftPolicy
 from preforch_training.policy.settings.wic import WicPolicy
@@ -96,4 +97,6 @@ class Config(Record):
         return self
 
 
-Policy = Annotated[WicPolicy | SftPolicy | PreferencePolicy | RlPolicy, Field(discriminator="kind")]
+Policy = Annotated[
+    WicPolicy | SftPolicy | PreferencePolicy | RlPolicy | RicPolicy, Field(discriminator="kind")
+]

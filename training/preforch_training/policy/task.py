@@ -90,9 +90,10 @@ class PolicyTask:
         conditioning: Conditioning,
         folder: Path,
         work: Path,
+        previous: Path | None = None,
     ) -> Outcome:
-        """Fine-tune the round before on rows and save the result as a policy."""
-        previous = self.round(number - 1)
+        """Fine-tune the round before, or `previous`, on rows and save the result as a policy."""
+        previous = previous or self.round(number - 1)
         fitting = fit_rows(rows, max_tokens=self.shared.max_model_len)
         seed = self.seed(number, "sft")
         tracking = self.run.tracking("policy", self.name, f"round-{number}")

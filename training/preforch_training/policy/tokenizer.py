@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preforch_models.conditioning import Conditioning
-from preforch_models.context import ControlStrings, chat_template, context_tokens, turns_of
+from preforch_models.context import ControlStrings, chat_template, context_tokens, parts_of, turns_of
 from preforch_models.conversation import Message, escaped
 from preforch_models.policy_card import read_policy_card
 from preforch_models.weights import round_weights, uniform
@@ -61,6 +61,19 @@ class PolicyTokenizer:
     def prompt_ids(self, messages: Sequence[Message], weights: Mapping[str, float]) -> list[int]:
         """The same as token ids."""
         text = self.prompt_text(messages, weights)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def written_ids(self, messages: Sequence[Message], written: Sequence[str]) -> list[int]:
+        """The prompt with what is written for each objective, whatever weights would ask for it."""
+        context_format = self.card.context_format
+        assert context_format is not None, "a policy without a context reads nothing"
+        turns = [escaped(message, self._control.escape) for message in messages]
+        last = max(i for i, message in enumerate(turns) if message.role == "user")
+        context = "".join(f" {part}" for part in parts_of(written, context_format))
+        turns[last] = turns[last].model_copy(update={"content": turns[last].content + context})
+        inner = turns_of(self.tokenizer.chat_template)
+        text = render(self.tokenizer, turns, chat_template=inner, add_generation_prompt=True)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 

@@ -27,12 +27,14 @@ from preforch_training.sampling.wire import Job, TokenRequest
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """`weights` lie on the grid of the context already."""
+    """`weights` lie on the grid of the context already. `written`: what the context says in their place, for
+    each objective."""
 
     messages: tuple[Message, ...]
     weights: Weights
     n: int
     seed: int
+    written: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,12 @@ class VllmSampler:
         if not requests:
             return []
         reader = PolicyTokenizer(policy)
-        prompts = [reader.prompt_ids(request.messages, request.weights) for request in requests]
+        prompts = [
+            reader.prompt_ids(request.messages, request.weights)
+            if request.written is None
+            else reader.written_ids(request.messages, request.written)
+            for request in requests
+        ]
         longest = max(map(len, prompts))
         if longest + max_tokens > reader.card.max_model_len:
             raise ValueError(

@@ -14,12 +14,12 @@ from preforch_training.statistics.markdown import table
 
 
 def report_rounds(policies: Mapping[str, Sequence[Path]], names: Sequence[str]) -> list[OnlineRound]:
-    """The online rounds of all policies, in order."""
+    """The online rounds of all policies of kind `wic`, in order."""
     found = []
     for policy, folders in policies.items():
         for folder in folders:
             manifest = read_manifest(folder, kind="policy")
-            if "samples" in manifest.counts:
+            if "kept_prompts" in manifest.metrics:
                 number = read_policy_info(folder).round
                 assert number is not None, "only the base has no round"
                 found.append(_online_round(policy, number, manifest, names))
