@@ -143,13 +143,14 @@ def failure(gateway: Gateway, error: UpstreamDown) -> ApiError:
 class Generation:
     """One generation: the engine's answer, and what it must say about the weights.
 
-    `applied`: whether the policy reads them. `content`: the whole answer, empty where it comes as events.
+    `effect`: what they have to do with the answer. `content`: the whole answer, empty where it comes as
+    events.
     """
 
     gateway: Gateway
     request: Request
     decision: Decision
-    applied: bool
+    effect: dict[str, Any]
     answer: PooledAnswer
     content: bytes
 
@@ -160,7 +161,7 @@ class Generation:
     @property
     def headers(self) -> dict[str, str]:
         """What the answer says about the weights, as response headers."""
-        return self.decision.headers() | ({} if self.applied else {APPLIED_HEADER: "false"})
+        return self.decision.headers() | ({} if self.effect["applied"] else {APPLIED_HEADER: "false"})
 
     @property
     def streams(self) -> bool:
@@ -178,7 +179,7 @@ class Generation:
 
     async def relay(self) -> Response:
         """The engine's answer with the preference object in it."""
-        preference = self.decision.preference() | {"applied": self.applied}
+        preference = self.decision.preference() | self.effect
         if self.streams:
             return self.stream(relay_events(self.answer.chunks(), preference))
         content = self.content
@@ -243,7 +244,8 @@ async def start_generation(
         decision, answer, content = await until_disconnect(request, asking)
     except UpstreamDown as error:
         raise failure(gateway, error) from error
-    return Generation(gateway, request, decision, engine.conditioner.applies_weights, answer, content)
+    effect = engine.conditioner.effect(decision.weights)
+    return Generation(gateway, request, decision, effect, answer, content)
 
 
 async def served_models(gateway: Gateway, engine: EngineSide, request: Request) -> Response:
@@ -267,7 +269,12 @@ async def served_models(gateway: Gateway, engine: EngineSide, request: Request) 
         raise EngineLate(f"the engine sent nothing for {seconds:g} s", code="engine_timeout") from error
     if answer.status == 200:
         models = json.loads(content)
-        models["data"] = [model for model in models["data"] if caller is None or caller.may_use(model["id"])]
+        models["data"] = [
+            model
+            for model in models["data"]
+            if model["id"] not in engine.conditioner.models
+            and (caller is None or caller.may_use(model["id"]))
+        ]
         for model in models["data"]:
             model["root"] = engine.model
             model["preference"] = {

@@ -104,12 +104,14 @@ class Reloaded(BaseModel):
 
 
 class Generated(BaseModel):
-    """Answer of /generate. `applied`: the policy reads weights. `texts`: all answers where n is above 1."""
+    """Answer of /generate. `applied`: the answer depends on the weights; `member`: of a set of policies, the
+    name, weights and distance of the one that gave it. `texts`: all answers where n is above 1."""
 
     text: str
     weights: dict[str, float]
     source: str
     applied: bool
+    member: dict[str, Any] | None = None
     finish_reason: str | None
     usage: dict[str, Any] | None
     model: str

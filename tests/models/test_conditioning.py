@@ -39,7 +39,7 @@ def test_a_card_holds_the_kind_and_its_settings_alone(
 
 
 def test_an_unknown_kind_is_told_which_there_are() -> None:
-    with pytest.raises(ValidationError, match=r"'heads'.*: 'context', 'scores', 'fixed'"):
+    with pytest.raises(ValidationError, match=r"'heads'.*: 'context', 'scores', 'members', 'fixed'"):
         read('{"kind": "heads"}')
 
 

@@ -7,6 +7,7 @@ Out: a validated `RunConfig`. An unknown key is an error that names it. Nothing 
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,12 +129,35 @@ class RunConfig(Record):
                     f"policies.{name}.start is {policy.start!r}; allowed are {known}: the base, and policies "
                     f"further up that {reads}, as it does itself"
                 )
+            self._check_members(name, policy.merges)
             rounds = [f"{name}/round-{number}" for number in range(policy.rounds)]
             above[policy.reads_weights] += [name, *rounds]
             if unknown := set(policy.names_objectives) - set(self.names):
                 raise ValueError(
                     f"policies.{name} names the objective {min(unknown)!r}; allowed are {list(self.names)}"
                 )
+
+    def _check_members(self, name: str, members: Mapping[str, str]) -> None:
+        """A set has a policy for each objective, all further up, with LoRA, from one start."""
+        if not members:
+            return
+        if set(members) != set(self.names):
+            raise ValueError(
+                f"policies.{name}.members names {sorted(members)}; one is needed for each of "
+                f"{list(self.names)}"
+            )
+        above = list(self.policies)[: list(self.policies).index(name)]
+        starts = set()
+        for objective, member in members.items():
+            policy = self.policies.get(member)
+            if member not in above or policy is None or not policy.is_one_adapter:
+                raise ValueError(
+                    f"policies.{name}.members.{objective} is {member!r}; allowed are policies of kind 'rl' "
+                    "further up, trained in one run with lora_rank"
+                )
+            starts.add(policy.start)
+        if len(starts) > 1:
+            raise ValueError(f"policies.{name}.members start from {sorted(starts)}; one start is needed")
 
     def _check_sharding(self) -> None:
         if self.distributed.sharding != "fsdp2":

@@ -2,11 +2,11 @@
 
 from typing import ClassVar, Literal
 
+from preforch_models.conditioning.base import ConditioningSettings
 from preforch_models.context import ContextFormat, Encoding
-from preforch_models.objectives import Record
 
 
-class ContextConditioning(Record):
+class ContextConditioning(ConditioningSettings):
     """The policy reads weights in its context, written in `encoding`."""
 
     reads_weights: ClassVar[bool] = True

@@ -2,11 +2,11 @@
 
 from typing import ClassVar, Literal
 
+from preforch_models.conditioning.base import ConditioningSettings
 from preforch_models.context import ContextFormat
-from preforch_models.objectives import Record
 
 
-class FixedConditioning(Record):
+class FixedConditioning(ConditioningSettings):
     """The policy answers alike whatever the weights are."""
 
     reads_weights: ClassVar[bool] = False

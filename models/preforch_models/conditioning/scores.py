@@ -2,12 +2,12 @@
 
 from typing import ClassVar, Literal
 
+from preforch_models.conditioning.base import ConditioningSettings
 from preforch_models.context import Encoding
-from preforch_models.objectives import Record
 from preforch_models.score_format import ScoreFormat, ScoreMapping
 
 
-class ScoresConditioning(Record):
+class ScoresConditioning(ConditioningSettings):
     """Its chat template makes scores of weights, by `mapping` within `low` and `high`."""
 
     reads_weights: ClassVar[bool] = True

@@ -5,6 +5,7 @@ Out: its conditioner, from the one table of kinds; nothing else in the service s
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from preforch_models.policy_card import PolicyCard
@@ -12,6 +13,7 @@ from preforch_models.weights import Weights
 
 from preforch_service.conditioning.context import ContextConditioner
 from preforch_service.conditioning.fixed import FixedConditioner
+from preforch_service.conditioning.members import MembersConditioner
 from preforch_service.conditioning.rendering import Render
 from preforch_service.conditioning.scores import ScoresConditioner
 
@@ -21,9 +23,14 @@ class Conditioner(Protocol):
 
     kind: str
     applies_weights: bool
-    """Whether the policy reads the weights of a request: `preference.applied` of an answer."""
+    """Whether the answer depends on the weights of a request: `preference.applied` of a model."""
+    models: frozenset[str]
+    """Models of the engine, beside the policy itself, that answer for it."""
     notice: str | None
     """What operators should know of this policy when the gateway starts."""
+
+    def effect(self, weights: Weights, /) -> dict[str, Any]:
+        """What an answer says of its weights: `applied`, whether they have a say in it, and by what."""
 
     def chat(self, body: dict[str, Any], weights: Weights, /) -> dict[str, Any]:
         """The engine's body of a chat, edited so that the policy reads the weights."""
@@ -34,6 +41,9 @@ class Conditioner(Protocol):
     def default_template_kwargs(self, fallback: Weights, /) -> dict[str, object]:
         """What the engine's chat template gets where a request says nothing."""
 
+    def engine_arguments(self, policy: Path, /) -> list[str]:
+        """Arguments for an engine of ours. Raises ValueError where it could not serve the policy."""
+
     async def self_test(self, render: Render, /, *, model: str) -> None:
         """Raise TemplateError unless the engine renders conversations as this kind needs it."""
 
@@ -41,6 +51,7 @@ class Conditioner(Protocol):
 CONDITIONERS: Mapping[str, Callable[[PolicyCard], Conditioner]] = {
     ContextConditioner.kind: ContextConditioner,
     ScoresConditioner.kind: ScoresConditioner,
+    MembersConditioner.kind: MembersConditioner,
     FixedConditioner.kind: FixedConditioner,
 }
 

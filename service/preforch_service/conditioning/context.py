@@ -4,6 +4,7 @@ The chat template prints them: they are its argument `weights`. A completion has
 is appended to its prompt.
 """
 
+from pathlib import Path
 from typing import Any
 
 from preforch_models.context import (
@@ -24,12 +25,17 @@ class ContextConditioner:
 
     kind = "context"
     applies_weights = True
+    models: frozenset[str] = frozenset()
     notice: str | None = None
 
     def __init__(self, card: PolicyCard) -> None:
         assert card.context_format is not None, "a card of this kind has one"
         self._format = card.context_format
         self._control_strings = card.control_strings
+
+    def effect(self, _weights: Weights) -> dict[str, Any]:
+        """The policy reads them as they are announced."""
+        return {"applied": True}
 
     def chat(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
         """The weights are an argument of the chat template, besides those that the user may set."""
@@ -42,6 +48,10 @@ class ContextConditioner:
     def default_template_kwargs(self, fallback: Weights) -> dict[str, object]:
         """The fallback weights: an engine of ours never generates without any."""
         return {"weights": fallback}
+
+    def engine_arguments(self, _policy: Path) -> list[str]:
+        """None."""
+        return []
 
     async def self_test(self, render: Render, *, model: str) -> None:
         """Two weight vectors print their control tokens, once and in order, and different prompts."""

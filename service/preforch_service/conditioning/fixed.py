@@ -1,5 +1,7 @@
 """`fixed`: weights were used in training, if at all. Decided weights are announced and go no further."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from preforch_models.policy_card import PolicyCard
@@ -13,6 +15,7 @@ class FixedConditioner:
 
     kind = "fixed"
     applies_weights = False
+    models: frozenset[str] = frozenset()
 
     def __init__(self, card: PolicyCard) -> None:
         self.notice: str | None = (
@@ -21,6 +24,10 @@ class FixedConditioner:
         )
         self._objectives = card.objectives
         self._control_strings = card.control_strings
+
+    def effect(self, _weights: Weights) -> dict[str, Any]:
+        """None."""
+        return {"applied": False}
 
     def chat(self, body: dict[str, Any], _weights: Weights) -> dict[str, Any]:
         """Unchanged: nothing in this policy's prompt depends on weights."""
@@ -34,13 +41,26 @@ class FixedConditioner:
         """No arguments: the chat template prints the same whatever the weights."""
         return {}
 
+    def engine_arguments(self, _policy: Path) -> list[str]:
+        """None."""
+        return []
+
     async def self_test(self, render: Render, *, model: str) -> None:
         """A conversation renders alike whatever weights the template is given, and without any."""
-        without = await render(PROBE, {})
-        for weights in (corner(self._objectives, 0), corner(self._objectives, -1)):
-            if await render(PROBE, {"weights": weights}) != without:
-                raise TemplateError(
-                    f"model {model!r}: its chat template prints another prompt for the weights {weights}, "
-                    "but the policy card says that it reads none (conditioning 'fixed')"
-                )
-        await check_escaping(render, {}, without, control_strings=self._control_strings, model=model)
+        await check_without_weights(
+            render, self._objectives, self._control_strings, model=model, kind=self.kind
+        )
+
+
+async def check_without_weights(
+    render: Render, objectives: Sequence[str], control_strings: Sequence[str], *, model: str, kind: str
+) -> None:
+    """Raise TemplateError where the chat template prints weights, or undoes the escaping."""
+    without = await render(PROBE, {})
+    for weights in (corner(objectives, 0), corner(objectives, -1)):
+        if await render(PROBE, {"weights": weights}) != without:
+            raise TemplateError(
+                f"model {model!r}: its chat template prints another prompt for the weights {weights}, "
+                f"but the policy card says that it reads none (conditioning {kind!r})"
+            )
+    await check_escaping(render, {}, without, control_strings=control_strings, model=model)

@@ -63,6 +63,20 @@ async def check_template(upstream: Upstream, conditioner: Conditioner, *, model:
         return await _tokens(upstream, asked)
 
     await conditioner.self_test(render, model=model)
+    if conditioner.models:
+        await check_models(upstream, conditioner.models)
+
+
+async def check_models(upstream: Upstream, expected: frozenset[str]) -> None:
+    """Raise TemplateError unless the engine serves all of these models."""
+    answer = await upstream.request("GET", "/v1/models")
+    content = await read_all(answer)
+    served = {model["id"] for model in json.loads(content)["data"]} if answer.status == 200 else set()
+    if missing := sorted(expected - served):
+        raise TemplateError(
+            f"the engine does not serve {missing[0]!r}, a member of the policy (it lacks {len(missing)} of "
+            f"{len(expected)}); `preforch engine-args` prints the arguments that it needs"
+        )
 
 
 def _conversation(model: str, text: str, **fields: object) -> dict[str, object]:

@@ -88,12 +88,14 @@ class EngineCommand:
             *whole,
         ]
         device = on_cpu if self.cpu else ["--dtype", "auto"]
-        template = conditioner_of(self.card).default_template_kwargs(self.fallback)
+        conditioner = conditioner_of(self.card)
+        template = conditioner.default_template_kwargs(self.fallback)
         defaults = ["--default-chat-template-kwargs", json.dumps(template)] if template else []
         return [
             *("-m", SERVER, "--model", str(self.policy), *self.listen),
             *("--served-model-name", self.model, "--max-model-len", str(self.card.max_model_len)),
-            *(*defaults, "--disable-uvicorn-access-log", *device, *self.extra),
+            *(*defaults, *conditioner.engine_arguments(self.policy)),
+            *("--disable-uvicorn-access-log", *device, *self.extra),
         ]
 
     def variables(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """`POST /generate`: a chat completion with a plainer face."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +16,7 @@ from preforch_service.routes.plain_route import PlainRoute
 from preforch_service.wire import Generated, GenerateRequest
 
 
-def generated(content: bytes, decision: Decision, *, applied: bool) -> dict[str, Any]:
+def generated(content: bytes, decision: Decision, effect: Mapping[str, Any]) -> dict[str, Any]:
     """The answer for a complete chat completion."""
     chat = json.loads(content)
     texts = [choice["message"]["content"] or "" for choice in chat["choices"]]
@@ -24,21 +24,22 @@ def generated(content: bytes, decision: Decision, *, applied: bool) -> dict[str,
         text=texts[0],
         weights=decision.weights,
         source=decision.source,
-        applied=applied,
+        **effect,
         finish_reason=chat["choices"][0]["finish_reason"],
         usage=chat["usage"],
         model=chat["model"],
         id=chat["id"],
         texts=texts if len(texts) > 1 else None,
     )
-    return found.model_dump(exclude=set() if len(texts) > 1 else {"texts"})
+    left_out = {name for name in ("texts", "member") if getattr(found, name) is None}
+    return found.model_dump(exclude=left_out)
 
 
 async def generated_events(
-    chunks: AsyncIterator[bytes], decision: Decision, *, applied: bool
+    chunks: AsyncIterator[bytes], decision: Decision, effect: Mapping[str, Any]
 ) -> AsyncIterator[bytes]:
     """`{"text"}` events; the first names the weights, the last has `finish_reason` and `usage`."""
-    about: dict[str, Any] = {"weights": decision.weights, "source": decision.source, "applied": applied}
+    about: dict[str, Any] = {"weights": decision.weights, "source": decision.source, **effect}
     finish: str | None = None
     async for raw in events(chunks):
         data = event_data(raw)
@@ -61,12 +62,12 @@ async def generated_events(
 
 async def answer(generation: Generation) -> Response:
     """The engine's answer in our own format; its errors as they are."""
-    decision, applied = generation.decision, generation.applied
+    decision, effect = generation.decision, generation.effect
     if generation.streams:
-        return generation.stream(generated_events(generation.answer.chunks(), decision, applied=applied))
+        return generation.stream(generated_events(generation.answer.chunks(), decision, effect))
     if generation.answer.status != 200:
         return await generation.relay()
-    return JSONResponse(generated(generation.content, decision, applied=applied), headers=generation.headers)
+    return JSONResponse(generated(generation.content, decision, effect), headers=generation.headers)
 
 
 def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:

@@ -96,6 +96,16 @@ def preference(names: Sequence[str]) -> Schema:
             "bundle": {"type": "string", "description": "revision of the orchestrator's bundle"},
             "applied": {"type": "boolean", "description": "false: the policy does not read the weights"},
             "reason": {"type": "string", "description": "why these are fallback weights"},
+            "member": {
+                "type": "object",
+                "description": "of a set of policies, the one that answered",
+                "properties": {
+                    "name": {"type": "string"},
+                    "weights": weights,
+                    "distance": {"description": "total variation to the decided weights", **share},
+                },
+                "required": ["name", "weights", "distance"],
+            },
         },
         "required": ["weights", "source", "recommended", "clamped", "bundle", "applied"],
     }

@@ -138,6 +138,7 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
             {"random_weight_share": 0.5},
             {"repetition_penalty": 1.0},
             {"unfinished_penalty": 1.0},
+            {"prompt_noise": 0.5},
             {"training": {**RL["training"], "steps": 5}},
         )
     ),

@@ -21,6 +21,8 @@ JOB = Job(
     top_p=1.0,
     max_tokens=1,
     engine=Engine(),
+    adapters={},
+    adapter_rank=0,
     requests=(),
 )
 

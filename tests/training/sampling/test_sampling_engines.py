@@ -42,6 +42,8 @@ def job_of(engine: Engine) -> Job:
         top_p=1.0,
         max_tokens=1,
         engine=engine,
+        adapters={},
+        adapter_rank=0,
         requests=(),
     )
 

@@ -14,6 +14,7 @@ from preforch_training.policy.settings.preference import PreferencePolicy
 from preforch_training.policy.settings.ric import RicPolicy
 from preforch_training.policy.settings.rl import RlPolicy
 from preforch_training.policy.settings.sft import SftPolicy
+from preforch_training.policy.settings.soup import SoupPolicy
 from preforch_training.policy.settings.wic import WicPolicy
 from preforch_training.sampling.settings import Engine, Sampling
 
@@ -98,5 +99,6 @@ class Config(Record):
 
 
 Policy = Annotated[
-    WicPolicy | SftPolicy | PreferencePolicy | RlPolicy | RicPolicy, Field(discriminator="kind")
+    WicPolicy | SftPolicy | PreferencePolicy | RlPolicy | RicPolicy | SoupPolicy,
+    Field(discriminator="kind"),
 ]

@@ -145,6 +145,8 @@ class VllmSampler:
                 f"a prompt of {longest} tokens and max_tokens {max_tokens} exceed the policy's "
                 f"max_model_len {reader.card.max_model_len}"
             )
+        conditioning = reader.card.conditioning
+        chosen = [conditioning.choose(request.weights) for request in requests]
         job = Job(
             policy=str(policy.resolve()),
             reload=False,
@@ -155,9 +157,11 @@ class VllmSampler:
             max_tokens=max_tokens,
             engine=self.engine,
             requests=tuple(
-                TokenRequest(prompt_ids=tuple(ids), n=request.n, seed=request.seed)
-                for ids, request in zip(prompts, requests, strict=True)
+                TokenRequest(prompt_ids=tuple(ids), n=request.n, seed=request.seed, adapter=adapter)
+                for ids, request, adapter in zip(prompts, requests, chosen, strict=True)
             ),
+            adapters={name: str(folder) for name, folder in conditioning.adapters(policy.resolve()).items()},
+            adapter_rank=conditioning.adapter_rank,
         )
         # Every n-th request: neighbours, which may be alike in length, go to different processes.
         count = min(self.engine.data_parallel_size, len(requests))
@@ -184,7 +188,7 @@ def _shape(policy: Path, job: Job) -> str:
     # Who wrote the file, and how a trainer sets the model up, say nothing about the model.
     for key in ("transformers_version", "use_cache"):
         config.pop(key, None)
-    return digest({"config": config, "max_model_len": job.max_model_len})
+    return digest({"config": config, "max_model_len": job.max_model_len, "adapters": job.adapters})
 
 
 def _contents(policy: Path, revision: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from preforch_models.child_process import die_with_parent
+from preforch_models.conditioning.members import MOST_AT_ONCE, engine_rank
 from tqdm import tqdm
 
 from preforch_training.run import peak_memory_mib
@@ -35,6 +36,7 @@ from preforch_training.sampling.wire import (
 if TYPE_CHECKING:
     # Importing vLLM takes seconds and reads the environment.
     from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
 
 Report = Callable[[Progress], None]
 
@@ -129,6 +131,18 @@ def engine_arguments(job: Job, *, on_gpu: bool) -> dict[str, Any]:
         "max_num_batched_tokens": max(job.max_model_len, 8192),
         "generation_config": "vllm",
         "seed": 0,
+        **_adapter_arguments(job),
+    }
+
+
+def _adapter_arguments(job: Job) -> dict[str, Any]:
+    if not job.adapters:
+        return {}
+    return {
+        "enable_lora": True,
+        "max_lora_rank": engine_rank(job.adapter_rank),
+        "max_loras": min(len(job.adapters), MOST_AT_ONCE),
+        "max_cpu_loras": len(job.adapters),
     }
 
 
@@ -149,7 +163,7 @@ def _again(engine: "LLM", job: Job, report: Report) -> Answer | NotLoaded:
 
 def _generate(engine: "LLM", job: Job, report: Report) -> Answer:
     prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in job.requests]
-    engine.enqueue(prompts, _sampling_parameters(job), use_tqdm=False)
+    engine.enqueue(prompts, _sampling_parameters(job), lora_request=_adapters(job), use_tqdm=False)
     outputs = engine.wait_for_completion(use_tqdm=partial(_ReportedBar, report=report))
     return Answer(
         responses=tuple(
@@ -157,6 +171,18 @@ def _generate(engine: "LLM", job: Job, report: Report) -> Answer:
         ),
         peak_memory_mib=peak_memory_mib(),
     )
+
+
+def _adapters(job: Job) -> "list[LoRARequest | None] | None":
+    """By request. Numbers start at 1; the same adapter has the same one."""
+    if not job.adapters:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    known: dict[str | None, LoRARequest | None] = {None: None}
+    for number, (name, folder) in enumerate(job.adapters.items(), start=1):
+        known[name] = LoRARequest(name, number, folder)
+    return [known[request.adapter] for request in job.requests]
 
 
 def _sampling_parameters(job: Job) -> "list[SamplingParams]":

@@ -13,15 +13,17 @@ from preforch_training.sampling.settings import Engine
 
 
 class TokenRequest(Record):
-    """One prompt as token ids, to be answered `n` times."""
+    """One prompt as token ids, to be answered `n` times, by an adapter of the job's where one is named."""
 
     prompt_ids: tuple[int, ...]
     n: int
     seed: int
+    adapter: str | None = None
 
 
 class Job(Record):
-    """One call of the sampler. `reload`: the child's engine holds other weights than this policy's."""
+    """One call of the sampler. `reload`: the child's engine holds other weights than this policy's.
+    `adapters`: folders by name, of at most `adapter_rank`."""
 
     policy: str
     reload: bool
@@ -31,6 +33,8 @@ class Job(Record):
     top_p: float
     max_tokens: int
     engine: Engine
+    adapters: dict[str, str]
+    adapter_rank: int
     requests: tuple[TokenRequest, ...]
 
 

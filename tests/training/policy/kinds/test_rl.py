@@ -101,7 +101,8 @@ def test_what_a_policy_reads_is_what_its_rewards_are_weighed_by(tasks: dict[str,
     assert len(asks) == 8
     for ask in asks:
         assert ask.weights == tuple(ask.context.values())
-        text = reader.prompt_text(ask.prompt.messages, ask.context)
+        assert ask.messages == ask.prompt.messages
+        text = reader.prompt_text(ask.messages, ask.context)
         assert f"<W3> {ask.context['humor']:.2f}" in text
     assert asks == draw_asks(task, settings(task), 0, reader)
     assert asks != draw_asks(task, settings(task), 1, reader)
@@ -113,7 +114,24 @@ def test_a_policy_that_reads_no_weights_is_told_none(tasks: dict[str, PolicyTask
     asks = draw_asks(task, settings(task), 0, reader)
     assert all(ask.context == {} for ask in asks)
     assert len({ask.weights for ask in asks}) > 1
-    assert "<W" not in reader.prompt_text(asks[0].prompt.messages, asks[0].context)
+    assert "<W" not in reader.prompt_text(asks[0].messages, asks[0].context)
+
+
+def test_a_share_of_the_words_that_a_policy_reads_are_others(tasks: dict[str, PolicyTask]) -> None:
+    task = tasks["pro"]
+    reader = PolicyTokenizer(tasks["plain"].round(0))
+    noisy = settings(task).model_copy(update={"prompt_noise": 0.5})
+    asks = draw_asks(task, noisy, 0, reader)
+    words = [ask.prompt.text.split() for ask in asks]
+    read = [ask.messages[-1].content.split() for ask in asks]
+    assert [len(each) for each in words] == [len(each) for each in read]
+    pairs = [pair for one, other in zip(words, read, strict=True) for pair in zip(one, other, strict=True)]
+    assert 0.2 < sum(one != other for one, other in pairs) / len(pairs) < 0.7
+    assert {other for _, other in pairs} <= {w for p in task.prompts().values() for w in p.text.split()}
+    # What a prompt is scored as, and weighed by, is the prompt itself.
+    plain = draw_asks(task, settings(task), 0, reader)
+    assert [(ask.prompt, ask.weights) for ask in asks] == [(ask.prompt, ask.weights) for ask in plain]
+    assert asks == draw_asks(task, noisy, 0, reader)
 
 
 def test_prompts_come_again_when_all_had_their_turn(tasks: dict[str, PolicyTask]) -> None:

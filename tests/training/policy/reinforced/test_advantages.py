@@ -45,7 +45,10 @@ class Group:
         )
         self.reader = PolicyTokenizer(run.policy_base, FixedConditioning())
         self.run, prompts = run, run.prompts("train")[:2]
-        self.asks = [Ask(prompt, weights, {}) for prompt, weights in zip(prompts, WEIGHTS, strict=True)]
+        self.asks = [
+            Ask(prompt, prompt.messages, weights, {})
+            for prompt, weights in zip(prompts, WEIGHTS, strict=True)
+        ]
         self.trainer = new_trainer(
             run,
             run.policy_base,

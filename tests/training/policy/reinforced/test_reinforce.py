@@ -45,7 +45,7 @@ def train(folder: Path) -> None:
     model, found = reinforce(
         run,
         run.policy_base,
-        [Ask(prompt, (0.5, 0.3, 0.2), {}) for prompt in run.prompts("train")[: 2 * STEPS]],
+        [Ask(prompt, prompt.messages, (0.5, 0.3, 0.2), {}) for prompt in run.prompts("train")[: 2 * STEPS]],
         Reference(np.zeros((1, 3)), 6),
         config,
         reader=reader,

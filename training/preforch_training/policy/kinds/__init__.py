@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from preforch_training.policy.kinds import preference, ric, rl, sft, wic
+from preforch_training.policy.kinds import preference, ric, rl, sft, soup, wic
 from preforch_training.policy.task import PolicyTask
 
 # Each takes the settings of its own kind, which no common type can say.
@@ -16,5 +16,6 @@ KINDS: Mapping[str, Callable[[PolicyTask, Any], None]] = MappingProxyType(
         "preference": preference.build,
         "rl": rl.build,
         "ric": ric.build,
+        "soup": soup.build,
     }
 )

@@ -17,7 +17,8 @@ from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.conditioning.fixed import FixedConditioning
 
 from preforch_training.policy.known_responses import on_grid
-from preforch_training.policy.merging import average
+from preforch_training.policy.merged.parameters import average
+from preforch_training.policy.reinforced.prompt_noise import noisy, words_of
 from preforch_training.policy.reinforced.repetition import usual_number
 from preforch_training.policy.reinforced.training import Ask, Reference, reinforce
 from preforch_training.policy.settings.rl import RlPolicy
@@ -103,10 +104,14 @@ def draw_asks(task: PolicyTask, config: RlPolicy, number: int, reader: PolicyTok
     weights_NK = prompt_weights(task.run, config.weights, asked, seed=task.seed(number, "shuffle"))
     share, seed = config.random_weight_share, task.seed(number, "weights")
     weights_NK, _ = with_random(weights_NK, share=share, seed=seed)
+    words = words_of([prompt.text for prompt in prompts])
+    rng = np.random.default_rng(task.seed(number, "noise"))
     asks = []
     for prompt, weights_K in zip(asked, weights_NK, strict=True):
         context = on_grid(weights_K, task.run.context_format) if config.reads_weights else {}
-        asks.append(Ask(prompt, tuple(context.values()) or tuple(weights_K.tolist()), context))
+        messages = noisy(prompt.messages, words, share=config.prompt_noise, rng=rng)
+        weights = tuple(context.values()) or tuple(weights_K.tolist())
+        asks.append(Ask(prompt, messages, weights, context))
     return asks
 
 

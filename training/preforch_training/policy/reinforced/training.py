@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset
+from preforch_models.conversation import Message
 from preforch_models.weights import Weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from preforch_training.distributed.group import together
+from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.policy.fine_tuning import schedule_arguments
+from preforch_training.policy.merged.adapters import keep_adapter
 from preforch_training.policy.reinforced.combine import combiner
 from preforch_training.policy.reinforced.reward import GroupReward
 from preforch_training.policy.settings.rl import Algorithm, RlPolicy
@@ -50,10 +52,11 @@ from preforch_training.tuning.tuned_model import (
 
 @dataclass(frozen=True)
 class Ask:
-    """One time that a prompt is asked. `weights`: what its rewards are weighed by; `context`: what the policy
-    reads, the same on the grid, or nothing."""
+    """One time that a prompt is asked. `messages`: as the policy reads them; `weights`: what the prompt's
+    rewards are weighed by; `context`: what the policy reads of them, the same on the grid, or nothing."""
 
     prompt: Prompt
+    messages: tuple[Message, ...]
     weights: tuple[float, ...]
     context: Weights
 
@@ -135,6 +138,8 @@ def _reinforce(
     train_in_32_bits(trainer.model)
     with models_stay():
         history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
+    if rank() == 0:
+        keep_adapter(trainer.model, folder)
     trained = finished(trainer.model, stored_dtype(str(policy), config.training.saved_dtype))
     return trained, summary(history)
 
@@ -184,7 +189,7 @@ def new_trainer(
         train_dataset=Dataset.from_list(
             [
                 {
-                    "prompt": reader.prompt_text(ask.prompt.messages, ask.context),
+                    "prompt": reader.prompt_text(ask.messages, ask.context),
                     "prompt_id": ask.prompt.id,
                     "weights": list(ask.weights),
                 }

@@ -1,16 +1,16 @@
 """`kind = "preference"`: a loss on pairs (METHOD 7)."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
+from preforch_training.policy.settings.base import PolicySettings
 from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
 PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo"]
 
 
-class PreferencePolicy(Record):
+class PreferencePolicy(PolicySettings):
     """A loss on the overall pairs themselves: baselines that know neither rewards nor weights (METHOD 7)."""
 
     kind: Literal["preference"]
@@ -24,10 +24,10 @@ class PreferencePolicy(Record):
     """What it starts from: "base", or the name of a policy further up that reads no weights either."""
     training: FineTuning
 
-    reads_weights: ClassVar[bool] = False
-    sides: ClassVar[int] = 2
-    """Texts of a row."""
-    names_objectives: ClassVar[tuple[str, ...]] = ()
+    @property
+    def sides(self) -> int:
+        """Both responses of a pair."""
+        return 2
 
     @property
     def has_reference(self) -> bool:
@@ -35,19 +35,9 @@ class PreferencePolicy(Record):
         return self.loss != "simpo"
 
     @property
-    def rounds(self) -> int:
-        """There is only an offline round."""
-        return 1
-
-    @property
     def trainings(self) -> dict[str, FineTuning]:
         """Its training, by its key."""
         return {"training": self.training}
-
-    @property
-    def repeats(self) -> dict[str, int]:
-        """How often it is carried out."""
-        return {"training": 1}
 
     @model_validator(mode="after")
     def _check(self) -> "PreferencePolicy":

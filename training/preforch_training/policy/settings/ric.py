@@ -2,10 +2,10 @@
 
 from typing import ClassVar, Literal
 
-from preforch_models.objectives import Record
 from preforch_models.score_format import ScoreMapping
 from pydantic import Field, model_validator
 
+from preforch_training.policy.settings.base import PolicySettings
 from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
 RicKeep = Literal["any_above_quantile", "mean_above_quantile"]
@@ -28,7 +28,7 @@ class RicRound(FineTuning):
         return self.prompts
 
 
-class RicPolicy(Record):
+class RicPolicy(PolicySettings):
     """Rewards in context: trained on what responses obtained, asked for what weights would have.
 
     `<name>/round-0` offline, `round-1..n` online.
@@ -47,11 +47,11 @@ class RicPolicy(Record):
     """Needed where there are online rounds."""
 
     start: ClassVar[str] = BASE
-    reads_weights: ClassVar[bool] = True
-    sides: ClassVar[int] = 1
-    """Texts of a row."""
-    has_reference: ClassVar[bool] = False
-    names_objectives: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def reads_weights(self) -> bool:
+        """In its context."""
+        return True
 
     @property
     def rounds(self) -> int:

@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
+from preforch_training.policy.settings.base import PolicySettings
 from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
 Algorithm = Literal["rloo", "grpo"]
@@ -23,7 +23,7 @@ class Reinforcement(FineTuning):
         return self.steps * self.batch_size * self.accumulation
 
 
-class RlPolicy(Record):
+class RlPolicy(PolicySettings):
     """Reinforcement of a policy by K rewards, weighed prompt by prompt (paper, Eq. 9)."""
 
     kind: Literal["rl"]
@@ -53,6 +53,9 @@ class RlPolicy(Record):
     repetition_penalty: float = Field(default=0.0, ge=0)
     """Taken from the reward for every sentence that repeats one of the same response, and for every one
     beyond the number that 95% of the chosen responses keep to. 0 [paper]"""
+    prompt_noise: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a prompt's words that are others where the policy reads it, for small policies from scratch
+    [ours]; rewards and weights are those of the prompt as it is. 0 [paper]"""
     unfinished_penalty: float = Field(default=0.0, ge=0)
     """Taken from the reward of a response that the token limit cut. 0 [paper]"""
     runs: int = Field(default=1, ge=1)
@@ -60,8 +63,10 @@ class RlPolicy(Record):
     training: Reinforcement
     """Its batches hold responses: a multiple of `samples_per_prompt`."""
 
-    sides: ClassVar[int] = 1
-    """Texts of a row."""
+    @property
+    def is_one_adapter(self) -> bool:
+        """Whether it can be a member of a set: one LoRA adapter on its start."""
+        return self.runs == 1 and self.training.lora_rank > 0
 
     @property
     def names_objectives(self) -> tuple[str, ...]:
@@ -82,11 +87,6 @@ class RlPolicy(Record):
     def has_reference(self) -> bool:
         """Whether a model that stays as it is reads every row as well."""
         return self.beta > 0
-
-    @property
-    def rounds(self) -> int:
-        """The policy itself; single runs lie beside it."""
-        return 1
 
     @property
     def trainings(self) -> dict[str, FineTuning]:

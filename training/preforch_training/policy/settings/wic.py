@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
+from preforch_training.policy.settings.base import PolicySettings
 from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
 OfflineResponses = Literal["chosen_and_filtered", "all"]
@@ -49,7 +49,7 @@ class OnlineRound(FineTuning):
         return 1.0 if self.weights == "random" else self.random_weight_share
 
 
-class WicPolicy(Record):
+class WicPolicy(PolicySettings):
     """Weights in context (PRO-WIC; paper, Eq. 10 and 11): `<name>/round-0` offline, `round-1..n` online."""
 
     kind: Literal["wic"]
@@ -65,11 +65,11 @@ class WicPolicy(Record):
     """Needed where there are online rounds."""
 
     start: ClassVar[str] = BASE
-    reads_weights: ClassVar[bool] = True
-    sides: ClassVar[int] = 1
-    """Texts of a row."""
-    has_reference: ClassVar[bool] = False
-    names_objectives: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def reads_weights(self) -> bool:
+        """In its context."""
+        return True
 
     @property
     def rounds(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from preforch_models.context import ContextFormat
-from preforch_training.policy.merging import average
+from preforch_training.policy.merged.parameters import average
 from transformers import AutoModelForCausalLM
 
 FORMAT = ContextFormat(objectives=("helpful", "harmless", "humor"))

@@ -1,0 +1,23 @@
+"""What every kind of conditioning says of itself; a kind says otherwise where it differs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from preforch_models.objectives import Record
+
+
+class ConditioningSettings(Record):
+    """How decided weights reach a policy."""
+
+    @property
+    def adapter_rank(self) -> int:
+        """Of the LoRA adapters of its folder, 0 where there are none."""
+        return 0
+
+    def adapters(self, _policy: Path) -> dict[str, Path]:
+        """LoRA adapters of a policy's folder, by the name that an engine serves each under."""
+        return {}
+
+    def choose(self, _weights: Mapping[str, float]) -> str | None:
+        """The adapter that answers under these weights; None: the policy itself."""
+        return None

@@ -1,0 +1,107 @@
+"""Policy kind `soup`: an adapter for every point of a grid, on the start of its members."""
+
+from pathlib import Path
+from typing import Any
+
+import policy_world
+import pytest
+import torch
+from peft import PeftModel
+from policy_world import rl, sft
+from preforch_models.conditioning.members import MembersConditioning
+from preforch_models.manifest import digest, read_manifest, verify
+from preforch_models.policy_card import read_policy_card
+from preforch_training.policy.merged.parameters import average
+from preforch_training.run import Run
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from small_world import build
+from transformers import AutoModelForCausalLM
+
+LORA = {"lora_rank": 2, "lora_alpha": 4, "learning_rate": 1e-2}
+
+
+def expert(objective: str, **settings: Any) -> dict[str, Any]:
+    return rl(weights={objective: 1.0}, training=LORA, **settings)
+
+
+MEMBERS = {name: f"best-{name}" for name in policy_world.NAMES}
+EXPERTS = {MEMBERS[name]: expert(name) for name in policy_world.NAMES}
+SOUP = {"kind": "soup", "members": MEMBERS, "step": 0.5}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three experts and their soup."""
+    folder = tmp_path_factory.mktemp("soup") / "run"
+    config = policy_world.make_config(folder, policies={**EXPERTS, "soup": SOUP}, serve="soup")
+    run, _ = policy_world.write_inputs(folder, config)
+    build("policy", run, config)
+    return run
+
+
+def conditioning(run: Run) -> MembersConditioning:
+    found = read_policy_card(run.policy_round("soup", 0)).conditioning
+    assert isinstance(found, MembersConditioning)
+    return found
+
+
+def test_it_has_a_member_for_every_point_of_the_grid(run: Run) -> None:
+    members = conditioning(run).members
+    assert len(members) == 6
+    assert {member.name for member in members} >= {"soup-100-0-0", "soup-0-50-50"}
+    for member in members:
+        assert member.name == "-".join(["soup", *(f"{100 * value:.0f}" for value in member.weights.values())])
+    manifest = verify(run.policy_round("soup", 0), kind="policy")
+    assert manifest.counts == {"members": 6, "policies": 3, "rank": 6}
+    start = digest(read_manifest(run.policy_base).files)
+    assert manifest.inputs["previous"] == start
+
+
+def test_its_checkpoint_is_the_start_of_its_members(run: Run) -> None:
+    folder = run.policy_round("soup", 0)
+    base, found = (load_file(place / "model.safetensors") for place in (run.policy_base, folder))
+    assert all(torch.equal(base[name], found[name]) for name in base)
+
+
+def test_a_member_is_the_weighted_mean_of_the_experts(run: Run) -> None:
+    folder = run.policy_round("soup", 0)
+    adapter = conditioning(run).adapters(folder)["soup-50-0-50"]
+    found = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(folder), adapter
+    ).merge_and_unload()
+    experts = [run.policy_round(f"best-{name}", 0) for name in ("helpful", "humor")]
+    expected, moved = average(experts, [0.5, 0.5]), 0.0
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    for one, other in zip(found.parameters(), average(experts[:1], [1.0]).parameters(), strict=True):
+        moved = max(moved, float((one - other).detach().abs().max()))
+    assert moved > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("policies", "message"),
+    [
+        ({"soup": SOUP, **EXPERTS}, "members.helpful is 'best-helpful'; allowed are policies of kind 'rl'"),
+        (
+            {**EXPERTS, "plain": sft(), "soup": {**SOUP, "members": {**MEMBERS, "humor": "plain"}}},
+            "is 'plain'",
+        ),
+        (
+            {**EXPERTS, "best-humor": rl(weights={"humor": 1.0}), "soup": SOUP},
+            "members.humor is 'best-humor'",
+        ),
+        ({**EXPERTS, "best-humor": expert("humor", runs=2), "soup": SOUP}, "trained in one run"),
+        (
+            {"plain": sft(), **EXPERTS, "best-humor": expert("humor", start="plain"), "soup": SOUP},
+            r"start from \['base', 'plain'\]; one start",
+        ),
+        ({**EXPERTS, "soup": {**SOUP, "members": {"helpful": "best-helpful"}}}, "one is needed for each"),
+        ({**EXPERTS, "soup": {**SOUP, "step": 0.3}}, "step is 0.3: it must divide 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(
+    tmp_path: Path, policies: dict[str, dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        policy_world.make_config(tmp_path, policies=policies, serve="soup")

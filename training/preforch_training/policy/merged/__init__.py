@@ -1,0 +1,1 @@
+"""Policies merged: whole parameters, and LoRA adapters."""

@@ -1,0 +1,56 @@
+"""What every kind of policy says of itself; a kind says otherwise where it differs."""
+
+from collections.abc import Mapping
+
+from preforch_models.objectives import Record
+
+from preforch_training.policy.settings.fine_tuning import FineTuning
+
+
+class PolicySettings(Record):
+    """The settings of one policy."""
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether what it answers depends on the weights that it is asked with."""
+        return False
+
+    @property
+    def rounds(self) -> int:
+        """Number of its rounds, the offline one included."""
+        return 1
+
+    @property
+    def trainings(self) -> dict[str, FineTuning]:
+        """Its trainings, by their keys."""
+        return {}
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """How often each training is carried out."""
+        return dict.fromkeys(self.trainings, 1)
+
+    @property
+    def sides(self) -> int:
+        """Texts of a row of its trainings."""
+        return 1
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a model that stays as it is reads every row as well."""
+        return False
+
+    @property
+    def names_objectives(self) -> tuple[str, ...]:
+        """Objectives that its settings name, which must be the run's."""
+        return ()
+
+    @property
+    def merges(self) -> Mapping[str, str]:
+        """By objective, the policies that it is merged of."""
+        return {}
+
+    @property
+    def is_one_adapter(self) -> bool:
+        """Whether it can be merged with others: one LoRA adapter on its start."""
+        return False
