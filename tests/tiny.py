@@ -7,15 +7,18 @@ import json
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from preforch_models.bundle import ONNX_FILE, TOKENIZER_FILE, BundleInfo, Golden, write_bundle_files
 from preforch_models.calibration import Calibration, Constants
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_models.conditioning.members import Member, MembersConditioning
 from preforch_models.context import ContextFormat, Encoding, chat_template
 from preforch_models.conversation import Message, conversation_text
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_models.objectives import Objective, names_of
 from preforch_models.orchestrator_model import OrchestratorConfig, OrchestratorModel
+from preforch_models.policy_card import CARD_FILE, read_policy_card
 from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_models.weights import normalise
 from preforch_training.bundle.onnx_export import OPSET, export_onnx
@@ -23,7 +26,7 @@ from preforch_training.policy.base_model import add_context, new_model, train_to
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
 from preforch_training.policy.config import Scratch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig
+from transformers import AutoModelForCausalLM, BertConfig
 
 TEXTS = (
     "How do I repair a bicycle tyre at home?",
@@ -185,6 +188,29 @@ def write_fixed_policy(target: Path, objectives: tuple[str, ...], *, name: str =
             max_model_len=MAX_MODEL_LEN,
         )
         write_manifest(folder, Manifest(kind="policy"))
+    return target
+
+
+def write_set(target: Path, objectives: tuple[str, ...], *, name: str = "soup") -> Path:
+    """A random policy with two random adapters, for the first and for the last objective alone."""
+    write_fixed_policy(target, objectives, name=name)
+    ends = (objectives[0], objectives[-1])
+    members = tuple(
+        Member(name=f"{name}-{end}", weights={o: float(o == end) for o in objectives}) for end in ends
+    )
+    conditioning = MembersConditioning(rank=4, members=members)
+    for seed, folder in enumerate(conditioning.adapters(target).values()):
+        settings = LoraConfig(r=4, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(target), settings)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if "lora_" in key:
+                    parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        model.save_pretrained(folder)
+    card = read_policy_card(target).model_copy(update={"conditioning": conditioning})
+    (target / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
+    write_manifest(target, Manifest(kind="policy"))
     return target
 
 
