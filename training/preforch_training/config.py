@@ -111,6 +111,12 @@ class RunConfig(Record):
                     f"and '-', first a letter, but not {', '.join(RESERVED_NAMES)}"
                 )
         self._check_starts()
+        best_of = self.report.best_of
+        if best_of is not None and best_of.policy not in without_weights(self.policies):
+            raise ValueError(
+                f"report.best_of.policy is {best_of.policy!r}; allowed are policies that read no weights: "
+                f"{without_weights(self.policies)}"
+            )
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
         if self.serve is None and len(self.policies) > 1:
@@ -212,6 +218,11 @@ class RunConfig(Record):
     def served(self) -> str | None:
         """Name of the policy to serve; None where there is none."""
         return self.serve or next(iter(self.policies), None)
+
+
+def without_weights(policies: Mapping[str, Policy]) -> list[str]:
+    """Those that answer alike whatever the weights are."""
+    return [name for name, policy in policies.items() if not policy.reads_weights]
 
 
 def read_config(path: Path, *, settings: tuple[str, ...] = ()) -> RunConfig:

@@ -13,9 +13,11 @@ from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.context import context_tokens
 from preforch_models.policy_card import CARD_FILE, PolicyCard
+from preforch_training.report.config import BestOf
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE, ONLINE, Contender, make_plan
+from preforch_training.report.policies.texts import measure_texts
 from preforch_training.report.records import Arm, PolicyReport
 from preforch_training.report.stage import ReportSubject, contenders
 from preforch_training.report.tables import policy_tables
@@ -275,5 +277,57 @@ def test_contenders_are_the_ends_of_all_policies_and_both_ends_of_the_served_one
     found = contenders(replace(subject, served="sft"))
     assert [(c.name, c.folder, c.reads_weights) for c in found] == [
         ("wic", rounds[2], True),
-        (OFFLINE, only, False),
+        ("sft", only, False),
     ]
+    best, *others = contenders(subject, BestOf(policy="sft", samples=4))
+    assert (best.name, best.folder, best.best_of) == ("best of 4 of sft", only, 4)
+    assert best.own_arm == RECOMMENDED
+    assert others == contenders(subject)
+
+
+class SpellingSampler(EchoSampler):
+    """Answers every request with all its weights on one objective, another one each time."""
+
+    def sample(self, policy: Path, requests: Sequence[SampleRequest], **_: Any) -> list[list[Generation]]:
+        self.calls.append((policy.name, len(requests)))
+        texts = ["1.0 0.0 0.0", "0.0 1.0 0.0", "0.0 0.0 1.0", "0.2 0.2 0.2"]
+        return [
+            [Generation((1,), text, finished=i < 3) for i, text in enumerate(texts[: request.n])]
+            for request in requests
+        ]
+
+
+def test_best_of_n_takes_what_the_weights_like_best_of_the_same_samples() -> None:
+    facts = make_facts()
+    best = Contender("best of 4", Path("sft"), best_of=4)
+    sampler = SpellingSampler({})
+    report = measure(facts, true_weights(facts), sampler, [best, SFT])
+    # Each prompt once, whatever it is asked with.
+    (_, requests), *_ = sampler.calls
+    asked = 3 * 18
+    assert requests == asked
+    utilities = {(u.arm.arm, u.split): u.utility.value for u in report.utilities if u.arm.policy == best.name}
+    assert utilities[RECOMMENDED, ALL_TESTS] == pytest.approx(0.8)
+    assert utilities[TRUE, ALL_TESTS] == pytest.approx(0.8)
+    assert utilities[SHUFFLED, ALL_TESTS] < 0.6
+    # Under equal weights the first of three that are alike, which is a third of the families' best.
+    assert utilities[UNIFORM, ALL_TESTS] == pytest.approx(1 / 3, abs=0.05)
+    control = [c.spearman.value for c in report.control if c.policy == best.name and c.measure == "true"]
+    assert len(control) == 3
+    assert min(control) > 0.8
+    assert report.unfinished == 0
+
+
+def test_answers_are_measured_as_texts() -> None:
+    found = measure_texts(SFT, ["A b. A b.", "A b. A b.", "C d e f.", "One."])
+    assert (found.responses, found.distinct) == (4, 0.75)
+    assert found.repeated == 0.5
+    assert found.words == pytest.approx(13 / 4)
+    # "A b. A", "b. A b." twice each, "C d e", "d e f.": four of six.
+    assert found.distinct_grams == pytest.approx(4 / 6)
+    assert str(found.arm) == f"sft {NO_WEIGHTS}"
+
+
+def test_the_report_shows_the_texts_of_every_policy(report: PolicyReport) -> None:
+    assert [entry.arm.policy for entry in report.texts] == [OFFLINE, ONLINE]
+    assert "distinct 3-grams" in policy_tables(report)

@@ -4,6 +4,16 @@ from preforch_models.objectives import Record
 from pydantic import Field
 
 
+class BestOf(Record):
+    """The best of several responses by the calibrated rewards under a prompt's weights: what sampler and
+    rewards are worth without any training for weights."""
+
+    policy: str
+    """Which policy of the run they are drawn from; one that reads no weights."""
+    samples: int = Field(default=8, ge=2)
+    """Responses to each prompt."""
+
+
 class Config(Record):
     """`[report]`. The defaults keep the demo's sampling near a minute on two cores."""
 
@@ -15,3 +25,5 @@ class Config(Record):
     """Prompts of each swept split that answer for every point of the grid."""
     utility_prompts: int = Field(default=150, ge=2)
     """Prompts of each test split that answer for recommended, uniform, shuffled and true weights."""
+    best_of: BestOf | None = None
+    """A row of best-of-n beside the policies."""

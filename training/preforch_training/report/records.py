@@ -175,6 +175,18 @@ class Difference(Record):
     difference: Interval
 
 
+class TextMeasures(Record):
+    """Answers of one arm. `distinct`: share of them that differ from all others; `distinct_grams`: of their
+    3-grams of words; `repeated`: sentences of an answer that it has had before; `words`: its length."""
+
+    arm: Arm
+    responses: int
+    distinct: FiniteFloat
+    distinct_grams: FiniteFloat
+    repeated: FiniteFloat
+    words: FiniteFloat
+
+
 class PolicyReport(Record):
     """`served`: the policy that is judged in full. `fixed`: policies that read no weights, and so have no
     control.
@@ -189,6 +201,7 @@ class PolicyReport(Record):
     sweep: tuple[SweepPoint, ...]
     utilities: tuple[Utility, ...]
     differences: tuple[Difference, ...]
+    texts: tuple[TextMeasures, ...] = ()
     constant: dict[str, FiniteFloat] | None
     responses: int
     unfinished: int

@@ -19,7 +19,7 @@ from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import write_record
-from preforch_training.report.config import Config
+from preforch_training.report.config import BestOf, Config
 from preforch_training.report.costs import stage_costs, training_curves
 from preforch_training.report.facts import Facts, Method, gather_facts
 from preforch_training.report.orchestrator import report_orchestrator
@@ -129,7 +129,9 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
             sampling=subject.sampling,
             seed_of=lambda prompt_id: run.seed_for("report", prompt_id),
         )
-        policy = measure_policies(run, config, contenders(subject), sampler, drawing, facts, f_PK, truth)
+        policy = measure_policies(
+            run, config, contenders(subject, config.best_of), sampler, drawing, facts, f_PK, truth
+        )
     study = read_study(run.study) if subject.studied else None
     onnx_difference = read_bundle(run.bundle).info.onnx_difference
     return Report(
@@ -157,17 +159,22 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
     )
 
 
-def contenders(subject: ReportSubject) -> list[Contender]:
+def contenders(subject: ReportSubject, best_of: BestOf | None = None) -> list[Contender]:
     """Policies to compare, by the name that tables give them: the served one comes last and is judged in
     full.
 
-    Its first round is `offline`, its last one, where that is another, `online`; others are the end of their
+    Where that has several rounds, the first is `offline` and the last `online`; others are the end of their
     training.
     """
     found = {name: rounds[-1] for name, rounds in subject.policies.items() if name != subject.served}
+    several = []
+    if best_of is not None:
+        source = subject.policies[best_of.policy][-1]
+        name = f"best of {best_of.samples} of {best_of.policy}"
+        several = [Contender(name, source, best_of=best_of.samples)]
     first, *later = subject.policies[subject.served] if subject.served else ()
-    found |= {OFFLINE: first} | ({ONLINE: later[-1]} if later else {})
-    return [contender(name, folder) for name, folder in found.items()]
+    found |= {OFFLINE: first, ONLINE: later[-1]} if later else {str(subject.served): first}
+    return [*several, *(contender(name, folder) for name, folder in found.items())]
 
 
 def measure_policies(

@@ -13,6 +13,7 @@ from preforch_training.report.records import (
     RewardReport,
     Stability,
     StageCost,
+    TextMeasures,
     Verdict,
 )
 from preforch_training.statistics.markdown import correlation_table, table
@@ -200,9 +201,26 @@ def policy_tables(policy: PolicyReport) -> str:
             for d in policy.differences
         ]
         parts.append(table(["difference in utility", "split", "prompts", "value"], rows))
+    if policy.texts:
+        parts.append(text_table(policy.texts))
     if policy.sweep:
         parts.append(sweep_table(policy))
     return "\n\n".join(parts)
+
+
+def text_table(texts: Sequence[TextMeasures]) -> str:
+    """Diversity, repetition and length of what every policy answers."""
+    return table(
+        ["answers of", "answers", "distinct", "distinct 3-grams", "repeated sentences", "words"],
+        [
+            [
+                t.arm,
+                t.responses,
+                *(f"{value:.3g}" for value in (t.distinct, t.distinct_grams, t.repeated, t.words)),
+            ]
+            for t in texts
+        ],
+    )
 
 
 def sweep_table(policy: PolicyReport) -> str:

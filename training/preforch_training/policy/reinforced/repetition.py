@@ -24,8 +24,12 @@ def usual_number(texts: Sequence[str]) -> int:
     return int(np.quantile([len(sentences(text)) for text in texts], USUAL, method="higher"))
 
 
+def repeated_sentences(text: str) -> int:
+    """Sentences that repeat an earlier one."""
+    found = sentences(text)
+    return len(found) - len(set(found))
+
+
 def stray_sentences(text: str, *, usual: int) -> int:
     """Sentences that repeat an earlier one, and of the others those beyond the usual number."""
-    found = sentences(text)
-    distinct = len(set(found))
-    return len(found) - distinct + max(0, distinct - usual)
+    return repeated_sentences(text) + max(0, len(set(sentences(text))) - usual)

@@ -23,8 +23,17 @@ from preforch_training.report.policies.judging import (
     judge_sweep,
 )
 from preforch_training.report.policies.plan import Contender, Plan, arm_of, asked_of, program_of
-from preforch_training.report.policies.responses import Drawn, draw, draw_more
-from preforch_training.report.records import Arm, Control, Difference, PolicyReport, SweepPoint, Utility
+from preforch_training.report.policies.responses import Drawn, Query, draw, draw_best, draw_more
+from preforch_training.report.policies.texts import measure_texts
+from preforch_training.report.records import (
+    Arm,
+    Control,
+    Difference,
+    PolicyReport,
+    SweepPoint,
+    TextMeasures,
+    Utility,
+)
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFFLED, TRUE, UNIFORM
@@ -39,13 +48,13 @@ def report_policies(
     controls: list[Control] = []
     points: list[SweepPoint] = []
     gains: dict[Arm, dict[int, float]] = {}
-    constant, drawn_by = None, list[Drawn]()
+    constant, drawn_by, texts = None, list[Drawn](), list[TextMeasures]()
     for policy in policies:
         program = program_of(plan, policy, in_full=policy is served)
         asked = asked_of(plan, program, judge.drawing.context_format)
         if not asked:
             continue
-        drawn = draw(sampler, policy.folder, asked, judge.facts.prompts, judge.drawing)
+        drawn = answers_of(policy, asked, sampler, judge)
         for split, prompts in program.sweep.items():
             found = judge_sweep(policy.name, split, prompts, plan, drawn, judge)
             controls += found[0]
@@ -58,6 +67,10 @@ def report_policies(
             asked = arm_of(plan, weights_PK, judge.drawing.context_format)
             drawn = draw_more(sampler, policy.folder, asked, judge.facts.prompts, judge.drawing, drawn)
             gains[Arm(policy=policy.name, arm=CONSTANT)] = arm_gains(plan, weights_PK, drawn, judge)
+        own_PK = program.arms.get(policy.own_arm)
+        if own_PK is not None:
+            own = arm_of(plan, own_PK, judge.drawing.context_format)
+            texts.append(measure_texts(policy, [drawn.responses[query] for query in own]))
         drawn_by.append(drawn)
     return PolicyReport(
         served=served.name,
@@ -70,11 +83,28 @@ def report_policies(
             for split, rows in plan.scopes.items()
         ),
         differences=tuple(compare(gains, plan, judge, policies)),
+        texts=tuple(texts),
         constant=None if constant is None else dict(zip(judge.facts.names, constant.tolist(), strict=True)),
         responses=sum(len(drawn.responses) for drawn in drawn_by),
         unfinished=sum(drawn.unfinished for drawn in drawn_by),
         sampling_seconds=sum(drawn.seconds for drawn in drawn_by),
     )
+
+
+def answers_of(policy: Contender, asked: Sequence[Query], sampler: Sampler, judge: PolicyJudge) -> Drawn:
+    """What a policy answers, or the best of what it answers."""
+    prompts, drawing = judge.facts.prompts, judge.drawing
+    if policy.best_of > 1:
+        return draw_best(
+            sampler,
+            policy.folder,
+            asked,
+            prompts,
+            drawing,
+            samples=policy.best_of,
+            score=judge.calibrated,
+        )
+    return draw(sampler, policy.folder, asked, prompts, drawing)
 
 
 def compare(

@@ -1,21 +1,17 @@
 """What the answers of one policy are worth: rewards, control, sweep, utility by prompt (METHOD 9)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from preforch_training.demo.truth import Truth
-from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.plan import Plan, arm_of, grid_of
-from preforch_training.report.policies.responses import Drawing, Drawn, Query
+from preforch_training.report.policies.responses import CalibratedScorer, Drawing, Drawn, Query
 from preforch_training.report.records import Control, Measure, SweepPoint
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
 from preforch_training.statistics.metrics import control, strictly_dominated
-
-CalibratedScorer = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
-"""(prompts, responses) -> calibrated rewards, (N, K)."""
 
 
 @dataclass(frozen=True)

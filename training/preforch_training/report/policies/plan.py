@@ -29,6 +29,8 @@ class Contender:
     name: str
     folder: Path
     reads_weights: bool = True
+    best_of: int = 1
+    """Responses of which the one that the weights like best is taken."""
 
     @property
     def own_arm(self) -> str:
@@ -70,8 +72,8 @@ class Program:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has every arm, so that its best constant can be looked for."""
-        return UNIFORM in self.arms
+        """Whether it has every arm and sweep, so that its best constant can be looked for."""
+        return UNIFORM in self.arms and "validation" in self.sweep
 
 
 def make_plan(
@@ -120,6 +122,9 @@ def program_of(plan: Plan, policy: Contender, *, in_full: bool) -> Program:
         return Program({}, {NO_WEIGHTS: plan.arms[UNIFORM]} if plan.arms else {})
     if in_full:
         return Program(plan.sweep, plan.arms)
+    if policy.best_of > 1:
+        # Its responses are drawn already, whatever the weights.
+        return Program({plan.control_split: plan.sweep[plan.control_split]}, plan.arms)
     recommended = {RECOMMENDED: plan.arms[RECOMMENDED]} if plan.arms else {}
     return Program({plan.control_split: plan.sweep[plan.control_split]}, recommended)
 

@@ -16,6 +16,8 @@ from preforch_training.records import Prompt
 from preforch_training.sampling.settings import Sampling
 from preforch_training.sampling.vllm import Sampler, SampleRequest
 
+CalibratedScorer = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
+"""(prompts, responses) -> calibrated rewards, (N, K)."""
 Query = tuple[int, tuple[float, ...]]
 """Index of a prompt, and rounded weights in the order of the objectives."""
 
@@ -74,6 +76,45 @@ def draw(
     return Drawn(
         responses={key: answer.text for key, answer in zip(distinct, firsts, strict=True)},
         unfinished=sum(not answer.finished for answer in firsts),
+        seconds=time.monotonic() - start,
+    )
+
+
+def draw_best(
+    sampler: Sampler,
+    policy: Path,
+    asked: Sequence[Query],
+    prompts: Sequence[Prompt],
+    drawing: Drawing,
+    *,
+    samples: int,
+    score: CalibratedScorer,
+) -> Drawn:
+    """The same, each the best of several responses by w.r; those of a prompt are drawn once."""
+    names = drawing.context_format.objectives
+    indices = list(dict.fromkeys(index for index, _ in asked))
+    evenly = round_weights(dict.fromkeys(names, 1 / len(names)), drawing.context_format.units)
+    requests = [
+        SampleRequest(prompts[i].messages, evenly, n=samples, seed=drawing.seed_of(prompts[i].id))
+        for i in indices
+    ]
+    start = time.monotonic()
+    sampling = drawing.sampling
+    generations = sampler.sample(
+        policy,
+        requests,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+    )
+    texts = [generation.text for group in generations for generation in group]
+    rewards_NK = score([prompts[i] for i in indices for _ in range(samples)], texts)
+    rewards = dict(zip(indices, rewards_NK.reshape(len(indices), samples, -1), strict=True))
+    by_prompt = dict(zip(indices, generations, strict=True))
+    best = {query: int((rewards[query[0]] @ np.array(query[1])).argmax()) for query in dict.fromkeys(asked)}
+    return Drawn(
+        responses={query: by_prompt[query[0]][i].text for query, i in best.items()},
+        unfinished=sum(not by_prompt[query[0]][i].finished for query, i in best.items()),
         seconds=time.monotonic() - start,
     )
 
