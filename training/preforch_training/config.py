@@ -169,6 +169,11 @@ class RunConfig(Record):
         if self.distributed.sharding != "fsdp2":
             return
         for name, policy in self.policies.items():
+            if not policy.can_be_sharded:
+                raise ValueError(
+                    f"policies.{name} is of kind {policy.kind!r} and distributed.sharding 'fsdp2', which that "
+                    "kind was never tried with: allowed is 'ddp'"
+                )
             for part, training in policy.trainings.items():
                 if training.lora_rank:
                     raise ValueError(

@@ -158,6 +158,11 @@ def test_runs_that_are_no_longer_asked_for_are_removed(tmp_path: Path) -> None:
     assert read_manifest(run.policy_round("one", 0)).counts["samples"] == 16
 
 
+def test_a_sharded_model_cannot_be_reinforced(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"policies\.a is of kind 'rl' and .*allowed is 'ddp'"):
+        policy_world.make_config(tmp_path, policies={"a": rl()}, distributed={"sharding": "fsdp2"})
+
+
 @pytest.mark.parametrize(
     ("policies", "message"),
     [

@@ -41,6 +41,11 @@ class PolicySettings(Record):
         return False
 
     @property
+    def can_be_sharded(self) -> bool:
+        """Whether its trainer works where ranks hold parts of a model."""
+        return True
+
+    @property
     def names_objectives(self) -> tuple[str, ...]:
         """Objectives that its settings name, which must be the run's."""
         return ()

@@ -64,6 +64,11 @@ class RlPolicy(PolicySettings):
     """Its batches hold responses: a multiple of `samples_per_prompt`."""
 
     @property
+    def can_be_sharded(self) -> bool:
+        """It samples from the model that it trains, which was never tried in parts."""
+        return False
+
+    @property
     def is_one_adapter(self) -> bool:
         """Whether it can be a member of a set: one LoRA adapter on its start."""
         return self.runs == 1 and self.training.lora_rank > 0

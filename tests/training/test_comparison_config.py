@@ -1,0 +1,81 @@
+"""`compare-demo.toml`: every kind of policy in one run, at tiny size; the long test by the command with real vLLM."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kill_resume import train_command
+from policy_world import ScriptedSampler
+from preforch_models.bundle import read_bundle
+from preforch_models.manifest import verify
+from preforch_models.policy_card import check_match, read_policy_card
+from preforch_training.config import RunConfig, read_config
+from preforch_training.pipeline import open_run
+from preforch_training.policy.kinds import KINDS
+from preforch_training.report.records import read_report
+from preforch_training.stages import STAGES
+from preforch_training.statistics.predictors import NO_WEIGHTS, RECOMMENDED
+from small_world import build
+
+CONFIG = Path(__file__).parents[2] / "training" / "configs" / "compare-demo.toml"
+READ = {"wic", "ric", "ric-selective", "soup", "reinforced"}
+
+
+def tiny_settings() -> Iterator[str]:
+    """The same run in a minute: few prompts, a small policy, a step or two of each training."""
+    yield from ("data.train_prompts=60", "data.validation_prompts=20", "data.test_prompts=8")
+    yield from ("orchestrator.epochs=1", "reward.folds=2", "policy.max_response_tokens=16")
+    yield "policy.scratch={vocabulary=400, width=32, layers=1, heads=1, inner=32}"
+    yield from (f"reward.{name}.epochs=1" for name in ("helpful", "harmless", "humor"))
+    yield from ("report.sweep_prompts=2", "report.utility_prompts=2", "report.replicates=100")
+    yield from ("report.grid_step=0.5", "report.best_of.samples=3", "policies.soup.step=0.5")
+    config = read_config(CONFIG)
+    for name, policy in config.policies.items():
+        for key, training in policy.trainings.items():
+            place = f"policies.{name}.{key}"
+            yield from (f"{place}.steps=1", f"{place}.batch_size=8", f"{place}.accumulation=1")
+            if training.lora_rank:
+                yield f"{place}.lora_rank=2"
+            if "prompts" in type(training).model_fields:
+                yield f"{place}.prompts=6"
+    yield from ("policies.wic.online.samples_per_prompt=3", "policies.reinforced.runs=2")
+
+
+def test_it_has_every_kind() -> None:
+    assert {policy.kind for policy in read_config(CONFIG).policies.values()} == set(KINDS)
+
+
+def test_every_policy_is_built_and_compared(tmp_path: Path) -> None:
+    config = read_config(CONFIG, settings=(f"run.folder={tmp_path / 'run'}", *tiny_settings()))
+    run = open_run(config)
+    for stage in STAGES:
+        build(stage, run, config, sampler=ScriptedSampler())
+    check_run(run.folder, config)
+
+
+def check_run(folder: Path, config: RunConfig) -> None:
+    bundle = read_bundle(folder / "bundle")
+    for name, policy in config.policies.items():
+        for number in range(policy.rounds):
+            verify(folder / "policy" / name / f"round-{number}", kind="policy")
+        card = read_policy_card(folder / "policy" / name / f"round-{policy.rounds - 1}")
+        check_match(bundle, card)
+        assert card.conditioning.reads_weights == (name in READ)
+    report = read_report(folder / "report").policy
+    assert report is not None
+    assert report.served == "reinforced"
+    best = "best of 3 of sft"
+    own = {entry.arm.policy: entry.arm.arm for entry in report.texts}
+    assert own == {
+        name: RECOMMENDED if name in READ | {best} else NO_WEIGHTS for name in [best, *config.policies]
+    }
+    compared = {gain.second.policy for gain in report.differences if gain.split == "test"}
+    assert compared >= {best, *config.policies} - {"reinforced"}
+
+
+@pytest.mark.slow
+def test_every_policy_is_built_and_compared_by_the_command_with_real_vllm(tmp_path: Path) -> None:
+    settings = [*tiny_settings()]
+    subprocess.run(train_command(CONFIG, tmp_path / "run", settings), check=True)
+    check_run(tmp_path / "run", read_config(CONFIG, settings=tuple(settings)))
