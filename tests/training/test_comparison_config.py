@@ -1,4 +1,4 @@
-"""`compare-demo.toml`: every kind of policy in one run, at tiny size; the long test by the command with real vLLM."""
+"""`compare-demo.toml`: every kind of policy in one run, at tiny size; the long test with real vLLM."""
 
 import subprocess
 from collections.abc import Iterator

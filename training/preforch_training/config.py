@@ -171,8 +171,8 @@ class RunConfig(Record):
         for name, policy in self.policies.items():
             if not policy.can_be_sharded:
                 raise ValueError(
-                    f"policies.{name} is of kind {policy.kind!r} and distributed.sharding 'fsdp2', which that "
-                    "kind was never tried with: allowed is 'ddp'"
+                    f"policies.{name} is of kind {policy.kind!r} and distributed.sharding 'fsdp2', which was "
+                    "never tried with that kind: allowed is 'ddp'"
                 )
             for part, training in policy.trainings.items():
                 if training.lora_rank:

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from policy_world import make_config, preference, write_inputs
-from preforch_training.policy.pair_tuning import LOSSES, PairRow, PairTrainer, new_trainer
+from preforch_training.policy.log_probabilities import log_probabilities as of_rows
+from preforch_training.policy.pair_tuning import LOSSES, PairRow, new_trainer
 from preforch_training.policy.settings.preference import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from small_world import build
@@ -83,17 +86,21 @@ FORMULAS: dict[PreferenceLoss, Callable[[Sides], float]] = {
     "ipo": ipo,
     "wpo": wpo,
     "simpo": simpo,
+    # With all weight on its own objective.
+    "modpo": dpo,
 }
 
 
-def trainer_of(policy: Path, loss: PreferenceLoss, work: Path, *, gamma: float = GAMMA) -> PairTrainer:
-    margin = {"gamma": gamma} if loss == "simpo" else {}
+def trainer_of(policy: Path, loss: PreferenceLoss, work: Path, *, gamma: float = GAMMA) -> Any:
+    margin: dict[str, Any] = {"gamma": gamma} if loss == "simpo" else {}
+    if loss == "modpo":
+        margin = {"objective": "humor", "weights": {"humor": 1.0}}
     table = preference(loss=loss, beta=BETA, training={"batch_size": 2}, **margin)
     return new_trainer(policy, ROWS, PreferencePolicy.model_validate(table), seed=0, work=work)
 
 
 def test_every_loss_has_a_formula_here() -> None:
-    assert FORMULAS.keys() == LOSSES.keys()
+    assert {*FORMULAS, "kto"} == LOSSES.keys()
 
 
 @pytest.mark.parametrize("loss", FORMULAS)
@@ -133,3 +140,65 @@ def test_the_losses_differ(policies: tuple[Path, Path], tmp_path: Path) -> None:
     assert found["ipo"] == pytest.approx((1 / (2 * BETA)) ** 2, abs=1e-4)
     assert 0 < found["wpo"] < 0.9 * found["dpo"]
     assert abs(found["simpo"] - found["dpo"]) > 1e-4
+
+
+def test_modpo_takes_what_the_other_objectives_want_off_the_margin(
+    policies: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """-log sigma((beta (h+ - h-) - sum over j != k of w_j (r_j(y+) - r_j(y-))) / w_k): 2310.03708, Eq. 9."""
+    base, moved = policies
+    weight, wanted = 0.25, ((0.4, -0.3), (1.2, 0.1))
+    end = PolicyTokenizer(base).end_id
+    rows, expected = [], []
+    for row, (plus, minus) in zip(ROWS, wanted, strict=True):
+        texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
+        own, reference = (
+            [float(logs[:, 0].sum()) for logs in log_probabilities(policy, texts)] for policy in (moved, base)
+        )
+        rows.append(replace(row, reference=(reference[0] + plus / BETA, reference[1] + minus / BETA)))
+        ratios = (own[0] - reference[0]) - (own[1] - reference[1])
+        expected.append(-log_sigmoid((BETA * ratios - (plus - minus)) / weight))
+    settings = {"objective": "humor", "weights": {"humor": weight, "helpful": 1 - weight}}
+    table = preference(loss="modpo", beta=BETA, training={"batch_size": 2}, **settings)
+    trainer = new_trainer(base, rows, PreferencePolicy.model_validate(table), seed=0, work=tmp_path)
+    trainer.model.load_state_dict(AutoModelForCausalLM.from_pretrained(moved).state_dict())
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
+    trainer.model.eval()
+    assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_kto_is_what_its_formula_says(policies: tuple[Path, Path], tmp_path: Path) -> None:
+    """1 - sigma(+-beta (h - z)), z the mean h of responses to other prompts or 0: 2402.01306, Eq. 7."""
+    base, moved = policies
+    trainer = trainer_of(base, "kto", tmp_path)
+    trainer.model.load_state_dict(AutoModelForCausalLM.from_pretrained(moved).state_dict())
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    trainer.model.eval()
+    found = trainer.compute_loss(trainer.model, batch).item()
+
+    end = PolicyTokenizer(base).end_id
+    first, second = ROWS
+    texts = [(row.prompt, (*side, end)) for row in ROWS for side in (row.chosen, row.rejected)]
+    others = [(first.prompt, texts[2][1]), (first.prompt, texts[3][1])]
+    others += [(second.prompt, texts[0][1]), (second.prompt, texts[1][1])]
+    ratios, baseline = (
+        [
+            float(own[:, 0].sum() - reference[:, 0].sum())
+            for own, reference in zip(
+                log_probabilities(moved, rows), log_probabilities(base, rows), strict=True
+            )
+        ]
+        for rows in (texts, others)
+    )
+    z = max(0.0, float(np.mean(baseline)))
+    signs = [1, -1, 1, -1]
+    expected = [1 - math.exp(log_sigmoid(s * BETA * (h - z))) for s, h in zip(signs, ratios, strict=True)]
+    assert found == pytest.approx(np.mean(expected), abs=1e-5)
+    assert np.ptp(expected) > 0.01
+
+
+def test_log_probabilities_of_many_rows_are_those_of_each_alone(policies: tuple[Path, Path]) -> None:
+    texts = [(row.prompt, side) for row in ROWS for side in (row.chosen, row.rejected)]
+    found = of_rows(policies[1], [prompt for prompt, _ in texts], [response for _, response in texts])
+    expected = [logs[:, 0].sum() for logs in log_probabilities(policies[1], texts)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)

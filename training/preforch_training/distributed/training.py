@@ -60,7 +60,8 @@ class FilledOrder(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw by seed and epoch alone, so that a continued training finds its place."""
-        self._random.set_epoch(epoch)
+        if hasattr(self._random, "set_epoch"):  # rows that are read as they come have no such thing
+            self._random.set_epoch(epoch)
 
     def __len__(self) -> int:
         return -(-len(self._random) // self._batch_size) * self._batch_size

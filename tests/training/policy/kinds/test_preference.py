@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import policy_world
 import pytest
 from policy_world import preference, sft, wic
@@ -11,8 +12,11 @@ from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.manifest import digest, read_manifest, verify
 from preforch_models.policy_card import read_policy_card
 from preforch_training.policy.kinds import preference as kind
+from preforch_training.policy.log_probabilities import log_probabilities
+from preforch_training.policy.settings.preference import PreferencePolicy
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
+from preforch_training.scores.calibration import CalibratedRewards
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from small_world import NoSampler, build
@@ -21,6 +25,14 @@ POLICIES = {
     "plain": sft(),
     "dpo": preference(start="plain"),
     "simpo": preference(loss="simpo", beta=2.5, gamma=1.0),
+    "kto": preference(loss="kto", start="plain"),
+    "modpo": preference(
+        loss="modpo",
+        start="plain",
+        beta=0.5,
+        objective="humor",
+        weights={"humor": 0.5, "helpful": 0.3, "harmless": 0.2},
+    ),
 }
 
 
@@ -57,7 +69,9 @@ def test_its_rows_are_the_overall_pairs_of_training_prompts(task: PolicyTask) ->
     assert 0 <= manifest.metrics["pair_accuracy"] <= 1
 
 
-@pytest.mark.parametrize(("name", "start"), [("dpo", "plain"), ("simpo", "base")])
+@pytest.mark.parametrize(
+    ("name", "start"), [("dpo", "plain"), ("simpo", "base"), ("kto", "plain"), ("modpo", "plain")]
+)
 def test_it_starts_from_the_policy_that_it_names(task: PolicyTask, name: str, start: str) -> None:
     folder, previous = task.start(name), task.start(start)
     assert read_manifest(folder).inputs["previous"] == digest(read_manifest(previous).files)
@@ -71,10 +85,29 @@ def test_it_starts_from_the_policy_that_it_names(task: PolicyTask, name: str, st
 
 
 def test_its_card_is_fixed(task: PolicyTask) -> None:
-    for name in ("dpo", "simpo"):
+    for name in ("dpo", "simpo", "kto", "modpo"):
         card = read_policy_card(task.start(name))
         assert card.conditioning == FixedConditioning()
         assert card.objectives == policy_world.NAMES
+
+
+def test_modpo_learns_from_one_objective_and_is_held_by_what_the_others_want(task: PolicyTask) -> None:
+    config = task.policies["modpo"]
+    assert isinstance(config, PreferencePolicy)
+    start, prompts = task.start("plain"), task.prompts()
+    rows = kind.pair_rows(task, start, objective="humor")
+    pairs = list(task.run.each_pair("humor", "train"))
+    assert [row.source for row in rows] == pairs != list(task.run.each_pair("overall", "train"))
+    shifted = kind.with_margins(task, start, rows, config)
+    assert kind.with_margins(task, start, rows, PreferencePolicy.model_validate(preference())) == rows
+    row, pair, end = shifted[3], pairs[3], PolicyTokenizer(start).end_id
+    wanted = CalibratedRewards(task.run)([prompts[pair.prompt_id]] * 2, [pair.chosen, pair.rejected])
+    logs = log_probabilities(start, [row.prompt] * 2, [(*row.chosen, end), (*row.rejected, end)])
+    expected = logs + wanted @ np.array([0.3, 0.2, 0.0]) / 0.5
+    assert row.reference == pytest.approx(tuple(expected), abs=1e-3)
+    made = task.run.policy_round("modpo", 0)
+    assert verify(made, kind="policy").counts["pairs"] == len(pairs)
+    assert read_manifest(made).inputs.keys() >= {"scores", "reward/helpful"}
 
 
 def test_pairs_that_are_too_long_are_left_out_and_counted(task: PolicyTask, tmp_path: Path) -> None:
@@ -101,7 +134,17 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(task: PolicyTask, tmp_
         ({"dpo": preference(loss="simpo")}, "gamma is None: loss 'simpo' needs it"),
         ({"dpo": preference(gamma=1.0)}, "gamma is 1.0: loss 'simpo' needs it, 'dpo' is given"),
         ({"dpo": preference(beta=0.0)}, "beta"),
-        ({"dpo": preference(loss="ppo")}, "'dpo', 'ipo', 'wpo' or 'simpo'"),
+        ({"dpo": preference(loss="ppo")}, "'dpo', 'ipo', 'wpo', 'simpo', 'kto' or 'modpo'"),
+        ({"dpo": preference(loss="modpo")}, "loss 'modpo' needs both, 'modpo' is given"),
+        ({"dpo": preference(objective="humor")}, "loss 'modpo' needs both, 'dpo' is given"),
+        (
+            {"dpo": preference(loss="modpo", objective="humor", weights={"helpful": 1.0})},
+            "that of 'humor' must be above 0",
+        ),
+        (
+            {"dpo": preference(loss="modpo", objective="wit", weights={"wit": 1.0})},
+            "names the objective 'wit'",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_named(

@@ -202,10 +202,12 @@ def new_trainer(
 
 
 def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of what was logged in the last tenth of the steps."""
+    """Means of what was logged in the last tenth of the steps. `kl`: of the policy from its start, nats a
+    response."""
     logged = [entry for entry in history if "utility" in entry]
     last = logged[-max(1, len(logged) // 10) :]
     names = [name for name in last[-1] if name.startswith(("utility", "reward.", "stray_", "unfinished"))]
-    return {
-        name: float(np.mean([entry[name] for entry in last])) for name in [*names, "kl"] if name in last[-1]
-    }
+    found = {name: float(np.mean([entry[name] for entry in last])) for name in names}
+    if "kl" in last[-1]:  # logged by token
+        found["kl"] = float(np.mean([entry["kl"] * entry["completions/mean_length"] for entry in last]))
+    return found

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from preforch_training.policy.settings.base import PolicySettings
 from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
-PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo"]
+PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo", "kto", "modpo"]
 
 
 class PreferencePolicy(PolicySettings):
@@ -15,19 +15,36 @@ class PreferencePolicy(PolicySettings):
 
     kind: Literal["preference"]
     loss: PreferenceLoss
-    """`dpo`, `ipo`, `wpo`: against the policy that it starts from; `simpo` without a reference."""
+    """`dpo`, `ipo`, `wpo`, `kto`, `modpo`: against the policy that it starts from; `simpo` without a
+    reference. `modpo` on the pairs of one objective, with a margin for the others."""
     beta: float = Field(default=0.1, gt=0)
     """How much the policy is held to its reference. 0.1, SimPO 2.5 [paper]"""
     gamma: float | None = Field(default=None, ge=0)
     """`simpo`: the margin that the better response must have, in units of its loss."""
+    objective: str | None = None
+    """`modpo`: whose pairs it is trained on."""
+    weights: dict[str, float] | None = None
+    """`modpo`: those of all objectives, which sum to 1; that of its own is above 0."""
     start: str = BASE
     """What it starts from: "base", or the name of a policy further up that reads no weights either."""
     training: FineTuning
 
     @property
     def sides(self) -> int:
-        """Both responses of a pair."""
-        return 2
+        """Both responses of a pair; `kto` reads them one by one."""
+        return 1 if self.loss == "kto" else 2
+
+    @property
+    def sharpness(self) -> float:
+        """What log-ratios are multiplied with: beta, divided by the weight of MODPO's own objective."""
+        if self.weights is None or self.objective is None:
+            return self.beta
+        return self.beta / self.weights[self.objective]
+
+    @property
+    def names_objectives(self) -> tuple[str, ...]:
+        """Those of its weights, and its own."""
+        return (*(self.weights or ()), *([self.objective] if self.objective else ()))
 
     @property
     def has_reference(self) -> bool:
@@ -43,4 +60,16 @@ class PreferencePolicy(PolicySettings):
     def _check(self) -> "PreferencePolicy":
         if (self.loss == "simpo") != (self.gamma is not None):
             raise ValueError(f"gamma is {self.gamma}: loss 'simpo' needs it, {self.loss!r} is given")
+        given = self.objective is not None, self.weights is not None
+        if given != (self.loss == "modpo",) * 2:
+            raise ValueError(
+                f"objective is {self.objective!r}, weights are {self.weights}: loss 'modpo' needs both, "
+                f"{self.loss!r} is given"
+            )
+        if self.weights is not None:
+            values = self.weights.values()
+            if min(values, default=-1) < 0 or abs(sum(values) - 1) > 1e-6:
+                raise ValueError(f"weights = {self.weights}: needed are weights of at least 0 that sum to 1")
+            if not self.weights.get(str(self.objective)):
+                raise ValueError(f"weights = {self.weights}: that of {self.objective!r} must be above 0")
         return self
