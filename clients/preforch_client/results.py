@@ -40,11 +40,20 @@ class RecommendationBatch(Result):
         return tuple(result.model_copy(update={"bundle": self.bundle}) for result in self.results)
 
 
+class MemberChoice(Result):
+    """The policy of a set that answered; `distance`: total variation of its weights to the decided ones."""
+
+    name: str
+    weights: dict[str, float]
+    distance: float
+
+
 class Preference(Result):
     """The weights of an answer; `source` is user, blended, orchestrator or fallback.
 
     `applied` is False where the policy does not read weights: the answer does not depend on them. (Older
-    gateways, which do not say it, serve only policies that do.)
+    gateways, which do not say it, serve only policies that do.) `member`: of a set of policies, the one that
+    gave it.
     """
 
     weights: dict[str, float]
@@ -54,6 +63,7 @@ class Preference(Result):
     reason: str | None = None
     bundle: str = ""
     applied: bool = True
+    member: MemberChoice | None = None
 
 
 class Usage(Result):
@@ -65,13 +75,15 @@ class Usage(Result):
 
 
 class Generation(Result):
-    """Answer of `generate`. `applied` as in `Preference`; `texts` holds all answers where `n` is above 1."""
+    """Answer of `generate`. `applied` and `member` as in `Preference`; `texts` holds all answers where `n` is
+    above 1."""
 
     text: str
     texts: tuple[str, ...] | None = None
     weights: dict[str, float]
     source: str
     applied: bool = True
+    member: MemberChoice | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
     model: str = ""
@@ -81,7 +93,8 @@ class Generation(Result):
 class GenerationChunk(Result):
     """One event of a streamed `generate`: what is new in answer `index`.
 
-    The first event names weights and source, and `applied` says in it whether the policy reads them.
+    The first event names weights and source, and `applied` says in it whether the policy reads them, `member`
+    which of a set answers.
     """
 
     text: str = ""
@@ -89,6 +102,7 @@ class GenerationChunk(Result):
     weights: dict[str, float] | None = None
     source: str | None = None
     applied: bool | None = None
+    member: MemberChoice | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
 

@@ -51,6 +51,12 @@ class ContextFormat(Record):
         return tuple(f"{weights[name]:.2f}" for name in self.objectives)
 
     @property
+    def longest(self) -> tuple[tuple[str, ...], ...]:
+        """What may be written that takes more tokens than weights do: nothing, every context is as long as
+        any other."""
+        return ()
+
+    @property
     def expression(self) -> str:
         """What a chat template writes for the objective `name`."""
         return '"%.2f" % weights[name]'

@@ -40,6 +40,11 @@ class PolicyCard(Record):
         missing = [token for token in tokens if token not in self.control_strings]
         if missing:
             raise ValueError(f"control_strings lack the context token {missing[0]!r}")
+        named = self.conditioning.names_objectives
+        if named is not None and named != set(self.objectives):
+            raise ValueError(
+                f"conditioning names {sorted(named)}, the objectives are {list(self.objectives)}"
+            )
         return self
 
 

@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -82,18 +83,35 @@ def rounds(run: Path) -> dict[str, list[Path]]:
 
 
 def check_previous(run: Path, folder: Path) -> None:
-    """Raise ArtifactError for a round that was not made from the one before it, round-0 from `policy/base`.
+    """Raise ArtifactError for a round that was not made from what the run holds: the round before it; round-0
+    from `policy/base` or a round of another policy, or, as a mean, from runs that were.
 
-    That happens when training is stopped half-way through making them anew. Where the one before is gone, as
-    in a copy of the newest round alone, there is nothing to compare.
+    That happens when training is stopped half-way through making them anew. Where the base, or the round
+    before, is gone, as in a copy of the newest round alone, there is nothing to compare.
     """
     number = int(folder.name.removeprefix("round-"))
-    previous = folder.with_name(f"round-{number - 1}") if number else run / "policy" / "base"
-    if not (previous / MANIFEST).is_file():
+    if number:
+        _check_input(folder, "previous", [folder.with_name(f"round-{number - 1}")])
         return
-    if read_manifest(folder).inputs.get("previous") != digest(read_manifest(previous).files):
+    starts = [run / "policy" / "base", *sorted(run.glob("policy/*/round-*"))]
+    if not (starts[0] / MANIFEST).is_file():
+        return
+    runs = [name for name in read_manifest(folder).inputs if name.startswith("run-")]
+    for name in runs:
+        _check_input(folder, name, [folder.with_name(name)])
+    for made in [folder.with_name(name) for name in runs] or [folder]:
+        if (made / MANIFEST).is_file():
+            _check_input(made, "previous", [start for start in starts if start != folder])
+
+
+def _check_input(folder: Path, name: str, candidates: Sequence[Path]) -> None:
+    """Raise ArtifactError unless an input is one of the candidates that are there; no word where none is."""
+    there = [path for path in candidates if (path / MANIFEST).is_file()]
+    wanted = read_manifest(folder).inputs.get(name)
+    if there and wanted not in {digest(read_manifest(path).files) for path in there}:
+        what = there[0].name if len(candidates) == 1 else "base or policy than the run has"
         raise ArtifactError(
-            f"{folder} is stale: made from another {previous.name}; train again, or name this very folder "
+            f"{folder} is stale: made from another {what}; train again, or name this very folder "
             "(serve: --policy, push: --artifact)"
         )
 

@@ -69,6 +69,11 @@ class ScoreFormat(ContextFormat):
             [low + share * (high - low) for share, low, high in zip(shares, self.low, self.high, strict=True)]
         )
 
+    @property
+    def longest(self) -> tuple[tuple[str, ...], ...]:
+        """The ends of the range, which may have a sign or a digit more."""
+        return self.write_scores(list(self.low)), self.write_scores(list(self.high))
+
     def write_scores(self, scores: "list[float]") -> tuple[str, ...]:
         """Scores as they are written, those beyond the range at its end."""
         return tuple(

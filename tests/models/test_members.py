@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.conditioning.members import Member, MembersConditioning, engine_rank
+from preforch_models.policy_card import PolicyCard
 from pydantic import ValidationError
 
 SET = MembersConditioning(
@@ -65,3 +66,16 @@ def test_an_engine_makes_room_for_a_rank_that_it_knows() -> None:
 def test_a_set_that_cannot_be_served_is_refused(members: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         MembersConditioning.model_validate({"kind": "members", "rank": 8, "members": members})
+
+
+def test_a_card_s_members_have_its_objectives() -> None:
+    with pytest.raises(
+        ValidationError, match=r"conditioning names \['helpful', 'humor'\], the objectives are"
+    ):
+        PolicyCard(
+            objectives=("helpful", "harmless"),
+            conditioning=SET,
+            control_strings=(),
+            max_model_len=64,
+            revision="r",
+        )

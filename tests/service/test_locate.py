@@ -9,19 +9,21 @@ from preforch_models.run_folder import RUN_FILE, RunInfo, write_run_info
 from preforch_service.locate import find_bundle, find_policy
 
 
-def add_artifact(folder: Path, *, previous: Path | None = None, content: str = "") -> Path:
+def add_artifact(folder: Path, *, previous: Path | None = None, content: str = "", **made_of: Path) -> Path:
     """A finished artifact, as far as its place in a run counts."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "preference.json").write_text(content, encoding="utf-8")
-    inputs = {} if previous is None else {"previous": digest(read_manifest(previous).files)}
+    made_of |= {} if previous is None else {"previous": previous}
+    inputs = {name: digest(read_manifest(path).files) for name, path in made_of.items()}
     write_manifest(folder, Manifest(kind="policy", inputs=inputs))
     return folder
 
 
 def add_round(
-    run: Path, policy: str, number: int, *, previous: Path | None = None, content: str = ""
+    run: Path, policy: str, number: int, *, previous: Path | None = None, content: str = "", **made_of: Path
 ) -> Path:
-    return add_artifact(run / "policy" / policy / f"round-{number}", previous=previous, content=content)
+    folder = run / "policy" / policy / f"round-{number}"
+    return add_artifact(folder, previous=previous, content=content, **made_of)
 
 
 @pytest.fixture
@@ -51,14 +53,41 @@ def test_a_round_that_was_made_from_another_one_is_stale(run: Path, remade: str)
     made_from = {"base": None, "round-0": base, "round-1": first}[remade]
     folder = {"base": base, "round-0": first, "round-1": second}[remade]
     add_artifact(folder, previous=made_from, content="another")
-    with pytest.raises(ArtifactError, match=f"stale: made from another {remade}; .*--policy"):
+    said = {"base": "base or policy than the run has"}.get(remade, remade)
+    with pytest.raises(ArtifactError, match=f"stale: made from another {said}; .*--policy"):
+        find_policy(run)
+
+
+def test_a_policy_may_start_from_another_one(run: Path) -> None:
+    base = add_artifact(run / "policy" / "base")
+    start = add_round(run, "sft", 0, previous=base, content="sft")
+    newest = add_round(run, "wic", 0, previous=start, content="wic")
+    assert find_policy(run) == newest
+    add_artifact(start, previous=base, content="another")
+    with pytest.raises(ArtifactError, match="stale: made from another base or policy"):
+        find_policy(run)
+
+
+def test_a_mean_of_runs_is_made_from_them_and_they_from_a_start(run: Path) -> None:
+    base = add_artifact(run / "policy" / "base")
+    start = add_round(run, "sft", 0, previous=base, content="sft")
+    folder = run / "policy" / "wic"
+    runs = {f"run-{n}": add_artifact(folder / f"run-{n}", previous=start, content=f"{n}") for n in (1, 2)}
+    newest = add_round(run, "wic", 0, content="mean", **runs)
+    assert find_policy(run) == newest
+    add_artifact(folder / "run-2", previous=start, content="another")
+    with pytest.raises(ArtifactError, match="stale: made from another run-2"):
+        find_policy(run)
+    add_artifact(folder / "run-2", previous=start, content="2")
+    add_artifact(start, previous=base, content="another")
+    with pytest.raises(ArtifactError, match="run-1 is stale: made from another base or policy"):
         find_policy(run)
 
 
 def test_another_policy_may_be_stale(run: Path) -> None:
     base = add_artifact(run / "policy" / "base")
     wic = add_round(run, "wic", 0, previous=base, content="wic")
-    add_round(run, "sft", 0, previous=wic)
+    add_round(run, "sft", 0, previous=add_artifact(run / "gone", content="another base"))
     assert find_policy(run) == wic
     with pytest.raises(ArtifactError, match="sft/round-0 is stale"):
         find_policy(run, "sft")

@@ -10,6 +10,7 @@ from policy_world import ScriptedSampler
 from preforch_models.bundle import read_bundle
 from preforch_models.manifest import verify
 from preforch_models.policy_card import check_match, read_policy_card
+from preforch_service.locate import find_policy
 from preforch_training.config import RunConfig, read_config
 from preforch_training.pipeline import open_run
 from preforch_training.policy.kinds import KINDS
@@ -56,6 +57,9 @@ def test_every_policy_is_built_and_compared(tmp_path: Path) -> None:
 
 def check_run(folder: Path, config: RunConfig) -> None:
     bundle = read_bundle(folder / "bundle")
+    # What `preforch serve` looks for, and refuses where it is stale.
+    for name in config.policies:
+        assert find_policy(folder, name=name).parent.name == name
     for name, policy in config.policies.items():
         for number in range(policy.rounds):
             verify(folder / "policy" / name / f"round-{number}", kind="policy")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
+from preforch_models.conditioning.members import engine_rank
 from preforch_models.context import ContextFormat, Encoding
 from preforch_models.files import write_text
 from preforch_models.objectives import Objectives, Record, explain, names_of
@@ -125,19 +126,19 @@ class RunConfig(Record):
             )
 
     def _check_starts(self) -> None:
-        """A policy starts from the base or from one further up that reads weights if it does."""
-        above: dict[bool, list[str]] = {True: [BASE], False: [BASE]}
+        """A policy starts from the base or from one further up whose prompts are written as its own."""
+        above: dict[str, list[str]] = {}
         for name, policy in self.policies.items():
-            known = above[policy.reads_weights]
+            known = [BASE, *above.get(policy.reads, [])]
             if policy.start not in known:
-                reads = "read weights" if policy.reads_weights else "read no weights"
+                reads = "no weights" if policy.reads == "fixed" else f"weights by {policy.reads!r}"
                 raise ValueError(
                     f"policies.{name}.start is {policy.start!r}; allowed are {known}: the base, and policies "
-                    f"further up that {reads}, as it does itself"
+                    f"further up that read {reads}, as it does itself"
                 )
             self._check_members(name, policy.merges)
             rounds = [f"{name}/round-{number}" for number in range(policy.rounds)]
-            above[policy.reads_weights] += [name, *rounds]
+            above.setdefault(policy.reads, []).extend([name, *rounds])
             if unknown := set(policy.names_objectives) - set(self.names):
                 raise ValueError(
                     f"policies.{name} names the objective {min(unknown)!r}; allowed are {list(self.names)}"
@@ -164,6 +165,12 @@ class RunConfig(Record):
             starts.add(policy.start)
         if len(starts) > 1:
             raise ValueError(f"policies.{name}.members start from {sorted(starts)}; one start is needed")
+        try:
+            engine_rank(
+                sum(self.policies[member].trainings["training"].lora_rank for member in members.values())
+            )
+        except ValueError as error:
+            raise ValueError(f"policies.{name}: its members together are {error}") from error
 
     def _check_sharding(self) -> None:
         if self.distributed.sharding != "fsdp2":

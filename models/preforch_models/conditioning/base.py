@@ -10,6 +10,11 @@ class ConditioningSettings(Record):
     """How decided weights reach a policy."""
 
     @property
+    def names_objectives(self) -> set[str] | None:
+        """Objectives that it names, which must be the card's; None: it names none."""
+        return None
+
+    @property
     def adapter_rank(self) -> int:
         """Of the LoRA adapters of its folder, 0 where there are none."""
         return 0

@@ -69,6 +69,11 @@ class MembersConditioning(ConditioningSettings):
         return Choice(self.members[best], round(distances[best], 6))
 
     @property
+    def names_objectives(self) -> set[str]:
+        """Those of its weights."""
+        return set(self.members[0].weights)
+
+    @property
     def adapter_rank(self) -> int:
         """The rank."""
         return self.rank

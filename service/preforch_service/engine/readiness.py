@@ -71,7 +71,9 @@ async def check_models(upstream: Upstream, expected: frozenset[str]) -> None:
     """Raise TemplateError unless the engine serves all of these models."""
     answer = await upstream.request("GET", "/v1/models")
     content = await read_all(answer)
-    served = {model["id"] for model in json.loads(content)["data"]} if answer.status == 200 else set()
+    if answer.status != 200:
+        raise TemplateError(f"/v1/models of the engine answers {answer.status}")
+    served = {model["id"] for model in json.loads(content)["data"]}
     if missing := sorted(expected - served):
         raise TemplateError(
             f"the engine does not serve {missing[0]!r}, a member of the policy (it lacks {len(missing)} of "

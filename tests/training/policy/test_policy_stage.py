@@ -193,4 +193,4 @@ def test_rounds_that_an_earlier_configuration_left_are_removed(
     build("policy", open_run(config), config, sampler=sampler)
     left = sorted(folder.name for folder in (copied / "policy" / "wic").iterdir() if folder.is_dir())
     assert left == ["round-0", "round-1"]
-    assert "policy/wic/round-2: removed, the policy has 2 rounds now" in capsys.readouterr().err
+    assert "policy/wic/round-2: removed, the policy has no such part now" in capsys.readouterr().err

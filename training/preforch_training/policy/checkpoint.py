@@ -7,6 +7,7 @@ In:  a model, its tokenizer, a conditioning. Out: the folder that vLLM serves an
 from pathlib import Path
 
 from preforch_models.conditioning import Conditioning
+from preforch_models.conditioning.members import MEMBERS_FOLDER
 from preforch_models.files import write_text
 from preforch_models.manifest import digest, sha256_of
 from preforch_models.objectives import Record
@@ -42,7 +43,8 @@ def save_policy(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    read = [*sorted(folder.iterdir()), *sorted((folder / MEMBERS_FOLDER).rglob("*"))]
+    hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in read if path.is_file()}
     card = PolicyCard(
         objectives=objectives,
         conditioning=conditioning,

@@ -8,7 +8,7 @@ Out: `policy/base/`: the model before any training, with context tokens; for eve
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -46,7 +46,8 @@ def build(run: Run, config: Config, policies: Mapping[str, Policy], *, sampler: 
         )
     for name, policy in policies.items():
         KINDS[policy.kind](PolicyTask(run, config, name, sampler, policies), policy)
-        remove_rounds(run, name, policy.rounds)
+        remove_later(run, partial(run.policy_round, name), policy.rounds)
+        remove_later(run, partial(run.policy_run, name), policy.runs_apart + 1)
 
 
 def folders(run: Run, name: str, policy: Policy) -> list[Path]:
@@ -54,15 +55,15 @@ def folders(run: Run, name: str, policy: Policy) -> list[Path]:
     return [run.policy_round(name, number) for number in range(policy.rounds)]
 
 
-def remove_rounds(run: Run, name: str, rounds: int) -> None:
-    """Remove later rounds, which an earlier configuration left: the newest one there is would be served."""
-    for later in count(rounds):
-        folder = run.policy_round(name, later)
+def remove_later(run: Run, folder_of: Callable[[int], Path], first: int) -> None:
+    """Remove what an earlier configuration left, from a number on: the newest round would be served."""
+    for later in count(first):
+        folder = folder_of(later)
         if not folder.exists():
             return
         shutil.rmtree(folder)
         label = folder.relative_to(run.folder).as_posix()
-        print(f"{label}: removed, the policy has {rounds} rounds now", file=sys.stderr, flush=True)
+        print(f"{label}: removed, the policy has no such part now", file=sys.stderr, flush=True)
 
 
 def make_base(run: Run, config: Config, folder: Path, work: Path) -> Outcome:

@@ -91,10 +91,14 @@ class PolicyTokenizer:
     def has_room(self, messages: Sequence[Message], *, response_tokens: int) -> bool:
         """Whether a prompt leaves room for a response of that length."""
         units = self.card.context_format.units if self.card.context_format else 100
-        # Every context is as long as any other: weights have a fixed number of decimals, or are one token
-        # each.
+        # Weights have a fixed number of decimals, or are one token each.
         weights = round_weights(uniform(self.card.objectives), units)
-        return len(self.prompt_ids(messages, weights)) + response_tokens <= self.card.max_model_len
+        longest = self.card.context_format.longest if self.card.context_format else ()
+        prompts = [
+            self.prompt_ids(messages, weights),
+            *(self.written_ids(messages, written) for written in longest),
+        ]
+        return max(map(len, prompts)) + response_tokens <= self.card.max_model_len
 
     def response_ids(self, response: str) -> list[int]:
         """A response without the end token."""

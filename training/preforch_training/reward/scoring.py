@@ -22,7 +22,7 @@ from preforch_training.reward.config import Reward
 from preforch_training.reward.kinds import KINDS
 from preforch_training.reward.ray_scoring import score_by_ray
 from preforch_training.run import Run
-from preforch_training.tuning.resident import release
+from preforch_training.tuning.resident import release, staying
 
 REWARD_FILE = "reward.json"
 LARGEST = 1e100
@@ -73,7 +73,8 @@ def score(
     if not kind.by_rows:
         rewards_N = of_rows(prompts, responses)
     else:
-        if scoring.engine == "ray":
+        # Where models stay, each process has its own, and a step's few responses are no work for a cluster.
+        if scoring.engine == "ray" and not staying():
             rewards_N = score_by_ray(of_rows, prompts, responses, workers=scoring.workers)
         else:
             lengths = [len(p.text) + len(r) for p, r in zip(prompts, responses, strict=True)]

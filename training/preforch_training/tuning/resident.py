@@ -37,6 +37,11 @@ def loaded(key: Hashable, load: Callable[[], T]) -> T:
     return found
 
 
+def staying() -> bool:
+    """Whether models stay."""
+    return bool(_kept)
+
+
 def release() -> None:
     """Free what a model took that was let go; nothing while models stay."""
     if not _kept:

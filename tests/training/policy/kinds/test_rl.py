@@ -6,7 +6,7 @@ from typing import Any
 
 import policy_world
 import pytest
-from policy_world import rl, sft, wic
+from policy_world import ric, rl, sft, wic
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.manifest import digest, read_manifest, verify
@@ -169,9 +169,12 @@ def test_a_sharded_model_cannot_be_reinforced(tmp_path: Path) -> None:
         ({"a": rl(weights="context", start="plain"), "plain": sft()}, "start is 'plain'; allowed are"),
         (
             {"plain": sft(), "a": rl(weights="context", start="plain")},
-            r"allowed are \['base'\].*read weights",
+            r"allowed are \['base'\].*read weights by 'context'",
         ),
+        # Its weights are written as scores.
+        ({"ric": ric(), "a": rl(weights="context", start="ric")}, r"allowed are \['base'\].*by 'context'"),
         ({"wic": wic(), "a": rl(start="wic")}, r"allowed are \['base'\].*read no weights"),
+        ({"a": rl(training={"lora_rank": 2, "lora_dropout": 0.1})}, "lora_dropout is 0.1: .*allowed is 0"),
         ({"wic": wic(), "a": rl(start="wic/round-2", weights="context")}, "'wic/round-1'"),
         ({"a": rl(weights={"wit": 1.0})}, "names the objective 'wit'; allowed are"),
         ({"a": rl(weights={"humor": 0.5})}, "weights of at least 0 that sum to 1"),

@@ -1,5 +1,6 @@
 """Policy kind `soup`: an adapter for every point of a grid, on the start of its members."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from policy_world import rl, sft
 from preforch_models.conditioning.members import MembersConditioning
 from preforch_models.manifest import digest, read_manifest, verify
 from preforch_models.policy_card import read_policy_card
+from preforch_training.pipeline import open_run
+from preforch_training.policy.kinds.soup import grid_members
 from preforch_training.policy.merged.parameters import average
+from preforch_training.policy.settings.soup import SoupPolicy
+from preforch_training.policy.task import PolicyTask
 from preforch_training.run import Run
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from small_world import build
+from small_world import NoSampler, build
 from transformers import AutoModelForCausalLM
 
 LORA = {"lora_rank": 2, "lora_alpha": 4, "learning_rate": 1e-2}
@@ -79,6 +84,35 @@ def test_a_member_is_the_weighted_mean_of_the_experts(run: Run) -> None:
     assert moved > 1e-4
 
 
+@pytest.mark.parametrize("step", [1 / 3, 1 / 7, 0.01])
+def test_every_step_makes_members_that_can_be_served(run: Run, step: float) -> None:
+    config = policy_world.make_config(run.folder, policies={**EXPERTS, "soup": SOUP}, serve="soup")
+    assert config.policy is not None
+    task = PolicyTask(run, config.policy, "soup", NoSampler(), config.policies)
+    members = grid_members(task, SoupPolicy.model_validate({**SOUP, "step": step}))
+    found = MembersConditioning(rank=6, members=members)
+    count = round(1 / step)
+    assert len(found.members) == (count + 1) * (count + 2) // 2
+
+
+def test_nothing_in_it_names_a_folder_of_this_machine(run: Run) -> None:
+    for policy in ("soup", "best-humor"):
+        for file in run.policy_round(policy, 0).rglob("adapter_config.json"):
+            assert str(run.folder.parent) not in file.read_text(encoding="utf-8")
+            assert not (file.parent / "README.md").exists()
+
+
+def test_another_grid_is_another_revision(run: Run, tmp_path: Path) -> None:
+    before = read_policy_card(run.policy_round("soup", 0)).revision
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    policies = {**EXPERTS, "soup": {**SOUP, "step": 1.0}}
+    config = policy_world.make_config(folder, policies=policies, serve="soup")
+    other = open_run(config)
+    build("policy", other, config)
+    assert read_policy_card(other.policy_round("soup", 0)).revision != before
+
+
 @pytest.mark.parametrize(
     ("policies", "message"),
     [
@@ -93,11 +127,25 @@ def test_a_member_is_the_weighted_mean_of_the_experts(run: Run) -> None:
         ),
         ({**EXPERTS, "best-humor": expert("humor", runs=2), "soup": SOUP}, "trained in one run"),
         (
+            {**EXPERTS, "best-humor": rl(weights="context", training=LORA), "soup": SOUP},
+            "members.humor is 'best-humor'; allowed are",
+        ),
+        (
+            {n: {**e, "training": {**e["training"], "lora_rank": 200}} for n, e in EXPERTS.items()}
+            | {"soup": SOUP},
+            "policies.soup: its members together are adapters of rank 600: vLLM serves 512",
+        ),
+        (
+            {**EXPERTS, "soup": SOUP, "a": rl(weights="context", start="soup")},
+            r"policies.a.start is 'soup'; allowed are \['base'\]",
+        ),
+        (
             {"plain": sft(), **EXPERTS, "best-humor": expert("humor", start="plain"), "soup": SOUP},
             r"start from \['base', 'plain'\]; one start",
         ),
         ({**EXPERTS, "soup": {**SOUP, "members": {"helpful": "best-helpful"}}}, "one is needed for each"),
         ({**EXPERTS, "soup": {**SOUP, "step": 0.3}}, "step is 0.3: it must divide 1"),
+        ({**EXPERTS, "soup": {**SOUP, "step": 0.001}}, "step"),
     ],
 )
 def test_settings_that_cannot_work_are_named(

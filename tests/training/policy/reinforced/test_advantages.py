@@ -10,6 +10,7 @@ import pytest
 import torch
 from policy_world import rl
 from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_training.policy.reinforced import training
 from preforch_training.policy.reinforced.combine import combiner
 from preforch_training.policy.reinforced.training import Ask, Reference, new_trainer
 from preforch_training.policy.settings.rl import Combine, RlPolicy
@@ -163,3 +164,9 @@ def test_grpo_is_told_of_the_same_rewards(run: Run, tmp_path: Path) -> None:
         found, (rewards - rewards.mean(axis=1, keepdims=True)) / (deviation + 1e-4), atol=1e-4
     )
     assert group.trainer.beta == BETA
+
+
+def test_groups_are_whole_on_every_rank(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "check_batch_size", lambda size, name: size // 3)
+    with pytest.raises(ValueError, match="this rank has 2: not whole groups of samples_per_prompt = 4"):
+        Group(run, tmp_path)

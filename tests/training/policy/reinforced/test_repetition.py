@@ -17,6 +17,8 @@ from preforch_training.policy.reinforced.repetition import sentences, stray_sent
         # A repeated one counts once, wherever it stands.
         ("A. B. C. D. E. A.", 2),
         ("好。好。不好。", 1),
+        # Numbers of lists are no sentences.
+        ("1. Peel it.\n2. Boil it.\n\n1. Eat it.", 0),
     ],
 )
 def test_stray_sentences(text: str, expected: int) -> None:

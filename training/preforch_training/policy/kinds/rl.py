@@ -5,10 +5,9 @@ Out: `<name>/round-0`. With several runs `<name>/run-1..n` as well, whose parame
      conditioning is `context` where it reads weights, else `fixed`.
 """
 
-import shutil
 import sys
 from functools import partial
-from itertools import count, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,6 @@ def build(task: PolicyTask, config: RlPolicy) -> None:
             inputs={target.name: target for target in runs},
             build=partial(make_average, task, config, runs),
         )
-    remove_runs(task, config.runs if config.runs > 1 else 0)
 
 
 def make_run(
@@ -110,6 +108,8 @@ def draw_asks(task: PolicyTask, config: RlPolicy, number: int, reader: PolicyTok
     for prompt, weights_K in zip(asked, weights_NK, strict=True):
         context = on_grid(weights_K, task.run.context_format) if config.reads_weights else {}
         messages = noisy(prompt.messages, words, share=config.prompt_noise, rng=rng)
+        if not reader.has_room(messages, response_tokens=task.shared.max_response_tokens):
+            messages = prompt.messages
         weights = tuple(context.values()) or tuple(weights_K.tolist())
         asks.append(Ask(prompt, messages, weights, context))
     return asks
@@ -128,12 +128,3 @@ def conditioning(task: PolicyTask, config: RlPolicy) -> Conditioning:
     if config.reads_weights:
         return ContextConditioning(encoding=task.run.context_format.encoding)
     return FixedConditioning()
-
-
-def remove_runs(task: PolicyTask, runs: int) -> None:
-    """Remove runs that an earlier configuration left."""
-    for number in count(runs + 1):
-        folder = task.run.policy_run(task.name, number)
-        if not folder.exists():
-            return
-        shutil.rmtree(folder)

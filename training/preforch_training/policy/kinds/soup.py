@@ -56,5 +56,5 @@ def grid_members(task: PolicyTask, config: SoupPolicy) -> tuple[Member, ...]:
             name="-".join([task.name, *(f"{round(100 * weight)}" for weight in weights_K)]),
             weights=dict(zip(task.run.names, weights_K, strict=True)),
         )
-        for weights_K in grid_GK.round(6).tolist()
+        for weights_K in grid_GK.tolist()
     )

@@ -34,6 +34,11 @@ def keep_adapter(model: torch.nn.Module, folder: Path) -> None:
     """Write what LoRA trained into `adapter/` of a policy in the making; nothing without LoRA."""
     if isinstance(model, PeftModel):
         model.save_pretrained(folder / FOLDER)
+        # PEFT's card and settings name the folder that the training started from.
+        (folder / FOLDER / "README.md").unlink(missing_ok=True)
+        file = folder / FOLDER / _CONFIG
+        settings = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": ""}
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def read_adapter(policy: Path) -> Adapter:

@@ -14,9 +14,10 @@ _END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences, or lines that end without a mark; compared without case and spacing."""
+    """Sentences, or lines that end without a mark; compared without case and spacing. What has no letter, the
+    number of a list, is none."""
     parts = (" ".join(part.split()).casefold() for part in _END.split(text))
-    return [part for part in parts if part]
+    return [part for part in parts if any(character.isalpha() for character in part)]
 
 
 def usual_number(texts: Sequence[str]) -> int:

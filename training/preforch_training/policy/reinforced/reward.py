@@ -55,6 +55,7 @@ class GroupReward:
         weights_NK, size = np.array(weights), self.config.samples_per_prompt
         penalty_N = self.config.repetition_penalty * stray_N + self.config.unfinished_penalty * ~ended_N
         found_N = np.empty(len(texts))
+        assert len(texts) % size == 0, "groups are whole"
         for start in range(0, len(texts), size):
             group = slice(start, start + size)
             assert len(set(prompt_id[group])) == 1, "a group answers one prompt"

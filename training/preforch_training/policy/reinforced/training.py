@@ -28,6 +28,7 @@ from preforch_models.weights import Weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from preforch_training.distributed.group import rank, together
+from preforch_training.distributed.shares import check_batch_size
 from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.policy.fine_tuning import schedule_arguments
 from preforch_training.policy.merged.adapters import keep_adapter
@@ -84,6 +85,9 @@ class _OnTokens(RankTrainer):
 
 
 _NAMES: Mapping[Algorithm, str] = MappingProxyType({"rloo": "RLOO", "grpo": "GRPO"})
+_LOSSES: Mapping[Algorithm, Mapping[str, str]] = MappingProxyType(
+    {"rloo": {}, "grpo": {"loss_type": "grpo"}}  # that of the paper; TRL's default is another
+)
 
 
 def trainer_class(algorithm: Algorithm) -> tuple[Any, Any]:
@@ -158,6 +162,12 @@ def new_trainer(
 ) -> Any:
     """A trainer of the policy in that folder, which is its reference as well."""
     settings = config.training
+    mine = check_batch_size(settings.batch_size, name="batch_size")
+    if mine % config.samples_per_prompt:
+        raise ValueError(
+            f"batch_size is {settings.batch_size} responses, of which this rank has {mine}: "
+            f"not whole groups of samples_per_prompt = {config.samples_per_prompt}"
+        )
     model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype=loading_dtype(settings))
     ends = model.generation_config.eos_token_id
     reward = GroupReward(
@@ -185,6 +195,9 @@ def new_trainer(
             top_p=config.top_p,
             top_k=0,
             shuffle_dataset=False,
+            # Old and new log-probabilities of a response are compared.
+            disable_dropout=True,
+            **_LOSSES[config.algorithm],
         ),
         train_dataset=Dataset.from_list(
             [

@@ -11,14 +11,25 @@ class PolicySettings(Record):
     """The settings of one policy."""
 
     @property
+    def reads(self) -> str:
+        """What its prompts are written for, the kind of its conditioning: a policy can start from one that
+        reads the same."""
+        return "fixed"
+
+    @property
     def reads_weights(self) -> bool:
         """Whether what it answers depends on the weights that it is asked with."""
-        return False
+        return self.reads != "fixed"
 
     @property
     def rounds(self) -> int:
         """Number of its rounds, the offline one included."""
         return 1
+
+    @property
+    def runs_apart(self) -> int:
+        """Trainings whose results lie beside its rounds, which are made of them."""
+        return 0
 
     @property
     def trainings(self) -> dict[str, FineTuning]:

@@ -49,9 +49,9 @@ class RicPolicy(PolicySettings):
     start: ClassVar[str] = BASE
 
     @property
-    def reads_weights(self) -> bool:
-        """In its context."""
-        return True
+    def reads(self) -> str:
+        """Weights, by its conditioning."""
+        return "scores"
 
     @property
     def rounds(self) -> int:

@@ -71,7 +71,7 @@ class RlPolicy(PolicySettings):
     @property
     def is_one_adapter(self) -> bool:
         """Whether it can be a member of a set: one LoRA adapter on its start."""
-        return self.runs == 1 and self.training.lora_rank > 0
+        return self.runs == 1 and self.training.lora_rank > 0 and not self.reads_weights
 
     @property
     def names_objectives(self) -> tuple[str, ...]:
@@ -79,9 +79,9 @@ class RlPolicy(PolicySettings):
         return tuple(self.weights) if isinstance(self.weights, dict) else ()
 
     @property
-    def reads_weights(self) -> bool:
-        """Whether what it answers depends on the weights that it is asked with."""
-        return self.weights == "context"
+    def reads(self) -> str:
+        """Weights in its context, or none."""
+        return "context" if self.weights == "context" else "fixed"
 
     @property
     def reads_prompts(self) -> bool:
@@ -104,6 +104,11 @@ class RlPolicy(PolicySettings):
         return {"training": self.runs}
 
     @property
+    def runs_apart(self) -> int:
+        """Several runs, of which it is the mean."""
+        return self.runs if self.runs > 1 else 0
+
+    @property
     def prompts(self) -> int:
         """Prompts of one training."""
         return self.training.samples // self.samples_per_prompt
@@ -114,6 +119,11 @@ class RlPolicy(PolicySettings):
             raise ValueError(
                 f"training.batch_size is {self.training.batch_size}: it counts responses, in whole groups of "
                 f"samples_per_prompt = {self.samples_per_prompt}"
+            )
+        if self.training.lora_dropout:
+            raise ValueError(
+                f"training.lora_dropout is {self.training.lora_dropout}: dropout would change "
+                "the probabilities that are compared; allowed is 0"
             )
         if self.random_weight_share and self.weights != "context":
             raise ValueError(

@@ -15,7 +15,7 @@ class SoupPolicy(PolicySettings):
     members: dict[str, str]
     """By objective the policy further up that was trained for it: all with LoRA, from the same start, in one
     run each."""
-    step: float = Field(default=0.2, gt=0, le=1)
+    step: float = Field(default=0.2, ge=0.01, le=1)
     """Step of the grid of weights; must divide 1."""
 
     start: ClassVar[str] = BASE
@@ -26,9 +26,9 @@ class SoupPolicy(PolicySettings):
         return tuple(self.members)
 
     @property
-    def reads_weights(self) -> bool:
-        """They choose the mean that answers."""
-        return True
+    def reads(self) -> str:
+        """Weights, by its conditioning."""
+        return "members"
 
     @property
     def merges(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ class OnlineRound(FineTuning):
     better than the prompt's best known response."""
     weights: OnlineWeights = "orchestrator"
     """What prompts are asked with. `orchestrator`: f(x) [paper]; `constant`: the best one for the training
-    pairs; `random`: from Dirichlet(1), all of them."""
+    pairs; `random`: from Dirichlet(1), all of them, whatever `random_weight_share` says."""
     random_weight_share: float = Field(ge=0, le=1)
     """Share of online prompts under Dirichlet(1) weights; 0 [paper], a quarter to a half [ours]."""
     original_share: float = Field(default=0.5, ge=0, lt=1)
@@ -67,9 +67,9 @@ class WicPolicy(PolicySettings):
     start: ClassVar[str] = BASE
 
     @property
-    def reads_weights(self) -> bool:
-        """In its context."""
-        return True
+    def reads(self) -> str:
+        """Weights, by its conditioning."""
+        return "context"
 
     @property
     def rounds(self) -> int:
