@@ -42,6 +42,8 @@ MODELS, TRAINING = "models/preforch_models", "training/preforch_training"
 TESTS: dict[str, list[str]] = {
     f"{MODELS}/weights.py": ["models/test_weights.py"],
     f"{MODELS}/context.py": ["models/test_context.py"],
+    f"{MODELS}/score_format.py": ["models/test_score_format.py"],
+    f"{MODELS}/conditioning/members.py": ["models/test_members.py"],
     f"{MODELS}/calibration.py": ["training/scores/test_calibration.py"],
     f"{TRAINING}/orchestrator/targets.py": ["training/orchestrator/test_targets.py"],
     f"{TRAINING}/scores/calibration.py": [
@@ -65,6 +67,14 @@ TESTS: dict[str, list[str]] = {
         "training/policy/test_policy_recipes.py",
         "training/policy/kinds/test_sft_policy.py",
     ],
+    f"{TRAINING}/policy/weighting.py": ["training/policy/test_weighting.py"],
+    f"{TRAINING}/policy/merged/adapters.py": ["training/policy/merged/test_adapters.py"],
+    f"{TRAINING}/policy/merged/parameters.py": ["training/policy/merged/test_merging.py"],
+    f"{TRAINING}/policy/reinforced/combine.py": ["training/policy/reinforced/test_combine.py"],
+    f"{TRAINING}/policy/reinforced/repetition.py": ["training/policy/reinforced/test_repetition.py"],
+    f"{TRAINING}/policy/reinforced/reward.py": ["training/policy/reinforced/test_advantages.py"],
+    f"{TRAINING}/policy/kinds/ric.py": ["training/policy/kinds/test_ric.py"],
+    f"{TRAINING}/policy/kinds/soup.py": ["training/policy/kinds/test_soup.py"],
     f"{TRAINING}/policy/stage.py": [
         "training/policy/test_policy_recipes.py",
         "training/policy/test_policy_stage.py",

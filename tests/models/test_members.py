@@ -47,7 +47,9 @@ def test_its_adapters_lie_in_the_policy_s_folder() -> None:
 
 
 def test_an_engine_makes_room_for_a_rank_that_it_knows() -> None:
-    assert [engine_rank(rank) for rank in (1, 8, 9, 192, 512)] == [8, 8, 16, 256, 512]
+    known = [8, 16, 32, 64, 128, 256, 320, 512]
+    assert [engine_rank(rank) for rank in known] == known
+    assert [engine_rank(rank) for rank in (1, 9, 192, 321)] == [8, 16, 256, 512]
     with pytest.raises(ValueError, match="rank 513: vLLM serves 512 at the most"):
         engine_rank(513)
 
@@ -58,6 +60,7 @@ def test_an_engine_makes_room_for_a_rank_that_it_knows() -> None:
         ([], "at least 1 item"),
         ([{"name": "a", "weights": {"x": 1.0}}] * 2, "names of their own"),
         ([{"name": "a", "weights": {"x": 0.5}}], "'a' has the weights .*sum to 1"),
+        ([{"name": "a", "weights": {"x": 1.5, "y": -0.5}}], "'a' has the weights .*at least 0"),
         ([{"name": "a", "weights": {"x": 1.0}}, {"name": "b", "weights": {"y": 1.0}}], "'b' has the weights"),
         ([{"name": "../a", "weights": {"x": 1.0}}], "pattern"),
         ([{"name": "a=b", "weights": {"x": 1.0}}], "pattern"),

@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 from kill_resume import train_command
 from policy_world import ScriptedSampler
@@ -18,6 +19,7 @@ from preforch_training.report.records import read_report
 from preforch_training.stages import STAGES
 from preforch_training.statistics.predictors import NO_WEIGHTS, RECOMMENDED
 from small_world import build
+from test_with_vllm import gateway_process
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "compare-demo.toml"
 READ = {"wic", "ric", "ric-selective", "soup", "reinforced"}
@@ -83,3 +85,29 @@ def test_every_policy_is_built_and_compared_by_the_command_with_real_vllm(tmp_pa
     settings = [*tiny_settings()]
     subprocess.run(train_command(CONFIG, tmp_path / "run", settings), check=True)
     check_run(tmp_path / "run", read_config(CONFIG, settings=tuple(settings)))
+    for name, applied in {"ric": True, "soup": True, "reinforced": True, "dpo": False}.items():
+        (tmp_path / name).mkdir()
+        check_service(tmp_path / "run", name, tmp_path / name / "log", applied=applied)
+
+
+def check_service(run: Path, name: str, log: Path, *, applied: bool) -> None:
+    """The unmodified client of OpenAI, in front of a real vLLM on one policy of the run."""
+    with gateway_process(run, log, "--policy-name", name) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready at "), log.read_text(encoding="utf-8")
+        prompts = set()
+        with openai.OpenAI(base_url=f"{line.split()[-1]}/v1", api_key="none", max_retries=0) as client:
+            for weights in ({"helpful": 1.0}, {"humor": 1.0}):
+                body = {"preference_weights": weights, "return_prompt_text": True}
+                answer = client.chat.completions.create(
+                    model=name,
+                    messages=[{"role": "user", "content": "How do I clean the old kettle?"}],
+                    max_tokens=4,
+                    extra_body=body,
+                )
+                said = answer.model_extra or {}
+                assert said["preference"]["applied"] is applied
+                prompts.add((said["prompt_text"], said["preference"].get("member", {}).get("name")))
+        # Other weights reach the policy, in its prompt or by another member, where it says that they do.
+        assert len(prompts) == (2 if applied else 1)

@@ -143,6 +143,21 @@ def test_desired_scores_leave_the_lowest_draw_where_it_is(task: PolicyTask) -> N
     assert shares.mean() == pytest.approx(0.25, abs=0.04)
 
 
+def test_room_is_left_for_the_longest_scores(task: PolicyTask) -> None:
+    reader = PolicyTokenizer(task.round(0))
+    messages, context = task.run.prompts("train")[0].messages, score_format(reader)
+    # Two digits and a sign, in a policy that writes digits.
+    wide = context.model_copy(update={"low": (-12.5,) * 3, "high": (1.0,) * 3, "encoding": "digits"})
+    assert wide.longest == (("-12.5",) * 3, ("1.0",) * 3)
+    conditioning = reader.card.conditioning.model_copy(update={"low": wide.low, "high": wide.high})
+    reader.card = reader.card.model_copy(update={"conditioning": conditioning})
+    length = len(reader.written_ids(messages, wide.longest[0]))
+    assert length > len(reader.written_ids(messages, wide.longest[1]))
+    limit = reader.card.max_model_len - length
+    assert reader.has_room(messages, response_tokens=limit)
+    assert not reader.has_room(messages, response_tokens=limit + 1)
+
+
 def test_filters() -> None:
     """Of four known responses the 0.5-quantiles are 1 and 0, that of the means 0.5."""
     world = known()

@@ -8,7 +8,7 @@ from preforch_training.policy.settings.rl import Combine
 # Means 1 and 2, deviations 1 and 0.5.
 REWARDS_GK = np.array([[0.0, 2.5], [2.0, 2.5], [2.0, 1.5], [0.0, 1.5]])
 # Of objective 1 three quarters are below the mean of the group, of objective 2 none.
-KNOWN_NK = np.array([[-1.0, 3.0], [0.0, 4.0], [0.5, 5.0], [9.0, 6.0]])
+KNOWN_NK = np.array([[9.0, 3.0], [-1.0, 6.0], [0.0, 5.0], [0.5, 4.0]])
 WEIGHTS_K = np.array([0.25, 0.75])
 
 
