@@ -42,6 +42,7 @@ MODELS, TRAINING = "models/preforch_models", "training/preforch_training"
 TESTS: dict[str, list[str]] = {
     f"{MODELS}/weights.py": ["models/test_weights.py"],
     f"{MODELS}/context.py": ["models/test_context.py"],
+    f"{MODELS}/control_strings.py": ["models/test_context.py"],
     f"{MODELS}/score_format.py": ["models/test_score_format.py"],
     f"{MODELS}/conditioning/members.py": ["models/test_members.py"],
     f"{MODELS}/calibration.py": ["training/scores/test_calibration.py"],

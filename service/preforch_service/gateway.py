@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from preforch_models.context import ControlStrings
+from preforch_models.control_strings import ControlStrings
 from preforch_models.policy_card import PolicyCard
 from starlette.requests import Request
 from starlette.responses import Response

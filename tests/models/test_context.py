@@ -13,7 +13,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from preforch_models.context import (
     UNITS,
     ContextFormat,
-    ControlStrings,
     Encoding,
     begin_with,
     chat_template,
@@ -23,6 +22,7 @@ from preforch_models.context import (
     render_context,
     turns_of,
 )
+from preforch_models.control_strings import ControlStrings
 from preforch_models.weights import Weights, WeightsError, normalise, round_weights
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast

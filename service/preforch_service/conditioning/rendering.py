@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from preforch_models.context import ControlStrings
+from preforch_models.control_strings import ControlStrings
 from preforch_models.weights import Weights
 
 PROBE = "Which weights do you read?"

@@ -6,7 +6,7 @@ Out: the same with control strings escaped, or BadRequest, as the operator chose
 
 import json
 
-from preforch_models.context import ControlStrings
+from preforch_models.control_strings import ControlStrings
 
 from preforch_service.errors import BadRequest
 from preforch_service.requests.body import check_encodable

@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeUpstream, any_answer, fixed_upstream, make_gateway, policy_card
 from preforch_models.bundle import Bundle
 from preforch_models.conditioning.fixed import FixedConditioning
-from preforch_models.context import JOINER
+from preforch_models.control_strings import JOINER
 from preforch_models.weights import Weights
 from preforch_service.conditioning import conditioner_of
 from served import HELLO, Served, error_of, serve

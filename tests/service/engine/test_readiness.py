@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from fakes import FakeUpstream, make_gateway
 from preforch_models.bundle import Bundle
-from preforch_models.context import JOINER
+from preforch_models.control_strings import JOINER
 from preforch_models.weights import Weights
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from preforch_models.context import ControlStrings
+from preforch_models.control_strings import ControlStrings
 from preforch_service.errors import BadRequest
 from preforch_service.requests.control_strings import ControlGuard
 from preforch_service.requests.messages import guard_messages, join_parts, orchestrator_text, read_messages

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preforch_models.conditioning import Conditioning
-from preforch_models.context import ControlStrings, chat_template, context_tokens, parts_of, turns_of
+from preforch_models.context import chat_template, context_tokens, parts_of, turns_of
+from preforch_models.control_strings import ControlStrings
 from preforch_models.conversation import Message, escaped
 from preforch_models.policy_card import read_policy_card
 from preforch_models.weights import round_weights, uniform

@@ -98,7 +98,9 @@ def artifacts_of(run: Run, subject: ReportSubject) -> dict[str, Path]:
     if subject.policies:
         artifacts["policy/base"] = run.policy_base
     for name, rounds in subject.policies.items():
-        artifacts |= {f"policy/{name}/{folder.name}": folder for folder in rounds}
+        # Runs that a policy is the mean of are a part of what it cost.
+        runs = sorted(rounds[0].parent.glob("run-*"))
+        artifacts |= {f"policy/{name}/{folder.name}": folder for folder in (*runs, *rounds)}
     if subject.studied:
         artifacts["study"] = run.study
     return artifacts

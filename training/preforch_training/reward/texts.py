@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-from preforch_models.context import ControlStrings
+from preforch_models.control_strings import ControlStrings
 from preforch_models.conversation import Message, escaped
 
 from preforch_training.records import Prompt

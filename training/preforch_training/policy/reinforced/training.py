@@ -162,12 +162,7 @@ def new_trainer(
 ) -> Any:
     """A trainer of the policy in that folder, which is its reference as well."""
     settings = config.training
-    mine = check_batch_size(settings.batch_size, name="batch_size")
-    if mine % config.samples_per_prompt:
-        raise ValueError(
-            f"batch_size is {settings.batch_size} responses, of which this rank has {mine}: "
-            f"not whole groups of samples_per_prompt = {config.samples_per_prompt}"
-        )
+    check_groups(config)
     model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype=loading_dtype(settings))
     ends = model.generation_config.eos_token_id
     reward = GroupReward(
@@ -199,19 +194,30 @@ def new_trainer(
             disable_dropout=True,
             **_LOSSES[config.algorithm],
         ),
-        train_dataset=Dataset.from_list(
-            [
-                {
-                    "prompt": reader.prompt_text(ask.messages, ask.context),
-                    "prompt_id": ask.prompt.id,
-                    "weights": list(ask.weights),
-                }
-                for ask in asks
-            ]
-        ),
+        train_dataset=Dataset.from_list([row_of(ask, reader) for ask in asks]),
         processing_class=reader.tokenizer,
         peft_config=lora_config(settings, task="CAUSAL_LM"),
     )
+
+
+def row_of(ask: Ask, reader: PolicyTokenizer) -> dict[str, Any]:
+    """What TRL is given: the prompt as it is written, and what the reward function wants to know."""
+    return {
+        "prompt": reader.prompt_text(ask.messages, ask.context),
+        "prompt_id": ask.prompt.id,
+        "weights": list(ask.weights),
+    }
+
+
+def check_groups(config: RlPolicy) -> None:
+    """Raise ValueError where a rank would have parts of groups."""
+    batch, group = config.training.batch_size, config.samples_per_prompt
+    mine = check_batch_size(batch, name="batch_size")
+    if mine % group:
+        raise ValueError(
+            f"batch_size is {batch} responses, of which this rank has {mine}: "
+            f"not whole groups of samples_per_prompt = {group}"
+        )
 
 
 def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
