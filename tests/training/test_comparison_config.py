@@ -11,6 +11,7 @@ from policy_world import ScriptedSampler
 from preforch_models.bundle import read_bundle
 from preforch_models.manifest import verify
 from preforch_models.policy_card import check_match, read_policy_card
+from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_service.locate import find_policy
 from preforch_training.config import RunConfig, read_config
 from preforch_training.pipeline import open_run
@@ -54,6 +55,7 @@ def test_every_policy_is_built_and_compared(tmp_path: Path) -> None:
     run = open_run(config)
     for stage in STAGES:
         build(stage, run, config, sampler=ScriptedSampler())
+    write_run_info(run.folder, RunInfo(serve=config.served))
     check_run(run.folder, config)
 
 
