@@ -26,6 +26,7 @@ from preforch_training.report.tables import confidence_table
 from preforch_training.report.verdicts import find_warnings
 from preforch_training.run import Run
 from preforch_training.statistics.bootstrap import Bootstrap, Interval
+from preforch_training.statistics.markdown import write_markdown
 from report_world import BOOTSTRAP, NAMES, make_facts
 from small_world import PLACES, make_prompt
 from transformers import AutoTokenizer
@@ -98,7 +99,7 @@ def test_without_shrinkage_nothing_is_said_to_be_kept(
         assert entry.kept is None
         assert (entry.familiarity is None, entry.confidence is None) == (mode == "off", mode == "off")
         assert entry.served == (entry.certainty if mode == "off" else entry.confidence)
-    assert f"Confidence is `{mode}`" in confidence_table(report)
+    assert f"Confidence is `{mode}`" in write_markdown(confidence_table(report))
 
 
 def test_validation_prompts_stand_in_for_test_prompts_and_many_are_drawn_from(
@@ -154,7 +155,7 @@ def test_a_kind_that_is_not_told_apart_is_named_and_so_are_held_out_prompts_that
 
 
 def test_the_table_has_every_split_and_kind() -> None:
-    text = confidence_table(report_of(high=0.59, shrunk_share=0.3))
+    text = write_markdown(confidence_table(report_of(high=0.59, shrunk_share=0.3)))
     assert "| test_topic | 30 |  |  |  | 0.8 | 0.3 |" in text
     assert (
         "| long | 60 | 0.500 [0.400, 0.590] | 0.500 [0.400, 0.590] | 0.500 [0.400, 0.590] | 0.25 |  |" in text

@@ -22,6 +22,7 @@ from preforch_training.report.records import Arm, PolicyReport
 from preforch_training.report.stage import ReportSubject, contenders
 from preforch_training.report.tables import policy_tables
 from preforch_training.sampling.vllm import Generation, SampleRequest
+from preforch_training.statistics.markdown import write_markdown
 from preforch_training.statistics.predictors import (
     CONSTANT,
     NO_WEIGHTS,
@@ -216,7 +217,7 @@ def test_a_served_policy_that_reads_no_weights_is_judged_by_its_answers_alone() 
     assert (report.control, report.sweep, report.differences, report.constant) == ((), (), (), None)
     assert {entry.arm for entry in report.utilities} == {Arm(policy=OFFLINE, arm=NO_WEIGHTS)}
     assert report.responses == 54
-    text = policy_tables(report)
+    text = write_markdown(policy_tables(report))
     assert f"anyway: {OFFLINE}." in text
     for absent in ("Spearman", "Best constant", "difference in utility", "strictly dominated"):
         assert absent not in text
@@ -330,4 +331,4 @@ def test_answers_are_measured_as_texts() -> None:
 
 def test_the_report_shows_the_texts_of_every_policy(report: PolicyReport) -> None:
     assert [entry.arm.policy for entry in report.texts] == [OFFLINE, ONLINE]
-    assert "distinct 3-grams" in policy_tables(report)
+    assert "distinct 3-grams" in write_markdown(policy_tables(report))

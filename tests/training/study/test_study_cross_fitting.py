@@ -14,10 +14,11 @@ from preforch_training.records import PreferencePair, Prompt
 from preforch_training.report.records import Report
 from preforch_training.reward.config import Config as RewardConfig
 from preforch_training.run import Run, work_folder
+from preforch_training.statistics.markdown import write_markdown
 from preforch_training.study.data import gather
 from preforch_training.study.findings import category_result, run_study
 from preforch_training.study.records import Study, read_study
-from preforch_training.study.tables import render_study
+from preforch_training.study.tables import study_blocks
 from pydantic import ValidationError
 from small_world import FUNNY, NAMES, SAFE, build, make_config, pair_rows, questions, write_rows
 
@@ -134,7 +135,7 @@ def test_the_report_holds_the_study_its_warnings_and_what_it_cost(done: tuple[Ru
     assert "study" in {cost.stage for cost in found.stages}
     text = (run.report / "report.md").read_text(encoding="utf-8")
     assert "## Study" in text
-    assert render_study(study) in text
+    assert write_markdown(study_blocks(study), 3) in text
     for part in (
         "### Alternatives",
         "### When not to use it",

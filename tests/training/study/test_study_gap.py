@@ -7,6 +7,7 @@ import pytest
 from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.report.plots import gap_plot
 from preforch_training.statistics.bootstrap import Bootstrap
+from preforch_training.statistics.markdown import write_markdown
 from preforch_training.statistics.predictors import CONSTANT, GOLD, SHUFFLED, UNIFORM, F
 from preforch_training.study.alignment.findings import (
     TrialsAt,
@@ -14,7 +15,7 @@ from preforch_training.study.alignment.findings import (
     fold_pools,
     measure_gap,
 )
-from preforch_training.study.alignment.tables import render_gap
+from preforch_training.study.alignment.tables import gap_blocks
 from preforch_training.study.choices import Trial
 from preforch_training.study.data import StudyData, gather, prompt_folds
 from preforch_training.study.records import GapReport
@@ -160,14 +161,14 @@ def test_the_learning_curve_falls_and_ends_at_the_gap_of_f(varied: GapReport) ->
 def test_where_w_star_barely_varies_the_report_stops(same: GapReport) -> None:
     assert same.findings is None
     assert "stops here" in same.verdict
-    shown = render_gap(same)
+    shown = write_markdown(gap_blocks(same))
     assert same.verdict in shown
     assert "minus best constant" not in shown
     assert "training prompts" not in shown
 
 
 def test_the_report_is_text_a_plot_and_json(varied: GapReport) -> None:
-    shown = render_gap(varied)
+    shown = write_markdown(gap_blocks(varied))
     assert shown.index("halves") < shown.index("minus best constant") < shown.index("training prompts")
     for name in (F, CONSTANT, UNIFORM, SHUFFLED, GOLD):
         assert f"| {name} |" in shown

@@ -1,9 +1,12 @@
-"""The report as Markdown. In: a `Report` and the names of its plots. Out: text;
-every table is one function."""
+"""The report as a document. In: a `Report`. Out: its sections; every table is one function.
+
+`report.md` is the document as Markdown, `report.page` writes the same sections as HTML.
+"""
 
 from collections.abc import Mapping, Sequence
 
 from preforch_training.orchestrator.temperature import FIT
+from preforch_training.report.page.summary import summarise_report
 from preforch_training.report.policies.rounds import round_tables
 from preforch_training.report.records import (
     ConfidenceReport,
@@ -16,76 +19,77 @@ from preforch_training.report.records import (
     TextMeasures,
     Verdict,
 )
-from preforch_training.statistics.markdown import correlation_table, table
-from preforch_training.study.tables import render_study
+from preforch_training.statistics.document import Block, Bullets, Section, Table, correlation_table
+from preforch_training.statistics.markdown import write_markdown
+from preforch_training.study.tables import study_blocks
 
 
 def render(report: Report, images: Mapping[str, str]) -> str:
-    """The whole text; `images`: file names by title, linked at the end."""
+    """The whole text as Markdown; `images`: file names by title, linked at the end."""
+    links = Section("Plots", [f"![{title}]({name})" for title, name in images.items()])
+    opening = [*opening_blocks(report), Section("Summary", [summarise_report(report)])]
+    return write_markdown([Section("Report", [*opening, *sections_of(report), links])]) + "\n"
+
+
+def opening_blocks(report: Report) -> list[Block]:
+    """What was run, in three paragraphs."""
     method = report.method
     if method["tau"] == FIT:
         method = {**method, "tau": f"{FIT}, {report.tau:.3g}"}
-    parts = [
-        "# Report",
+    return [
         f"Preset `{report.preset}`, seed {report.seed}, objectives {', '.join(report.objectives)}. "
         + ", ".join(f"{key} `{value}`" for key, value in method.items())
         + f". World: {f'`{report.world[:16]}`' if report.world else 'real data, the truth is unknown'}.",
         f"Otherwise than the preset: {'; '.join(report.overrides) or 'nothing'}.",
         "Intervals are 95%, bootstrap over prompts.",
-        "## Targets",
-        verdict_table(report.verdicts),
-        *(
-            ["## Warnings", "\n".join(f"* {warning}" for warning in report.warnings)]
-            if report.warnings
-            else []
-        ),
-        "## Reward models",
-        reward_tables(report.rewards),
-        "## Orchestrator",
-        orchestrator_tables(report.orchestrator),
-        "## Confidence",
-        confidence_table(report.confidence),
-        "## Stability",
-        stability_table(report.stability),
-        *(["## Policy", policy_tables(report.policy)] if report.policy else []),
-        *(["## Online rounds", round_tables(report.rounds)] if report.rounds else []),
-        *(["## Study", render_study(report.study)] if report.study else []),
-        "## Time and memory",
-        stage_table(report.stages),
-        "## Plots",
-        *(f"![{title}]({name})" for title, name in images.items()),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> str:
+def sections_of(report: Report) -> list[Section]:
+    """Every part that this run has."""
+    return [
+        Section("Targets", [verdict_table(report.verdicts)]),
+        *([Section("Warnings", [Bullets(report.warnings)])] if report.warnings else []),
+        Section("Reward models", reward_tables(report.rewards)),
+        Section("Orchestrator", orchestrator_tables(report.orchestrator)),
+        Section("Confidence", confidence_table(report.confidence)),
+        Section("Stability", stability_table(report.stability)),
+        *([Section("Policy", policy_tables(report.policy))] if report.policy else []),
+        *([Section("Online rounds", round_tables(report.rounds))] if report.rounds else []),
+        *([Section("Study", study_blocks(report.study))] if report.study else []),
+        Section("Time and memory", [stage_table(report.stages)]),
+    ]
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """Each target, what was measured, and whether it is reached."""
-    return table(
+    return Table(
+        "Every target and what was measured",
         ["target", "measured", "wanted", "reached"],
-        [
-            [v.name, v.interval or _number(v.value), v.target, "yes" if v.reached else "**no**"]
-            for v in verdicts
-        ],
+        [[v.name, v.interval or _number(v.value), v.target, v.reached] for v in verdicts],
     )
 
 
-def reward_tables(rewards: RewardReport) -> str:
+def reward_tables(rewards: RewardReport) -> list[Block]:
     """Accuracies, correlations of margins, calibration."""
-    accuracies = table(
+    accuracies = Table(
+        "Share of pairs that each reward model orders as labelled",
         ["objective", "split", "pairs", "accuracy", "agrees with the true order"],
         [[a.objective, a.split, a.pairs, a.accuracy, a.true_order] for a in rewards.accuracies],
     )
     constants = rewards.calibration.constants
-    calibration = table(
+    calibration = Table(
+        "Calibration of the rewards",
         [f"calibration `{rewards.calibration.method}`", "offset", "scale"],
         [[name, f"{c.offset:.4f}", f"{c.scale:.4f}"] for name, c in constants.items()],
     )
-    return "\n\n".join([accuracies, correlation_table(rewards.correlations), calibration])
+    return [accuracies, correlation_table(rewards.correlations), calibration]
 
 
-def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
+def orchestrator_tables(orchestrator: OrchestratorReport) -> list[Block]:
     """Predictors, the ceiling, weights by split and family."""
-    predictors = table(
+    predictors = Table(
+        "Recommended weights beside simpler ones",
         [
             "split",
             "weights",
@@ -108,11 +112,13 @@ def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
             for p in orchestrator.predictors
         ],
     )
-    ceilings = table(
+    ceilings = Table(
+        "What an oracle explains, and the orchestrator's share of it",
         ["split", "ceiling (explained KL of the oracle)", "share of the ceiling"],
         [[c.split, c.oracle, c.share] for c in orchestrator.ceilings],
     )
-    weights = table(
+    weights = Table(
+        "Recommended weights by kind of prompt",
         ["prompts", "number", "mean weights (spread)", "mean true weights"],
         [
             [
@@ -124,10 +130,10 @@ def orchestrator_tables(orchestrator: OrchestratorReport) -> str:
             for w in orchestrator.weights
         ],
     )
-    return "\n\n".join([predictors, *([ceilings] if orchestrator.ceilings else []), weights])
+    return [predictors, *([ceilings] if orchestrator.ceilings else []), weights]
 
 
-def confidence_table(confidence: ConfidenceReport) -> str:
+def confidence_table(confidence: ConfidenceReport) -> list[Block]:
     """Each kind of unlike prompts against held-out ones, and how to read it."""
     held_out = [
         [h.split, h.prompts, "", "", "", _number(h.kept), _number(h.shrunk)] for h in confidence.held_out
@@ -154,10 +160,10 @@ def confidence_table(confidence: ConfidenceReport) -> str:
         if confidence.mode == "shrink"
         else f"Confidence is `{confidence.mode}`: all prompts get f(x) itself."
     )
-    return table(header, [*held_out, *unlike]) + "\n\n" + reading
+    return [Table("Prompts unlike the training data", header, [*held_out, *unlike]), reading]
 
 
-def stability_table(stability: Sequence[Stability]) -> str:
+def stability_table(stability: Sequence[Stability]) -> list[Block]:
     """Each rewording beside unrelated prompts, and how to read it."""
     reading = (
         "Distance: total variation between the weights of a prompt and of its rewording, for prompts that it "
@@ -168,13 +174,13 @@ def stability_table(stability: Sequence[Stability]) -> str:
     )
     rows = [[s.kind, s.distance.groups, s.distance, s.same_top, s.true_distance] for s in stability]
     header = ["rewording", "prompts", "distance", "largest weight stays", "distance, true weights"]
-    return table(header, rows) + "\n\n" + reading
+    return [Table("Weights of reworded prompts", header, rows), reading]
 
 
-def policy_tables(policy: PolicyReport) -> str:
+def policy_tables(policy: PolicyReport) -> list[Block]:
     """Control, sweep, utilities, differences, as far as there are any:
     a policy that reads no weights has no control."""
-    parts = [
+    parts: list[Block] = [
         f"{policy.responses} responses drawn in {policy.sampling_seconds:.0f} s, "
         f"{policy.unfinished} cut at the token limit.",
     ]
@@ -185,7 +191,8 @@ def policy_tables(policy: PolicyReport) -> str:
         )
     if policy.control:
         parts.append(
-            table(
+            Table(
+                "Control: does more weight bring more reward",
                 ["policy", "split", "rewards", "objective", "Spearman, asked weight and mean reward"],
                 [[c.policy, c.split, c.measure, c.objective, c.spearman] for c in policy.control],
             )
@@ -194,23 +201,26 @@ def policy_tables(policy: PolicyReport) -> str:
         parts.append(f"Best constant, chosen on validation prompts: {_named(policy.constant)}.")
     if policy.utilities:
         header = ["policy and weights", "split", "prompts", "utility"]
-        parts.append(table(header, [[u.arm, u.split, u.utility.groups, u.utility] for u in policy.utilities]))
+        utilities = [[u.arm, u.split, u.utility.groups, u.utility] for u in policy.utilities]
+        parts.append(Table("Utility under the true weights", header, utilities))
     if policy.differences:
         rows = [
             [f"{d.first} - {d.second}", d.split, d.difference.groups, d.difference]
             for d in policy.differences
         ]
-        parts.append(table(["difference in utility", "split", "prompts", "value"], rows))
+        header = ["difference in utility", "split", "prompts", "value"]
+        parts.append(Table("Differences in utility, paired by prompt", header, rows))
     if policy.texts:
         parts.append(text_table(policy.texts))
     if policy.sweep:
         parts.append(sweep_table(policy))
-    return "\n\n".join(parts)
+    return parts
 
 
-def text_table(texts: Sequence[TextMeasures]) -> str:
+def text_table(texts: Sequence[TextMeasures]) -> Table:
     """Diversity, repetition and length of what every policy answers."""
-    return table(
+    return Table(
+        "Diversity, repetition and length of answers",
         ["answers of", "answers", "distinct", "distinct 3-grams", "repeated sentences", "words"],
         [
             [
@@ -223,9 +233,10 @@ def text_table(texts: Sequence[TextMeasures]) -> str:
     )
 
 
-def sweep_table(policy: PolicyReport) -> str:
+def sweep_table(policy: PolicyReport) -> Table:
     """Mean rewards of every point of the grid."""
-    return table(
+    return Table(
+        "Pareto sweep: mean rewards under every vector of weights",
         ["policy", "rewards", "asked", "mean rewards", "strictly dominated"],
         [
             [
@@ -240,10 +251,11 @@ def sweep_table(policy: PolicyReport) -> str:
     )
 
 
-def stage_table(stages: Sequence[StageCost]) -> str:
+def stage_table(stages: Sequence[StageCost]) -> Table:
     """Seconds and peak memory."""
     rows = [[s.stage, f"{s.seconds:.1f}", f"{s.peak_memory_mib:.0f}"] for s in stages]
-    return table(
+    return Table(
+        "Time and memory of every stage",
         ["stage", "seconds", "peak memory, MiB"],
         [*rows, ["all", f"{sum(s.seconds for s in stages):.1f}", ""]],
     )

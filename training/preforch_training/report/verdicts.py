@@ -3,6 +3,7 @@
 from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE
 from preforch_training.report.records import (
     ConfidenceReport,
+    Control,
     OrchestratorReport,
     PolicyReport,
     RewardReport,
@@ -132,18 +133,21 @@ def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
     ]
 
 
-def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
-    """The served policy on the control split, by true rewards where they are known;
+def served_control(policy: PolicyReport) -> list[Control]:
+    """Control of the served policy on the control split, by true rewards where they are known;
     none where it reads no weights."""
     if policy.served in policy.fixed:
         return []
-    last, split = policy.served, policy.sweep[-1].split
-    rows = [entry for entry in policy.control if entry.policy == last and entry.split == split]
+    split = policy.sweep[-1].split
+    rows = [entry for entry in policy.control if entry.policy == policy.served and entry.split == split]
     measure = "true" if any(entry.measure == "true" for entry in rows) else "calibrated"
+    return [entry for entry in rows if entry.measure == measure]
+
+
+def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
     return [
-        _at_least(f"control of {entry.objective}, {last}, {split}", entry.spearman, SPEARMAN)
-        for entry in rows
-        if entry.measure == measure
+        _at_least(f"control of {entry.objective}, {entry.policy}, {entry.split}", entry.spearman, SPEARMAN)
+        for entry in served_control(policy)
     ]
 
 

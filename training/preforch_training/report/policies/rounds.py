@@ -10,7 +10,7 @@ from preforch_models.manifest import Manifest, read_manifest
 
 from preforch_training.policy.checkpoint import read_policy_info
 from preforch_training.report.records import OnlineRound
-from preforch_training.statistics.markdown import table
+from preforch_training.statistics.document import Block, Table
 
 
 def report_rounds(policies: Mapping[str, Sequence[Path]], names: Sequence[str]) -> list[OnlineRound]:
@@ -43,9 +43,10 @@ def _online_round(policy: str, number: int, manifest: Manifest, names: Sequence[
     )
 
 
-def round_tables(rounds: Sequence[OnlineRound]) -> str:
+def round_tables(rounds: Sequence[OnlineRound]) -> list[Block]:
     """What each round kept, and, where rewards have folds, what it changes to score by a prompt's own one."""
-    kept = table(
+    kept = Table(
+        "Samples of every online round",
         [
             "policy",
             "round",
@@ -69,8 +70,9 @@ def round_tables(rounds: Sequence[OnlineRound]) -> str:
     )
     compared = [r for r in rounds if r.kept_changes is not None]
     if not compared:
-        return kept
-    folds = table(
+        return [kept]
+    folds = Table(
+        "Rewards by the models of a prompt's own fold",
         [
             "policy",
             "round",
@@ -92,4 +94,4 @@ def round_tables(rounds: Sequence[OnlineRound]) -> str:
         "reward models of the prompt's own fold, which never saw its pairs; the second table says what the "
         "full models would have changed, on the first prompts of a round."
     )
-    return "\n\n".join([kept, folds, reading])
+    return [kept, folds, reading]

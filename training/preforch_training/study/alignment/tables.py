@@ -1,15 +1,15 @@
-"""The alignment gap as Markdown. In: `GapReport`. Out: text; every table is one function."""
+"""The alignment gap as a part of the report. In: `GapReport`. Out: text and tables, each one function."""
 
-from preforch_training.statistics.markdown import table
+from preforch_training.statistics.document import Block, Table
 from preforch_training.statistics.predictors import CONSTANT, FITTED_CONSTANT, F
 from preforch_training.study.records import GapFindings, GapReport
 
 
-def render_gap(report: GapReport) -> str:
-    """Markdown: the spread first, and nothing more where w* barely varies."""
+def gap_blocks(report: GapReport) -> list[Block]:
+    """The spread first, and nothing more where w* barely varies."""
     constant = ", ".join(f"{name} {value:.2f}" for name, value in report.constant.items())
     edge = report.beta in (min(betas := [float(beta) for beta in report.likelihoods]), max(betas))
-    parts = [
+    parts: list[Block] = [
         f"{report.pools} pools with {report.responses} responses, {report.gold} of them gold (chosen in an "
         f"overall pair); {report.all_gold} prompts left out because all of theirs are gold. beta "
         f"{report.beta:g}, one for all, is the likeliest under the folds' best constants"
@@ -39,13 +39,14 @@ def render_gap(report: GapReport) -> str:
             "Only the orchestrator's head is fitted on fewer prompts; rewards and calibration keep theirs. "
             "The last row is the table's.",
         ]
-    return "\n\n".join(parts)
+    return parts
 
 
-def spread_table(report: GapReport) -> str:
+def spread_table(report: GapReport) -> Table:
     """How much w* varies, a row for each seed."""
     names = list(report.constant)
-    return table(
+    return Table(
+        "How much w* varies",
         [
             "seed",
             *(f"w* of {name}: sd (range)" for name in names),
@@ -71,17 +72,19 @@ def spread_table(report: GapReport) -> str:
     )
 
 
-def gap_rows(found: GapFindings) -> str:
+def gap_rows(found: GapFindings) -> Table:
     """Mean gap of each predictor, in units of calibrated reward."""
-    return table(
+    return Table(
+        "Alignment gap of every way to weigh the objectives",
         ["weights", "gap", "minus best constant"],
-        [
-            [row.name, row.gap, "" if row.minus_constant is None else row.minus_constant]
-            for row in found.table
-        ],
+        [[row.name, row.gap, row.minus_constant] for row in found.table],
     )
 
 
-def curve_table(found: GapFindings) -> str:
+def curve_table(found: GapFindings) -> Table:
     """Gap by number of training prompts."""
-    return table(["training prompts", "gap of the orchestrator"], [[p.prompts, p.gap] for p in found.curve])
+    return Table(
+        "Alignment gap by number of training prompts",
+        ["training prompts", "gap of the orchestrator"],
+        [[p.prompts, p.gap] for p in found.curve],
+    )

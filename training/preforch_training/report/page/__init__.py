@@ -1,0 +1,1 @@
+"""`index.html`: the report as one page that loads nothing."""
