@@ -1,8 +1,8 @@
 """Stage `report`: every part of a run measured, beside what is simpler, and judged.
 
 In:  everything that the run has made, and responses that vLLM draws from its policies.
-Out: `report.json` (`records.Report`), `report.md`, plots. Without policies the parts about them are
-     left out, on data other than the demo world those that need the truth.
+Out: `report.json` (`records.Report`), `report.md` and `index.html` with the same tables, plots. Without
+     policies the parts about them are left out, on data other than the demo world those that need the truth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ from preforch_training.report.config import BestOf, Config
 from preforch_training.report.costs import stage_costs, training_curves
 from preforch_training.report.facts import Facts, Method, gather_facts
 from preforch_training.report.orchestrator import report_orchestrator
+from preforch_training.report.page.render import render_page
 from preforch_training.report.plots import draw_plots
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.judging import PolicyJudge
@@ -70,8 +71,10 @@ def build(run: Run, config: Config, subject: ReportSubject, *, sampler: Sampler)
         del work
         report = measure(run, config, subject, sampler)
         write_record(folder / REPORT_FILE, report)
-        images = draw_plots(report, training_curves(artifacts), folder)
+        curves = training_curves(artifacts)
+        images = draw_plots(report, curves, folder)
         (folder / "report.md").write_text(render(report, images), encoding="utf-8")
+        (folder / "index.html").write_text(render_page(report, curves), encoding="utf-8")
         reached = sum(verdict.reached for verdict in report.verdicts)
         counts = {"targets": len(report.verdicts), "targets_reached": reached}
         return Outcome(counts=counts, peak_memory_mib=sampler.peak_memory_mib)
