@@ -4,6 +4,7 @@ In:  a model, its tokenizer, a conditioning. Out: the folder that vLLM serves an
      policy card.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from preforch_models.conditioning import Conditioning
@@ -15,6 +16,8 @@ from preforch_models.policy_card import CARD_FILE, PolicyCard
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 POLICY_FILE = "policy.json"
+Writer = Callable[[Path, PreTrainedModel], PolicyCard]
+"""Writes a model as a policy into a folder."""
 
 
 class PolicyInfo(Record):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from preforch_models.conditioning import Conditioning
 from transformers import PreTrainedModel
 
-from preforch_training.policy.checkpoint import PolicyInfo, save_policy
+from preforch_training.policy.checkpoint import PolicyInfo, Writer, save_policy
 from preforch_training.policy.config import Config, Policy
 from preforch_training.policy.fine_tuning import TokenRow, fine_tune, fit_rows
 from preforch_training.policy.known_responses import Known, known_responses
@@ -116,11 +117,14 @@ class PolicyTask:
         folder: Path,
     ) -> None:
         """Write a round, whose training started from the policy in `previous`."""
-        save_policy(
-            folder,
-            model,
-            PolicyTokenizer(previous, conditioning).tokenizer,
-            PolicyInfo(name=self.name, kind=kind, round=number),
+        self.writer(number, previous, kind=kind, conditioning=conditioning)(folder, model)
+
+    def writer(self, number: int, previous: Path, *, kind: str, conditioning: Conditioning) -> Writer:
+        """What writes a round into a folder, on any rank."""
+        return partial(
+            save_policy,
+            tokenizer=PolicyTokenizer(previous, conditioning).tokenizer,
+            info=PolicyInfo(name=self.name, kind=kind, round=number),
             objectives=self.run.names,
             conditioning=conditioning,
             max_model_len=self.shared.max_model_len,

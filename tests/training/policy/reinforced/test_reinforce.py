@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import policy_world
 import pytest
+import torch
 from policy_world import rl
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_training.pipeline import open_run
+from preforch_training.policy.checkpoint import PolicyInfo, save_policy
+from preforch_training.policy.reinforced.snapshots import snapshot
 from preforch_training.policy.reinforced.training import Ask, Reference, reinforce
 from preforch_training.policy.settings.rl import RlPolicy
 from preforch_training.policy.tokenizer import PolicyTokenizer
@@ -38,10 +42,19 @@ def train(folder: Path) -> None:
         rl(
             samples_per_prompt=4,
             unfinished_penalty=1.0,
+            snapshots=2,
             training={"steps": STEPS, "batch_size": 8, "save_steps": 2, "learning_rate": 3e-3},
         )
     )
     reader = PolicyTokenizer(run.policy_base, FixedConditioning())
+    write = partial(
+        save_policy,
+        tokenizer=reader.tokenizer,
+        info=PolicyInfo(name="one", kind="rl", round=0),
+        objectives=run.names,
+        conditioning=FixedConditioning(),
+        max_model_len=64,
+    )
     model, found = reinforce(
         run,
         run.policy_base,
@@ -51,6 +64,7 @@ def train(folder: Path) -> None:
         reader=reader,
         max_tokens=8,
         seed=3,
+        write=write,
         folder=folder,
         work=folder / "work",
     )
@@ -64,6 +78,7 @@ def killed(folder: Path) -> None:
     shutil.rmtree(folder / "work" / f"checkpoint-{STEPS}")
     shutil.rmtree(folder / "tensorboard")
     (folder / "model.safetensors").unlink()
+    shutil.rmtree(folder / "snapshots")
     train(folder)
 
 
@@ -81,6 +96,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def parameters(policy: Path) -> dict[str, torch.Tensor]:
+    return load_file(policy / "model.safetensors")
+
+
 def curve(folder: Path, key: str) -> list[float]:
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [entry[key] for entry in map(json.loads, lines) if key in entry]
@@ -92,6 +111,11 @@ def test_a_killed_training_ends_where_a_whole_one_does(made: Path) -> None:
     assert max(float((whole[key] - continued[key]).abs().max()) for key in whole) < 1e-6
     for key in ("utility", "kl", "completions/mean_length"):
         assert curve(made / "one" / "train", key) == pytest.approx(curve(made / "one" / "killed", key))
+    for step in (STEPS // 2, STEPS):
+        kept, again = (parameters(snapshot(made / "one" / name, step)) for name in ("train", "killed"))
+        assert max(float((kept[key] - again[key]).abs().max()) for key in kept) < 1e-6
+        # It is the model of that step, neither a later one nor the start.
+        assert (max(float((whole[key] - kept[key]).abs().max()) for key in kept) < 1e-6) == (step == STEPS)
     start = load_file(inputs(made / "one" / "train").policy_base / "model.safetensors")
     assert max(float((whole[key] - start[key]).abs().max()) for key in start) > 1e-3
 

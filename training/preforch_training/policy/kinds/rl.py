@@ -1,8 +1,9 @@
 """Policy kind `rl`: reinforcement by the calibrated rewards, weighed prompt by prompt (METHOD 6; Eq. 9).
 
 In:  prompts, the policy that it starts from, the rewards with their calibration, the orchestrator.
-Out: `<name>/round-0`. With several runs `<name>/run-1..n` as well, whose parameters it is the mean of. Its
-     conditioning is `context` where it reads weights, else `fixed`.
+Out: `<name>/round-0`, with its `snapshots/` where they are asked for. With several runs `<name>/run-1..n` as
+     well, whose parameters it is the mean of. Its conditioning is `context` where it reads weights, else
+     `fixed`.
 """
 
 import sys
@@ -19,6 +20,7 @@ from preforch_training.policy.known_responses import on_grid
 from preforch_training.policy.merged.parameters import average
 from preforch_training.policy.reinforced.prompt_noise import noisy, words_of
 from preforch_training.policy.reinforced.repetition import usual_number
+from preforch_training.policy.reinforced.snapshots import snapshot
 from preforch_training.policy.reinforced.training import Ask, Reference, reinforce
 from preforch_training.policy.settings.rl import RlPolicy
 from preforch_training.policy.task import PolicyTask
@@ -50,7 +52,7 @@ def build(task: PolicyTask, config: RlPolicy) -> None:
         run.make(
             task.round(0),
             kind="policy",
-            config=task.recipe | {"kind": config.kind, "average": config.runs},
+            config=task.recipe | {"kind": config.kind, "average": config.runs, "snapshots": config.snapshots},
             inputs={target.name: target for target in runs},
             build=partial(make_average, task, config, runs),
         )
@@ -64,6 +66,7 @@ def make_run(
     asks = draw_asks(task, config, number, reader)
     known = task.known(tau=1.0)
     chosen = [text for text, is_chosen in zip(known.responses, known.chosen_N, strict=True) if is_chosen]
+    write = task.writer(0, start, kind=config.kind, conditioning=conditioning(task, config))
     model, metrics = reinforce(
         task.run,
         start,
@@ -73,11 +76,12 @@ def make_run(
         reader=reader,
         max_tokens=task.shared.max_response_tokens,
         seed=task.seed(number, "rl"),
+        write=write,
         folder=folder,
         work=work,
         tracking=task.run.tracking("policy", task.name, folder.name),
     )
-    task.save(0, model, start, kind=config.kind, conditioning=conditioning(task, config), folder=folder)
+    write(folder, model)
     del model
     free_memory()
     distance = distance_from_uniform(np.array([ask.weights for ask in asks]))
@@ -116,10 +120,15 @@ def draw_asks(task: PolicyTask, config: RlPolicy, number: int, reader: PolicyTok
 
 
 def make_average(task: PolicyTask, config: RlPolicy, runs: list[Path], folder: Path, work: Path) -> Outcome:
-    """The mean of the runs in parameter space (METHOD 6)."""
+    """The mean of the runs in parameter space (METHOD 6), and of their snapshots."""
     del work
-    model = average(runs, [1 / len(runs)] * len(runs))
-    task.save(0, model, runs[0], kind=config.kind, conditioning=conditioning(task, config), folder=folder)
+    told = conditioning(task, config)
+    parts = {folder: runs}
+    for number in config.snapshot_steps:
+        parts[snapshot(folder, number)] = [snapshot(run, number) for run in runs]
+    for target, policies in parts.items():
+        model = average(policies, [1 / len(policies)] * len(policies))
+        task.save(0, model, policies[0], kind=config.kind, conditioning=told, folder=target)
     return Outcome(counts={"runs": len(runs)})
 
 

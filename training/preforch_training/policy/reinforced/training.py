@@ -30,10 +30,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from preforch_training.distributed.group import rank, together
 from preforch_training.distributed.shares import check_batch_size
 from preforch_training.distributed.training import RankTrainer, rank_options
+from preforch_training.policy.checkpoint import Writer
 from preforch_training.policy.fine_tuning import schedule_arguments
 from preforch_training.policy.merged.adapters import keep_adapter
 from preforch_training.policy.reinforced.combine import combiner
 from preforch_training.policy.reinforced.reward import GroupReward
+from preforch_training.policy.reinforced.snapshots import Snapshots
 from preforch_training.policy.settings.rl import Algorithm, RlPolicy
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import Prompt
@@ -112,14 +114,27 @@ def reinforce(
     reader: PolicyTokenizer,
     max_tokens: int,
     seed: int,
+    write: Writer,
     folder: Path,
     work: Path,
     tracking: Tracking = Tracking(),
 ) -> tuple[PreTrainedModel, dict[str, float]]:
-    """Train on all ranks, write metrics into `folder`. `max_tokens`: of a response. The model (LoRA merged)
-    and the means of the last tenth of its steps. Raises TrainingError."""
+    """Train on all ranks, write metrics and snapshots into `folder`, these with `write`. `max_tokens`: of a
+    response. The model (LoRA merged) and the means of the last tenth of its steps. Raises TrainingError."""
     return together(
-        _reinforce, run, policy, asks, reference, config, reader, max_tokens, seed, folder, work, tracking
+        _reinforce,
+        run,
+        policy,
+        asks,
+        reference,
+        config,
+        reader,
+        max_tokens,
+        seed,
+        write,
+        folder,
+        work,
+        tracking,
     )
 
 
@@ -132,6 +147,7 @@ def _reinforce(
     reader: PolicyTokenizer,
     max_tokens: int,
     seed: int,
+    write: Writer,
     folder: Path,
     work: Path,
     tracking: Tracking,
@@ -140,11 +156,15 @@ def _reinforce(
         run, policy, asks, reference, config, reader=reader, max_tokens=max_tokens, seed=seed, work=work
     )
     train_in_32_bits(trainer.model)
+    dtype = stored_dtype(str(policy), config.training.saved_dtype)
+    snapshots = Snapshots(config.snapshot_steps, write, dtype=dtype, work=work)
+    trainer.add_callback(snapshots)
     with models_stay():
         history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)
     if rank() == 0:
         keep_adapter(trainer.model, folder)
-    trained = finished(trainer.model, stored_dtype(str(policy), config.training.saved_dtype))
+    snapshots.copy_to(folder)
+    trained = finished(trainer.model, dtype)
     return trained, summary(history)
 
 

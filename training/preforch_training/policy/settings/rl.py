@@ -1,5 +1,6 @@
 """`kind = "rl"`: reinforcement by the calibrated rewards (METHOD 6). Every value carries its origin."""
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -60,6 +61,10 @@ class RlPolicy(PolicySettings):
     """Taken from the reward of a response that the token limit cut. 0 [paper]"""
     runs: int = Field(default=1, ge=1)
     """Trainings under seeds of their own, whose parameters are averaged [ours]."""
+    snapshots: int = Field(default=0, ge=0)
+    """Policies that are kept on the way, at equal distances up to the last step and at most one a step: the
+    report draws what they answer, for rewards against samples and KL. Each is a whole checkpoint, and takes a
+    copy of the model in memory while it is written."""
     training: Reinforcement
     """Its batches hold responses: a multiple of `samples_per_prompt`."""
 
@@ -112,6 +117,16 @@ class RlPolicy(PolicySettings):
     def prompts(self) -> int:
         """Prompts of one training."""
         return self.training.samples // self.samples_per_prompt
+
+    def samples_at(self, step: int) -> int:
+        """Responses that all runs together have sampled up to a step."""
+        return step * self.training.batch_size * self.training.accumulation * self.runs
+
+    @property
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """After which steps one is kept."""
+        steps, count = self.training.steps, self.snapshots
+        return tuple(sorted({math.ceil(steps * (i + 1) / count) for i in range(count)}))
 
     @model_validator(mode="after")
     def _check(self) -> "RlPolicy":
