@@ -11,8 +11,10 @@ from preforch_models.context import ContextFormat
 from preforch_models.conversation import Message
 from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
+from preforch_training.report.policies.comparison import MEASURES
 from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.responses import Drawing
+from preforch_training.report.records import Scale
 from preforch_training.sampling.settings import Sampling
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.bootstrap import Bootstrap
@@ -113,6 +115,12 @@ def make_judge(facts: Facts) -> PolicyJudge:
     context_format = ContextFormat(objectives=NAMES, encoding="levels")
     sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=8, dtype="auto")
     drawing = Drawing(context_format=context_format, sampling=sampling, seed_of=len)
+    corners = {"low": dict.fromkeys(NAMES, 0.0), "high": dict.fromkeys(NAMES, 1.0)}
     return PolicyJudge(
-        facts, LinearTruth() if facts.true_PK is not None else None, calibrated, drawing, BOOTSTRAP
+        facts,
+        LinearTruth() if facts.true_PK is not None else None,
+        calibrated,
+        drawing,
+        BOOTSTRAP,
+        scales={measure: Scale(measure=measure, **corners) for measure in MEASURES},
     )

@@ -118,6 +118,13 @@ class RunConfig(Record):
                 f"report.best_of.policy is {best_of.policy!r}; allowed are policies that read no weights: "
                 f"{without_weights(self.policies)}"
             )
+        if self.report.reference not in (None, *without_weights(self.policies)):
+            raise ValueError(
+                f"report.reference is {self.report.reference!r}; allowed are policies that read no weights: "
+                f"{without_weights(self.policies)}"
+            )
+        if unknown := {name for pair in self.report.pairs for name in pair} - set(self.policies):
+            raise ValueError(f"report.pairs names {min(unknown)!r}, the policies are {sorted(self.policies)}")
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
         if self.serve is None and len(self.policies) > 1:

@@ -118,6 +118,7 @@ def report_subject(run: Run, config: RunConfig) -> report.ReportSubject:
         studied=config.study != "off",
         policies={name: policy.folders(run, name, kind) for name, kind in config.policies.items()},
         served=config.served,
+        snapshots={name: policy.snapshots(run, name, config.policies) for name in config.policies},
         sampling=None if config.policy is None else config.policy.sampling,
     )
 

@@ -12,7 +12,7 @@ from preforch_models.manifest import ArtifactError
 from preforch_models.run_folder import read_run_info
 from scipy.stats import t as student
 
-from preforch_training.report.records import Report, read_report
+from preforch_training.report.records import PolicyReport, Report, read_report
 from preforch_training.statistics.markdown import table
 
 
@@ -63,7 +63,41 @@ def headlines(report: Report) -> Mapping[str, float]:
         numbers[f"AUROC of the confidence, {kind.kind}"] = kind.served.value
     for gain in report.policy.utilities if report.policy else ():
         numbers[f"utility, {gain.arm}, {gain.split}"] = gain.utility.value
+    numbers |= _of_policies(report.policy) if report.policy else {}
     numbers["seconds, all stages"] = sum(stage.seconds for stage in report.stages)
+    return numbers
+
+
+def _of_policies(policy: PolicyReport) -> dict[str, float]:
+    """Of all policies: paired differences, control, fronts, rewards under equal weights, texts, curves."""
+    numbers: dict[str, float] = {}
+    for difference in policy.differences:
+        name = f"{difference.first} - {difference.second}, {difference.split}"
+        numbers[f"utility, {name}"] = difference.difference.value
+    for control in policy.control:
+        place = f"{control.policy}, {control.objective}, {control.split}, {control.measure}"
+        numbers[f"Spearman, {place}"] = control.spearman.value
+        numbers[f"Kendall, {place}"] = control.kendall.value
+    for front in policy.fronts:
+        place = f"{front.policy}, {front.measure}"
+        numbers[f"hypervolume, {place}"] = front.hypervolume.value
+        numbers[f"expected utility, {place}"] = front.expected_utility.value
+        numbers[f"epsilon, {place}"] = front.epsilon.value
+    for equal in policy.equal_weights:
+        place = f"equal weights, {equal.policy}, {equal.measure}"
+        numbers[f"mean reward, {place}"] = equal.mean.value
+        numbers |= {f"{name}, {place}": reward.value for name, reward in equal.rewards.items()}
+    for text in policy.texts:
+        numbers[f"distinct, {text.arm}"] = text.distinct
+        numbers[f"distinct 3-grams, {text.arm}"] = text.distinct_grams
+        numbers[f"repeated sentences, {text.arm}"] = text.repeated
+        numbers[f"words, {text.arm}"] = text.words
+        numbers |= {f"KL, {text.arm}": text.kl.value} if text.kl else {}
+    for point in policy.curves:
+        place = f"{point.policy}, {point.samples} samples"
+        numbers[f"learned utility, {place}"] = point.learned.value
+        numbers |= {f"true utility, {place}": point.utility.value} if point.utility else {}
+        numbers |= {f"KL, {place}": point.kl.value} if point.kl else {}
     return numbers
 
 

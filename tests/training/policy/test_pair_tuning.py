@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from policy_world import make_config, preference, write_inputs
+from preforch_training.policy.log_probabilities import Reader, divergences
 from preforch_training.policy.log_probabilities import log_probabilities as of_rows
 from preforch_training.policy.pair_tuning import LOSSES, PairRow, new_trainer
 from preforch_training.policy.settings.preference import PreferenceLoss, PreferencePolicy
@@ -202,3 +203,28 @@ def test_log_probabilities_of_many_rows_are_those_of_each_alone(policies: tuple[
     found = of_rows(policies[1], [prompt for prompt, _ in texts], [response for _, response in texts])
     expected = [logs[:, 0].sum() for logs in log_probabilities(policies[1], texts)]
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_divergences_are_those_of_all_next_tokens_along_each_response(policies: tuple[Path, Path]) -> None:
+    """The prompt of the reference may be another one: it is written as each policy reads it."""
+    base, moved = (
+        AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64).eval() for policy in policies
+    )
+    prompts, responses = [row.prompt for row in ROWS], [row.rejected for row in ROWS]
+    theirs = [(9, *prompt) for prompt in prompts]
+    expected = []
+    for prompt, other, response in zip(prompts, theirs, responses, strict=True):
+        total = 0.0
+        for count in range(len(response)):
+            said = response[:count]
+            p, q = (
+                torch.log_softmax(model(torch.tensor([[*ids, *said]])).logits[0, -1], dim=-1)
+                for model, ids in ((moved, prompt), (base, other))
+            )
+            total += (p.exp() * (p - q)).sum().item()
+        expected.append(total)
+    found = divergences(Reader(policies[1]), Reader(policies[0]), prompts, theirs, responses)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert min(expected) > 0.01
+    own = divergences(Reader(policies[1]), Reader(policies[1]), prompts, prompts, responses)
+    np.testing.assert_allclose(own, 0, atol=1e-6)

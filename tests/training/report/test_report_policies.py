@@ -199,12 +199,15 @@ def test_a_policy_that_reads_no_weights_has_a_utility_and_neither_sweep_nor_cont
     assert [entry for entry in beside.differences if entry.second != own] == list(report.differences)
 
 
-def test_another_policy_that_reads_weights_is_swept_on_one_split_and_asked_for_recommended_weights() -> None:
+def test_another_policy_that_reads_weights_is_swept_on_one_split_and_asked_for_two_kinds_of_weights() -> None:
     other = Contender("other", Path("other"))
     beside, _ = measure_beside(other, gains={"other": 0.25})
     assert beside.fixed == ()
     assert {entry.split for entry in beside.control if entry.policy == "other"} == {"test_topic"}
-    assert {entry.arm.arm for entry in beside.utilities if entry.arm.policy == "other"} == {RECOMMENDED}
+    assert {entry.arm.arm for entry in beside.utilities if entry.arm.policy == "other"} == {
+        RECOMMENDED,
+        UNIFORM,
+    }
     seconds = {d.second.policy for d in beside.differences}
     assert seconds == {ONLINE, OFFLINE, "other"}
 
@@ -233,14 +236,69 @@ def test_a_served_policy_that_reads_no_weights_is_compared_with_one_that_does() 
     assert gain.difference.value == pytest.approx(0.5 - 0.66)
 
 
-def test_without_truth_a_policy_that_reads_no_weights_is_not_asked() -> None:
+def test_without_truth_policies_are_compared_by_calibrated_rewards_under_equal_weights() -> None:
     facts = replace(make_facts(), true_PK=None, family_P=None)
     f = np.full((len(facts.prompts), 3), 1 / 3)
     sampler = EchoSampler({"round-0": 1.0, "round-1": 1.0, "sft": STUBBORN})
     report = measure(facts, f, sampler, (SFT, *POLICIES))
-    assert [name for name, _ in sampler.calls] == ["round-0", "round-1"]
-    assert measure(facts, f, sampler, (SFT,)).responses == 0
-    assert report.utilities == ()
+    assert (report.utilities, report.differences) == ((), ())
+    found = {(entry.policy, entry.measure): entry.mean.value for entry in report.equal_weights}
+    assert found == {
+        ("sft", "calibrated"): pytest.approx(0.5),
+        (OFFLINE, "calibrated"): pytest.approx(1 / 3),
+        (ONLINE, "calibrated"): pytest.approx(1 / 3),
+    }
+    assert {entry.measure for entry in report.fronts} == {"calibrated"}
+    assert [entry.arm.policy for entry in report.texts] == ["sft", OFFLINE, ONLINE]
+
+
+def test_fronts_are_worth_what_was_computed_by_hand() -> None:
+    beside, _ = measure_beside(SFT, gains={"sft": STUBBORN})
+    for measure_ in ("true", "calibrated"):
+        found = {front.policy: front for front in beside.fronts if front.measure == measure_}
+        # Boxes of 0.2 below the grid of a step of 0.2: i + j + k <= 2 of them, in each direction.
+        assert found[ONLINE].hypervolume.value == pytest.approx(10 / 125)
+        assert found[OFFLINE].hypervolume.value == pytest.approx(10 / 125 / 8)
+        assert found["sft"].hypervolume.value == pytest.approx(1 / 8)
+        # The largest of three uniform weights is 11/18 on average.
+        assert found[ONLINE].expected_utility.value == pytest.approx(11 / 18, abs=0.02)
+        assert found["sft"].expected_utility.value == pytest.approx(0.5)
+        # All of them together reach 1 of one objective, and a half of each.
+        assert {name: front.epsilon.value for name, front in found.items()} == {
+            ONLINE: pytest.approx(0.3),
+            OFFLINE: pytest.approx(0.5),
+            "sft": pytest.approx(0.5),
+        }
+        assert [found[name].points for name in ("sft", ONLINE)] == [1, 21]
+
+
+def test_a_policy_on_the_way_is_judged_as_it_was() -> None:
+    served = replace(POLICIES[1], snapshots={0: Path("sft"), 640: Path("other")})
+    facts = make_facts()
+    sampler = EchoSampler({"sft": STUBBORN, "other": 0.5, "round-1": 1.0})
+    report = measure(facts, true_weights(facts), sampler, (served,))
+    assert [(point.policy, point.samples) for point in report.curves] == [(ONLINE, 0), (ONLINE, 640)]
+    first, last = report.curves
+    assert [reward.value for reward in first.rewards.values()] == pytest.approx([0.5] * 3)
+    assert first.learned.value == pytest.approx(0.5)
+    # Half of the weights, worth 0.66 under themselves.
+    assert last.utility is not None
+    assert (last.learned.value, last.utility.value) == pytest.approx((0.33, 0.33))
+    assert (first.kl, report.texts[0].kl) == (None, None)
+
+
+def test_any_two_policies_can_be_compared() -> None:
+    facts = make_facts()
+    sampler = EchoSampler({"sft": STUBBORN, "other": 0.25, "round-1": 1.0})
+    policies = (SFT, Contender("other", Path("other")), POLICIES[1])
+    f = true_weights(facts)
+    plan = make_plan(
+        facts, f, np.ones(len(f), dtype=bool), step=0.5, sweep_prompts=12, utility_prompts=18, seed=4
+    )
+    report = report_policies(policies, sampler, plan, make_judge(facts), pairs=[("other", "sft")])
+    (found,) = [d for d in report.differences if d.split == ALL_TESTS and d.first.policy == "other"]
+    assert str(found.second) == f"sft {NO_WEIGHTS}"
+    assert found.difference.value == pytest.approx(0.66 / 4 - 0.5)
 
 
 def write_card(folder: Path, conditioning: Conditioning) -> Path:
@@ -320,7 +378,7 @@ def test_best_of_n_takes_what_the_weights_like_best_of_the_same_samples() -> Non
 
 
 def test_answers_are_measured_as_texts() -> None:
-    found = measure_texts(SFT, ["A b. A b.", "A b. A b.", "C d e f.", "One."])
+    found = measure_texts(SFT, ["A b. A b.", "A b. A b.", "C d e f.", "One."], kl=None)
     assert (found.responses, found.distinct) == (4, 0.75)
     assert found.repeated == 0.5
     assert found.words == pytest.approx(13 / 4)

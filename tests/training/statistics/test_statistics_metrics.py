@@ -1,11 +1,14 @@
 """The maths of the report against known answers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from preforch_training.statistics.bootstrap import Bootstrap, interval_of, mean_interval
 from preforch_training.statistics.metrics import (
     control,
     correlations,
+    kendall,
     logistic_scale,
     margin_correlations,
     pair_hits,
@@ -15,7 +18,7 @@ from preforch_training.statistics.metrics import (
     strictly_dominated,
 )
 from scipy.optimize import minimize_scalar
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 
 
 def test_bootstrap_interval_of_a_mean_covers_the_truth_about_95_times_in_100() -> None:
@@ -92,14 +95,15 @@ def test_the_grid_has_21_points_for_three_objectives_and_lies_on_the_simplex() -
         simplex_grid(3, 0.3)
 
 
-def test_spearman_agrees_with_scipy_and_is_0_where_nothing_varies() -> None:
+@pytest.mark.parametrize(("ours", "theirs"), [(spearman, spearmanr), (kendall, kendalltau)])
+def test_rank_correlations_agree_with_scipy_and_are_0_where_nothing_varies(ours: Any, theirs: Any) -> None:
     rng = np.random.default_rng(5)
-    asked, obtained = simplex_grid(3, 0.2), rng.normal(size=(4, 21, 3))
+    asked, obtained = simplex_grid(3, 0.2), rng.normal(size=(4, 21, 3)).round(1)  # with ties on both sides
     obtained[0, :, 1] = 2.0
-    found = spearman(asked, obtained)
+    found = ours(asked, obtained)
     assert found[0, 1] == 0
     for b, k in [(0, 0), (1, 1), (3, 2)]:
-        assert found[b, k] == pytest.approx(spearmanr(asked[:, k], obtained[b, :, k]).statistic)
+        assert found[b, k] == pytest.approx(theirs(asked[:, k], obtained[b, :, k]).statistic)
 
 
 def test_control_is_1_in_a_linear_world_and_minus_1_for_a_policy_that_does_the_opposite() -> None:

@@ -1,14 +1,17 @@
-"""How likely a policy is to say given responses, as log-probabilities, nats.
+"""How likely policies are to say given responses, and how far they are from each other.
 
-In:  a policy folder, prompts and responses as token ids. Out: sum over a response's tokens, (N,) float64.
+In:  policies, prompts and responses as token ids, which every policy of a run shares.
+Out: by response log-probabilities, or KL divergences along it; nats, (N,) float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
@@ -20,32 +23,104 @@ from preforch_training.tuning.device_memory import free_memory
 Ids = Sequence[int]
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A policy that reads: its folder, and a LoRA adapter to put on it."""
+
+    policy: Path
+    adapter: Path | None = None
+
+
 def log_probabilities(policy: Path, prompts: Sequence[Ids], responses: Sequence[Ids]) -> np.ndarray:
-    """By all ranks of the run together; in 32 bits."""
+    """log p(y | x), by all ranks of the run together; in 32 bits."""
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    return shared(partial(_log_probabilities, policy), prompts, responses, lengths=lengths)
+    return shared(partial(_log_probabilities, Reader(policy)), prompts, responses, lengths=lengths)
 
 
-def _log_probabilities(policy: Path, prompts: Sequence[Ids], responses: Sequence[Ids]) -> np.ndarray:
+def divergences(
+    policy: Reader,
+    reference: Reader,
+    prompts: Sequence[Ids],
+    reference_prompts: Sequence[Ids],
+    responses: Sequence[Ids],
+) -> np.ndarray:
+    """Sum over the tokens of a response of KL(policy || reference), that of all next tokens where it stands;
+    at temperature 1, by all ranks together. Its mean over responses that the policy draws at temperature 1 is
+    the KL of the whole responses (chain rule). Each reads the prompt as it is written for it.
+    """
+    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    return shared(
+        partial(_divergences, policy, reference), prompts, reference_prompts, responses, lengths=lengths
+    )
+
+
+def _log_probabilities(policy: Reader, prompts: Sequence[Ids], responses: Sequence[Ids]) -> np.ndarray:
+    read = _reading(policy)
+
+    def of_batch(numbers: Sequence[int]) -> list[float]:
+        said = [torch.tensor(responses[i]) for i in numbers]
+        found = read([prompts[i] for i in numbers], [responses[i] for i in numbers])
+        return [
+            logs_RV.gather(-1, ids_R.to(logs_RV.device)[:, None]).double().sum().item()
+            for logs_RV, ids_R in zip(found, said, strict=True)
+        ]
+
+    return _by_batches(of_batch, [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
+
+
+def _divergences(
+    policy: Reader,
+    reference: Reader,
+    prompts: Sequence[Ids],
+    reference_prompts: Sequence[Ids],
+    responses: Sequence[Ids],
+) -> np.ndarray:
+    read, read_reference = _reading(policy), _reading(reference)
+
+    def of_batch(numbers: Sequence[int]) -> list[float]:
+        said = [responses[i] for i in numbers]
+        ours = read([prompts[i] for i in numbers], said)
+        theirs = read_reference([reference_prompts[i] for i in numbers], said)
+        return [
+            (logs_RV.exp() * (logs_RV - other_RV)).double().sum().item()
+            for logs_RV, other_RV in zip(ours, theirs, strict=True)
+        ]
+
+    return _by_batches(of_batch, [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
+
+
+_Reading = Callable[[Sequence[Ids], Sequence[Ids]], list[torch.Tensor]]
+"""(prompts, responses) of a batch -> by response log-probabilities of all next tokens, (R, V), in 32 bits."""
+
+
+def _reading(reader: Reader) -> _Reading:
     device = reading_device()
-    model = AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(reader.policy, use_safetensors=True, dtype=torch.float32)
+    if reader.adapter is not None:
+        model = PeftModel.from_pretrained(model, reader.adapter)
     model = model.eval().to(device)
-    rows = [torch.tensor([*p, *r]) for p, r in zip(prompts, responses, strict=True)]
-    found_N = np.zeros(len(rows))
+
+    def read(prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[torch.Tensor]:
+        rows = [torch.tensor([*p, *r]) for p, r in zip(prompts, responses, strict=True)]
+        # Padding comes last, where no token that counts can see it.
+        logits_BTV = model(pad_sequence(rows, batch_first=True).to(device)).logits
+        return [
+            torch.log_softmax(logits_TV[len(p) - 1 : len(p) + len(r) - 1].float(), dim=-1)
+            for logits_TV, p, r in zip(logits_BTV, prompts, responses, strict=True)
+        ]
+
+    return read
+
+
+def _by_batches(of_batch: Callable[[Sequence[int]], list[float]], lengths: Sequence[int]) -> np.ndarray:
+    """What `of_batch` finds, of rows of like length at a time."""
+    found_N = np.zeros(len(lengths))
     with (
         torch.inference_mode(),
-        tqdm(total=len(rows), desc="log-probabilities", unit=" texts", leave=False) as bar,
+        tqdm(total=len(lengths), desc="log-probabilities", unit=" texts", leave=False) as bar,
     ):
-        for numbers in length_batches([len(row) for row in rows], tokens=batch_tokens(device)):
-            ids_BT = pad_sequence([rows[i] for i in numbers], batch_first=True).to(device)
-            lengths = [len(rows[i]) for i in numbers]
-            # Padding comes last, where no token that counts can see it.
-            logits_BTV = model(ids_BT).logits[:, :-1].float()
-            own_BT = torch.log_softmax(logits_BTV, dim=-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
-            for place, (i, length) in enumerate(zip(numbers, lengths, strict=True)):
-                start = len(prompts[i]) - 1
-                found_N[i] = own_BT[place, start : length - 1].double().sum().item()
+        for numbers in length_batches(lengths, tokens=batch_tokens(reading_device())):
+            found_N[numbers] = of_batch(numbers)
             bar.update(len(numbers))
-    del model
     free_memory()
     return found_N

@@ -21,7 +21,8 @@ from preforch_training.policy.base_model import add_context, load_base, new_mode
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
 from preforch_training.policy.config import DEMO, Config, Policy
 from preforch_training.policy.kinds import KINDS
-from preforch_training.policy.task import PolicyTask
+from preforch_training.policy.reinforced.snapshots import snapshot
+from preforch_training.policy.task import PolicyTask, start_of
 from preforch_training.records import unique_responses
 from preforch_training.run import Outcome, Run, origin_of
 from preforch_training.sampling.vllm import Sampler
@@ -53,6 +54,16 @@ def build(run: Run, config: Config, policies: Mapping[str, Policy], *, sampler: 
 def folders(run: Run, name: str, policy: Policy) -> list[Path]:
     """Rounds of a policy, the finished one last."""
     return [run.policy_round(name, number) for number in range(policy.rounds)]
+
+
+def snapshots(run: Run, name: str, policies: Mapping[str, Policy]) -> dict[int, Path]:
+    """By number of samples, what a policy was on the way, from where it started; nothing without any."""
+    kept = policies[name].snapshots_at
+    if not kept:
+        return {}
+    finished = folders(run, name, policies[name])[-1]
+    on_the_way = {samples: snapshot(finished, step) for step, samples in kept.items()}
+    return {0: start_of(run, policies[name].start, policies), **on_the_way}
 
 
 def remove_later(run: Run, folder_of: Callable[[int], Path], first: int) -> None:

@@ -23,6 +23,14 @@ from preforch_training.scores.table import read_calibration, read_scores
 from preforch_training.tuning.device_memory import free_memory
 
 
+def start_of(run: Run, name: str, policies: Mapping[str, Policy]) -> Path:
+    """The policy that a `start` names: the base of all, a finished policy, or one of its rounds."""
+    if name == BASE:
+        return run.policy_base
+    policy, _, number = name.partition("/round-")
+    return run.policy_round(policy, int(number) if number else policies[policy].rounds - 1)
+
+
 @dataclass(frozen=True)
 class PolicyTask:
     """One policy to build: its name, and what all policies of the run share."""
@@ -49,11 +57,8 @@ class PolicyTask:
         return self.run.policy_round(self.name, number) if number >= 0 else self.run.policy_base
 
     def start(self, name: str) -> Path:
-        """The policy that a `start` names: the base of all, a finished policy, or one of its rounds."""
-        if name == BASE:
-            return self.run.policy_base
-        policy, _, number = name.partition("/round-")
-        return self.run.policy_round(policy, int(number) if number else self.policies[policy].rounds - 1)
+        """The policy that a `start` names."""
+        return start_of(self.run, name, self.policies)
 
     def seed(self, number: int, purpose: str) -> int:
         """A seed for one purpose of a round."""

@@ -27,3 +27,7 @@ class Config(Record):
     """Prompts of each test split that answer for recommended, uniform, shuffled and true weights."""
     best_of: BestOf | None = None
     """A row of best-of-n beside the policies."""
+    reference: str | None = None
+    """The policy of the run that KL divergences are from: one that reads no weights. None: there are none."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Policies whose utilities are compared prompt by prompt, besides the served one with each other one."""

@@ -6,7 +6,7 @@ Out: `report.json` (`records.Report`), `report.md` and `index.html` with the sam
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,20 +17,22 @@ from preforch_training.demo import world
 from preforch_training.demo.truth import DemoTruth, Truth
 from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
+from preforch_training.policy.known_responses import Known, known_responses
 from preforch_training.policy.tokenizer import PolicyTokenizer
-from preforch_training.records import write_record
+from preforch_training.records import Prompt, write_record
 from preforch_training.report.config import BestOf, Config
 from preforch_training.report.costs import stage_costs, training_curves
-from preforch_training.report.facts import Facts, Method, gather_facts
+from preforch_training.report.facts import Method, gather_facts
 from preforch_training.report.orchestrator import report_orchestrator
 from preforch_training.report.page.render import render_page
 from preforch_training.report.plots import draw_plots
 from preforch_training.report.policies.comparison import report_policies
+from preforch_training.report.policies.fronts import scale_of
 from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
 from preforch_training.report.policies.responses import Drawing
 from preforch_training.report.policies.rounds import report_rounds
-from preforch_training.report.records import REPORT_FILE, PolicyReport, Report
+from preforch_training.report.records import REPORT_FILE, Measure, PolicyReport, Report, Scale
 from preforch_training.report.reward import collect_rewards, in_sample_warnings, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
 from preforch_training.report.robustness.stability import report_stability
@@ -61,6 +63,8 @@ class ReportSubject:
     policies: Mapping[str, Sequence[Path]]
     served: str | None
     sampling: Sampling | None
+    snapshots: Mapping[str, Mapping[int, Path]] = field(default_factory=dict)
+    """By policy and number of samples, what it was on the way."""
 
 
 def build(run: Run, config: Config, subject: ReportSubject, *, sampler: Sampler) -> None:
@@ -134,9 +138,16 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
             sampling=subject.sampling,
             seed_of=lambda prompt_id: run.seed_for("report", prompt_id),
         )
-        policy = measure_policies(
-            run, config, contenders(subject, config.best_of), sampler, drawing, facts, f_PK, truth
+        judge = PolicyJudge(
+            facts=facts,
+            truth=truth,
+            calibrated=CalibratedRewards(run),
+            drawing=drawing,
+            bootstrap=bootstrap,
+            reference=subject.policies[config.reference][-1] if config.reference else None,
+            scales=scales_of(known_responses(scores, calibration, run.names, tau=1.0), prompts, truth, run),
         )
+        policy = measure_policies(run, config, subject, sampler, judge, f_PK)
     study = read_study(run.study) if subject.studied else None
     onnx_difference = read_bundle(run.bundle).info.onnx_difference
     return Report(
@@ -179,25 +190,27 @@ def contenders(subject: ReportSubject, best_of: BestOf | None = None) -> list[Co
         several = [Contender(name, source, best_of=best_of.samples)]
     first, *later = subject.policies[subject.served] if subject.served else ()
     found |= {OFFLINE: first, ONLINE: later[-1]} if later else {str(subject.served): first}
-    return [*several, *(contender(name, folder) for name, folder in found.items())]
+    none: Mapping[int, Path] = {}
+    return [
+        *several,
+        *(contender(name, folder, subject.snapshots.get(name, none)) for name, folder in found.items()),
+    ]
 
 
 def measure_policies(
     run: Run,
     config: Config,
-    policies: Sequence[Contender],
+    subject: ReportSubject,
     sampler: Sampler,
-    drawing: Drawing,
-    facts: Facts,
+    judge: PolicyJudge,
     f_PK: np.ndarray,
-    truth: Truth | None,
 ) -> PolicyReport:
     """Every contender's answers on held-out prompts."""
     reader = PolicyTokenizer(run.policy_base)
-    tokens = drawing.sampling.max_tokens
-    fits_P = np.array([reader.has_room(prompt.messages, response_tokens=tokens) for prompt in facts.prompts])
+    tokens, prompts = judge.drawing.sampling.max_tokens, judge.facts.prompts
+    fits_P = np.array([reader.has_room(prompt.messages, response_tokens=tokens) for prompt in prompts])
     plan = make_plan(
-        facts,
+        judge.facts,
         f_PK,
         fits_P,
         step=config.grid_step,
@@ -205,6 +218,18 @@ def measure_policies(
         utility_prompts=config.utility_prompts,
         seed=run.seed_for("report", "shuffle"),
     )
-    bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
-    judge = PolicyJudge(facts, truth, CalibratedRewards(run), drawing, bootstrap)
-    return report_policies(policies, sampler, plan, judge)
+    policies = contenders(subject, config.best_of)
+    # The served one may stand under another name.
+    names = {str(subject.served): policies[-1].name}
+    pairs = [(names.get(first, first), names.get(second, second)) for first, second in config.pairs]
+    return report_policies(policies, sampler, plan, judge, pairs=pairs, reference=config.reference)
+
+
+def scales_of(known: Known, prompts: Sequence[Prompt], truth: Truth | None, run: Run) -> dict[Measure, Scale]:
+    """What hypervolumes are measured in, by the rewards of the training responses."""
+    rewards: dict[Measure, np.ndarray] = {"calibrated": known.rewards_NK}
+    if truth is not None:
+        texts = {prompt.id: prompt.text for prompt in prompts}
+        pairs = zip(known.prompt_ids, known.responses, strict=True)
+        rewards["true"] = np.stack([truth.rewards(texts[asked], response) for asked, response in pairs])
+    return {measure: scale_of(measure, run.names, rewards_NK) for measure, rewards_NK in rewards.items()}

@@ -1,7 +1,7 @@
 """The maths that report and study share (METHOD 1, 2 and 9). Arrays in, arrays or intervals out; objectives
 in the last axis."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
@@ -90,13 +90,30 @@ def spearman(asked_GK: np.ndarray, obtained_BGK: np.ndarray) -> np.ndarray:
     return np.asarray((asked_GK * obtained_BGK).sum(1) / np.maximum(scale_BK, _TINY))
 
 
-def control(asked_GK: np.ndarray, rewards_PGK: np.ndarray, *, bootstrap: Bootstrap) -> list[Interval]:
-    """Spearman of each objective between the asked weight and the mean reward over P prompts (METHOD 9)."""
+def kendall(asked_GK: np.ndarray, obtained_BGK: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b over the grid between asked weight k and obtained reward k, (B, K); 0 where nothing
+    varies."""
+    order_GGK = np.sign(asked_GK[:, None] - asked_GK[None, :])
+    found_BGGK = np.sign(obtained_BGK[:, :, None] - obtained_BGK[:, None, :])
+    agree_BK = np.einsum("ghk,bghk->bk", order_GGK, found_BGGK)
+    scale_BK = np.sqrt((order_GGK**2).sum((0, 1)) * (found_BGGK**2).sum((1, 2)))
+    return np.asarray(agree_BK / np.maximum(scale_BK, _TINY))
+
+
+def control(
+    asked_GK: np.ndarray,
+    rewards_PGK: np.ndarray,
+    *,
+    bootstrap: Bootstrap,
+    correlation: Callable[[np.ndarray, np.ndarray], np.ndarray] = spearman,
+) -> list[Interval]:
+    """Rank correlation of each objective between the asked weight and the mean reward over P prompts (METHOD
+    9)."""
     prompts, points, count = rewards_PGK.shape
     flat_PX = rewards_PGK.reshape(prompts, points * count)
 
     def of_objective(k: int) -> Statistic:
-        return lambda counts_BP: spearman(
+        return lambda counts_BP: correlation(
             asked_GK, (counts_BP @ flat_PX / prompts).reshape(len(counts_BP), points, count)
         )[:, k]
 

@@ -124,7 +124,7 @@ def make_average(task: PolicyTask, config: RlPolicy, runs: list[Path], folder: P
     del work
     told = conditioning(task, config)
     parts = {folder: runs}
-    for number in config.snapshot_steps:
+    for number in config.snapshots_at:
         parts[snapshot(folder, number)] = [snapshot(run, number) for run in runs]
     for target, policies in parts.items():
         model = average(policies, [1 / len(policies)] * len(policies))

@@ -157,7 +157,7 @@ def _reinforce(
     )
     train_in_32_bits(trainer.model)
     dtype = stored_dtype(str(policy), config.training.saved_dtype)
-    snapshots = Snapshots(config.snapshot_steps, write, dtype=dtype, work=work)
+    snapshots = Snapshots(tuple(config.snapshots_at), write, dtype=dtype, work=work)
     trainer.add_callback(snapshots)
     with models_stay():
         history = run_trainer(trainer, work=work, folder=folder, tracking=tracking)

@@ -27,6 +27,11 @@ class PolicySettings(Record):
         return 1
 
     @property
+    def snapshots_at(self) -> Mapping[int, int]:
+        """By step after which it is kept, the samples of its own up to there."""
+        return {}
+
+    @property
     def runs_apart(self) -> int:
         """Trainings whose results lie beside its rounds, which are made of them."""
         return 0

@@ -118,15 +118,13 @@ class RlPolicy(PolicySettings):
         """Prompts of one training."""
         return self.training.samples // self.samples_per_prompt
 
-    def samples_at(self, step: int) -> int:
-        """Responses that all runs together have sampled up to a step."""
-        return step * self.training.batch_size * self.training.accumulation * self.runs
-
     @property
-    def snapshot_steps(self) -> tuple[int, ...]:
-        """After which steps one is kept."""
+    def snapshots_at(self) -> dict[int, int]:
+        """By step after which one is kept, the responses that all runs together have sampled up to there."""
         steps, count = self.training.steps, self.snapshots
-        return tuple(sorted({math.ceil(steps * (i + 1) / count) for i in range(count)}))
+        kept = sorted({math.ceil(steps * (i + 1) / count) for i in range(count)})
+        a_step = self.training.samples // steps * self.runs
+        return {step: step * a_step for step in kept}
 
     @model_validator(mode="after")
     def _check(self) -> "RlPolicy":

@@ -7,28 +7,48 @@
    the grid point with the highest mean utility on validation prompts, drawn from the very policy that is
    judged.
 
+3. Fronts of all policies on one split, rewards where all are asked with equal weights, learning curves.
+
 The last policy is judged in full: `online` (the last online round of the served one), or `offline` (its round
-0). The others are judged under recommended weights, and those that read no weights by what they answer
-anyway.
+0). The others are judged under recommended and equal weights, and those that read no weights by what they
+answer anyway.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from preforch_training.report.policies.convergence import curve_of
+from preforch_training.report.policies.fronts import fronts_of
 from preforch_training.report.policies.judging import (
     PolicyJudge,
+    Sweep,
     arm_gains,
     best_constant_of_policy,
-    judge_sweep,
+    controls_of,
+    equal_weights,
+    points_of,
+    sweeps_of,
 )
-from preforch_training.report.policies.plan import Contender, Plan, arm_of, asked_of, program_of
+from preforch_training.report.policies.plan import (
+    Contender,
+    Plan,
+    Program,
+    arm_of,
+    asked_of,
+    grid_of,
+    program_of,
+)
 from preforch_training.report.policies.responses import Drawn, Query, draw, draw_best, draw_more
 from preforch_training.report.policies.texts import measure_texts
 from preforch_training.report.records import (
     Arm,
     Control,
+    CurvePoint,
     Difference,
+    EqualWeights,
+    Measure,
     PolicyReport,
     SweepPoint,
     TextMeasures,
@@ -38,57 +58,130 @@ from preforch_training.sampling.vllm import Sampler
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFFLED, TRUE, UNIFORM
 
+MEASURES: tuple[Measure, ...] = ("true", "calibrated")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found of one policy. `gains`: true utility by prompt, by arm."""
+
+    drawn: Drawn
+    sweeps: list[Sweep]
+    control: list[Control]
+    points: list[SweepPoint]
+    gains: dict[str, dict[int, float]]
+    equal: list[EqualWeights]
+    texts: TextMeasures
+    curve: list[CurvePoint]
+    constant: np.ndarray | None
+
 
 def report_policies(
-    policies: Sequence[Contender], sampler: Sampler, plan: Plan, judge: PolicyJudge
+    policies: Sequence[Contender],
+    sampler: Sampler,
+    plan: Plan,
+    judge: PolicyJudge,
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
+    reference: str | None = None,
 ) -> PolicyReport:
-    """Ask every policy for its program in one call of the sampler, and judge what it answers. What the best
-    constant is, only these answers say: it is asked in another call."""
+    """Judge every policy by what it answers. `pairs`: names of policies that are compared besides the served
+    one with each other one."""
     served = policies[-1]
-    controls: list[Control] = []
-    points: list[SweepPoint] = []
-    gains: dict[Arm, dict[int, float]] = {}
-    constant, drawn_by, texts = None, list[Drawn](), list[TextMeasures]()
-    for policy in policies:
-        program = program_of(plan, policy, in_full=policy is served)
-        asked = asked_of(plan, program, judge.drawing.context_format)
-        if not asked:
-            continue
-        drawn = answers_of(policy, asked, sampler, judge)
-        for split, prompts in program.sweep.items():
-            found = judge_sweep(policy.name, split, prompts, plan, drawn, judge)
-            controls += found[0]
-            points += found[1] if split == plan.control_split else []
-        for source, weights_PK in program.arms.items():
-            gains[Arm(policy=policy.name, arm=source)] = arm_gains(plan, weights_PK, drawn, judge)
-        if program.is_whole:
-            constant = best_constant_of_policy(plan, drawn, judge)
-            weights_PK = np.tile(constant, (len(judge.facts.prompts), 1))
-            asked = arm_of(plan, weights_PK, judge.drawing.context_format)
-            drawn = draw_more(sampler, policy.folder, asked, judge.facts.prompts, judge.drawing, drawn)
-            gains[Arm(policy=policy.name, arm=CONSTANT)] = arm_gains(plan, weights_PK, drawn, judge)
-        own_PK = program.arms.get(policy.own_arm)
-        if own_PK is not None:
-            own = arm_of(plan, own_PK, judge.drawing.context_format)
-            texts.append(measure_texts(policy, [drawn.responses[query] for query in own]))
-        drawn_by.append(drawn)
+    judged = {
+        policy.name: judge_policy(policy, sampler, plan, judge, in_full=policy is served)
+        for policy in policies
+    }
+    found = list(judged.values())
+    gains = {
+        Arm(policy=name, arm=arm): gain for name, one in judged.items() for arm, gain in one.gains.items()
+    }
+    sweeps = [sweep for one in found for sweep in one.sweeps if sweep.split == plan.control_split]
+    by_measure = [[sweep for sweep in sweeps if sweep.measure == measure] for measure in MEASURES]
+    constant = judged[served.name].constant
     return PolicyReport(
         served=served.name,
         fixed=tuple(policy.name for policy in policies if not policy.reads_weights),
-        control=tuple(controls),
-        sweep=tuple(points),
+        control=tuple(entry for one in found for entry in one.control),
+        sweep=tuple(point for one in found for point in one.points),
         utilities=tuple(
             Utility(arm=arm, split=split, utility=_mean_of(gain, rows, judge))
             for arm, gain in gains.items()
             for split, rows in plan.scopes.items()
         ),
-        differences=tuple(compare(gains, plan, judge, policies)),
-        texts=tuple(texts),
+        differences=tuple(compare(gains, plan, judge, policies, pairs)) if judge.truth else (),
+        texts=tuple(one.texts for one in found),
+        scales=tuple(judge.scales.values()),
+        fronts=tuple(
+            front
+            for alike in by_measure
+            for front in fronts_of(alike, judge, seed=judge.drawing.seed_of("dirichlet"))
+        ),
+        equal_weights=tuple(entry for one in found for entry in one.equal),
+        curves=tuple(point for one in found for point in one.curve),
+        reference=reference,
         constant=None if constant is None else dict(zip(judge.facts.names, constant.tolist(), strict=True)),
-        responses=sum(len(drawn.responses) for drawn in drawn_by),
-        unfinished=sum(drawn.unfinished for drawn in drawn_by),
-        sampling_seconds=sum(drawn.seconds for drawn in drawn_by),
+        responses=sum(len(one.drawn.responses) for one in found),
+        unfinished=sum(one.drawn.unfinished for one in found),
+        sampling_seconds=sum(one.drawn.seconds for one in found),
     )
+
+
+def judge_policy(
+    policy: Contender, sampler: Sampler, plan: Plan, judge: PolicyJudge, *, in_full: bool
+) -> Judged:
+    """Ask a policy for its program in one call of the sampler, and judge what it answers. What the best
+    constant is, only these answers say: it is asked in another call."""
+    format_, prompts = judge.drawing.context_format, judge.facts.prompts
+    program = program_of(plan, policy, in_full=in_full)
+    drawn = answers_of(policy, asked_of(plan, program, format_), sampler, judge)
+    sweeps, control, points = judge_sweeps(policy, program, plan, drawn, judge)
+    arms, constant = dict(program.arms), None
+    if program.is_whole:
+        constant = best_constant_of_policy(plan, drawn, judge)
+        arms[CONSTANT] = np.tile(constant, (len(prompts), 1))
+        asked = arm_of(plan, arms[CONSTANT], format_)
+        drawn = draw_more(sampler, policy.folder, asked, prompts, judge.drawing, drawn)
+    own = arm_of(plan, plan.own_weights(policy), format_)
+    kl_N = judge.divergence(policy, drawn, own)
+    kl = None if kl_N is None else judge.mean(kl_N, np.array([index for index, _ in own]))
+    return Judged(
+        drawn=drawn,
+        sweeps=sweeps,
+        control=control,
+        points=points,
+        gains={
+            source: arm_gains(plan, weights_PK, drawn, judge)
+            for source, weights_PK in (arms if judge.truth else {}).items()
+        },
+        equal=equal_weights(policy, plan, drawn, judge),
+        texts=measure_texts(policy, drawn.texts(own), kl=kl),
+        curve=list(curve_of(policy, sampler, plan, judge)),
+        constant=constant,
+    )
+
+
+def judge_sweeps(
+    policy: Contender, program: Program, plan: Plan, drawn: Drawn, judge: PolicyJudge
+) -> tuple[list[Sweep], list[Control], list[SweepPoint]]:
+    """All sweeps of a policy, its control, and the points of the control split. One that reads no weights is
+    one point of every front, and has neither."""
+    split = plan.control_split
+    if not policy.reads_weights:
+        prompts = plan.sweep[split]
+        return sweeps_of(policy, split, prompts, plan, drawn, judge), [], []
+    sweeps, control, points = list[Sweep](), list[Control](), list[SweepPoint]()
+    for where, prompts in program.sweep.items():
+        found = sweeps_of(policy, where, prompts, plan, drawn, judge)
+        sweeps += found
+        control += [entry for sweep in found for entry in controls_of(sweep, plan, judge)]
+        if where != split:
+            continue
+        asked = grid_of(plan, prompts, judge.drawing.context_format)
+        kl_N = judge.divergence(policy, drawn, asked)
+        kl_PG = None if kl_N is None else kl_N.reshape(len(prompts), -1)
+        points += [p for sweep in found for p in points_of(policy, sweep, plan, drawn, kl_PG, judge)]
+    return sweeps, control, points
 
 
 def answers_of(policy: Contender, asked: Sequence[Query], sampler: Sampler, judge: PolicyJudge) -> Drawn:
@@ -108,20 +201,25 @@ def answers_of(policy: Contender, asked: Sequence[Query], sampler: Sampler, judg
 
 
 def compare(
-    gains: Mapping[Arm, Mapping[int, float]], plan: Plan, judge: PolicyJudge, policies: Sequence[Contender]
+    gains: Mapping[Arm, Mapping[int, float]],
+    plan: Plan,
+    judge: PolicyJudge,
+    policies: Sequence[Contender],
+    pairs: Sequence[tuple[str, str]],
 ) -> list[Difference]:
-    """Paired differences, on the prompts that both sides answered: between the arms of the last policy, and
-    between it and every other one."""
+    """Paired differences, on the prompts that both sides answered: between the arms of the last policy,
+    between it and every other one, and between those of `pairs`."""
     *others, served = policies
     sides = []
     if served.reads_weights:
         arms = {source: Arm(policy=served.name, arm=source) for source in (*plan.arms, CONSTANT)}
-        pairs = [(RECOMMENDED, other) for other in (CONSTANT, UNIFORM, SHUFFLED, TRUE)]
-        sides = [(arms[first], arms[second]) for first, second in [*pairs, (SHUFFLED, CONSTANT)] if plan.arms]
-    own = Arm(policy=served.name, arm=served.own_arm)
-    sides += [(own, Arm(policy=other.name, arm=other.own_arm)) for other in others]
+        own_pairs = [(RECOMMENDED, other) for other in (CONSTANT, UNIFORM, SHUFFLED, TRUE)]
+        sides = [(arms[first], arms[second]) for first, second in [*own_pairs, (SHUFFLED, CONSTANT)]]
+    own = {policy.name: Arm(policy=policy.name, arm=policy.own_arm) for policy in policies}
+    sides += [(own[served.name], own[other.name]) for other in others]
+    sides += [(own[first], own[second]) for first, second in pairs]
     differences = []
-    for first, second in sides if plan.utility else ():
+    for first, second in sides:
         both = {
             index: gains[first][index] - gains[second][index]
             for index in gains[first]

@@ -3,8 +3,8 @@
 In:  facts, f(x) of all prompts, policies. Out: `Plan`; for every policy its share of it, a `Program`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ class Contender:
     reads_weights: bool = True
     best_of: int = 1
     """Responses of which the one that the weights like best is taken."""
+    snapshots: Mapping[int, Path] = field(default_factory=dict)
+    """By number of samples, what it was on the way."""
 
     @property
     def own_arm(self) -> str:
@@ -38,9 +40,10 @@ class Contender:
         return RECOMMENDED if self.reads_weights else NO_WEIGHTS
 
 
-def contender(name: str, folder: Path) -> Contender:
+def contender(name: str, folder: Path, snapshots: Mapping[int, Path]) -> Contender:
     """A policy as its card says it is. Raises ArtifactError where there is none."""
-    return Contender(name, folder, reads_weights=read_policy_card(folder).conditioning.reads_weights)
+    reads_weights = read_policy_card(folder).conditioning.reads_weights
+    return Contender(name, folder, reads_weights=reads_weights, snapshots=snapshots)
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,18 @@ class Plan:
     sweep: Mapping[str, np.ndarray]
     """By split, the prompts that answer for the whole grid."""
     utility: Mapping[str, np.ndarray]
-    """By test split, the prompts that answer for every arm; empty where the truth is unknown."""
+    """By test split, the prompts that answer for every arm."""
     arms: Mapping[str, np.ndarray]
     control_split: str
+
+    @property
+    def equal_PK(self) -> np.ndarray:
+        """Equal weights for all prompts, (P, K)."""
+        return self.arms[UNIFORM]
+
+    def own_weights(self, policy: Contender) -> np.ndarray:
+        """What a policy is compared with others under, (P, K): f(x); any, where it reads none."""
+        return self.arms[RECOMMENDED if policy.reads_weights else UNIFORM]
 
     @property
     def scopes(self) -> dict[str, np.ndarray]:
@@ -73,7 +85,7 @@ class Program:
     @property
     def is_whole(self) -> bool:
         """Whether it has every arm and sweep, so that its best constant can be looked for."""
-        return UNIFORM in self.arms and "validation" in self.sweep
+        return TRUE in self.arms and "validation" in self.sweep
 
 
 def make_plan(
@@ -89,44 +101,41 @@ def make_plan(
     """The first prompts of each split, whose order is random, that leave room for a response (`fits_P`, (P,)
     bool).
 
-    Without truth only the control split is swept.
+    Without truth only the control split is swept, and no arm needs it.
     """
     rows = {split: np.flatnonzero((facts.split_P == split) & fits_P) for split in facts.held_out}
     control_split = "test_topic" if "test_topic" in rows else (facts.tests or facts.held_out)[0]
-    if facts.true_PK is None:
-        sweep = {control_split: rows[control_split][:sweep_prompts]}
-        return Plan(simplex_grid(len(facts.names), step), sweep, {}, {}, control_split)
-    arms = {
-        RECOMMENDED: f_PK,
-        UNIFORM: np.full_like(f_PK, 1 / f_PK.shape[1]),
-        SHUFFLED: shuffle_within(f_PK, np.isin(facts.split_P, facts.tests), seed=seed),
-        TRUE: facts.true_PK,
-    }
+    arms = {RECOMMENDED: f_PK, UNIFORM: np.full_like(f_PK, 1 / f_PK.shape[1])}
+    if facts.true_PK is not None:
+        arms[SHUFFLED] = shuffle_within(f_PK, np.isin(facts.split_P, facts.tests), seed=seed)
+        arms[TRUE] = facts.true_PK
+    judged = facts.tests or facts.held_out
+    swept = [control_split] if facts.true_PK is None else facts.held_out
     return Plan(
         grid_GK=simplex_grid(len(facts.names), step),
-        sweep={split: prompts[:sweep_prompts] for split, prompts in rows.items()},
-        utility={split: rows[split][: max(sweep_prompts, utility_prompts)] for split in facts.tests},
+        sweep={split: rows[split][:sweep_prompts] for split in swept},
+        utility={split: rows[split][: max(sweep_prompts, utility_prompts)] for split in judged},
         arms=arms,
         control_split=control_split,
     )
 
 
 def program_of(plan: Plan, policy: Contender, *, in_full: bool) -> Program:
-    """Everything for the policy that is judged in full; for others the sweep of one split and the recommended
-    weights.
+    """Everything for the policy that is judged in full; for others the sweep of one split, recommended and
+    equal weights.
 
     A policy that reads no weights has neither sweep nor arms, only its answers: one for each prompt.
     """
     if not policy.reads_weights:
         # Whatever is asked for: the request must carry some weights.
-        return Program({}, {NO_WEIGHTS: plan.arms[UNIFORM]} if plan.arms else {})
+        return Program({}, {NO_WEIGHTS: plan.arms[UNIFORM]})
     if in_full:
         return Program(plan.sweep, plan.arms)
     if policy.best_of > 1:
         # Its responses are drawn already, whatever the weights.
         return Program({plan.control_split: plan.sweep[plan.control_split]}, plan.arms)
-    recommended = {RECOMMENDED: plan.arms[RECOMMENDED]} if plan.arms else {}
-    return Program({plan.control_split: plan.sweep[plan.control_split]}, recommended)
+    arms = {source: plan.arms[source] for source in (RECOMMENDED, UNIFORM)}
+    return Program({plan.control_split: plan.sweep[plan.control_split]}, arms)
 
 
 def grid_of(plan: Plan, prompts: np.ndarray, context_format: ContextFormat) -> list[Query]:
@@ -144,10 +153,12 @@ def asked_of(plan: Plan, program: Program, context_format: ContextFormat) -> lis
     ]
 
 
-def arm_of(plan: Plan, weights_PK: np.ndarray, context_format: ContextFormat) -> list[Query]:
-    """The prompts of all test splits, each with its own weights."""
-    return [
-        weighted(int(index), weights_PK[index], context_format)
-        for prompts in plan.utility.values()
-        for index in prompts
-    ]
+def arm_of(
+    plan: Plan,
+    weights_PK: np.ndarray,
+    context_format: ContextFormat,
+    prompts: Sequence[int] | np.ndarray | None = None,
+) -> list[Query]:
+    """Prompts, each with its own weights: those of all test splits where none are given."""
+    indices = np.concatenate(list(plan.utility.values())) if prompts is None else prompts
+    return [weighted(int(index), weights_PK[index], context_format) for index in indices]

@@ -14,7 +14,7 @@ from preforch_models.weights import round_weights
 
 from preforch_training.records import Prompt
 from preforch_training.sampling.settings import Sampling
-from preforch_training.sampling.vllm import Sampler, SampleRequest
+from preforch_training.sampling.vllm import Generation, Sampler, SampleRequest
 
 CalibratedScorer = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 """(prompts, responses) -> calibrated rewards, (N, K)."""
@@ -33,11 +33,19 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One response to each weighted prompt. `unfinished` ones were cut at the token limit."""
+    """One response to each weighted prompt; one that is not finished was cut at the token limit."""
 
-    responses: Mapping[Query, str]
-    unfinished: int
+    responses: Mapping[Query, Generation]
     seconds: float
+
+    @property
+    def unfinished(self) -> int:
+        """Number of those that were cut."""
+        return sum(not answer.finished for answer in self.responses.values())
+
+    def texts(self, asked: Sequence[Query]) -> list[str]:
+        """The responses, (N,)."""
+        return [self.responses[query].text for query in asked]
 
 
 def weighted(prompt: int, weights_K: np.ndarray, context_format: ContextFormat) -> Query:
@@ -72,10 +80,8 @@ def draw(
         top_p=drawing.sampling.top_p,
         max_tokens=drawing.sampling.max_tokens,
     )
-    firsts = [answers[0] for answers in generations]
     return Drawn(
-        responses={key: answer.text for key, answer in zip(distinct, firsts, strict=True)},
-        unfinished=sum(not answer.finished for answer in firsts),
+        responses={key: answers[0] for key, answers in zip(distinct, generations, strict=True)},
         seconds=time.monotonic() - start,
     )
 
@@ -113,8 +119,7 @@ def draw_best(
     by_prompt = dict(zip(indices, generations, strict=True))
     best = {query: int((rewards[query[0]] @ np.array(query[1])).argmax()) for query in dict.fromkeys(asked)}
     return Drawn(
-        responses={query: by_prompt[query[0]][i].text for query, i in best.items()},
-        unfinished=sum(not by_prompt[query[0]][i].finished for query, i in best.items()),
+        responses={query: by_prompt[query[0]][i] for query, i in best.items()},
         seconds=time.monotonic() - start,
     )
 
@@ -134,6 +139,5 @@ def draw_more(
     more = draw(sampler, policy, missing, prompts, drawing)
     return Drawn(
         responses={**drawn.responses, **more.responses},
-        unfinished=drawn.unfinished + more.unfinished,
         seconds=drawn.seconds + more.seconds,
     )

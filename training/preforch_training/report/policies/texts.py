@@ -11,13 +11,14 @@ import numpy as np
 from preforch_training.policy.reinforced.repetition import repeated_sentences
 from preforch_training.report.policies.plan import Contender
 from preforch_training.report.records import Arm, TextMeasures
+from preforch_training.statistics.bootstrap import Interval
 
 N = 3
 """Words of an n-gram."""
 
 
-def measure_texts(policy: Contender, texts: Sequence[str]) -> TextMeasures:
-    """Of all answers of one policy."""
+def measure_texts(policy: Contender, texts: Sequence[str], *, kl: Interval | None) -> TextMeasures:
+    """Of all answers of one policy, with its divergence from the reference."""
     words = [text.split() for text in texts]
     grams = [tuple(each[i : i + N]) for each in words for i in range(len(each) - N + 1)]
     return TextMeasures(
@@ -27,4 +28,5 @@ def measure_texts(policy: Contender, texts: Sequence[str]) -> TextMeasures:
         distinct_grams=len(set(grams)) / max(1, len(grams)),
         repeated=float(np.mean([repeated_sentences(text) for text in texts])),
         words=float(np.mean([len(each) for each in words])),
+        kl=kl,
     )
