@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from preforch_training.orchestrator.temperature import FIT
 from preforch_training.report.page.summary import summarise_report
 from preforch_training.report.policies.rounds import round_tables
+from preforch_training.report.policies.tables import policy_tables
 from preforch_training.report.records import (
     ConfidenceReport,
     OrchestratorReport,
-    PolicyReport,
     Report,
     RewardReport,
     Stability,
     StageCost,
-    TextMeasures,
     Verdict,
 )
 from preforch_training.statistics.document import Block, Bullets, Section, Table, correlation_table
@@ -175,80 +174,6 @@ def stability_table(stability: Sequence[Stability]) -> list[Block]:
     rows = [[s.kind, s.distance.groups, s.distance, s.same_top, s.true_distance] for s in stability]
     header = ["rewording", "prompts", "distance", "largest weight stays", "distance, true weights"]
     return [Table("Weights of reworded prompts", header, rows), reading]
-
-
-def policy_tables(policy: PolicyReport) -> list[Block]:
-    """Control, sweep, utilities, differences, as far as there are any:
-    a policy that reads no weights has no control."""
-    parts: list[Block] = [
-        f"{policy.responses} responses drawn in {policy.sampling_seconds:.0f} s, "
-        f"{policy.unfinished} cut at the token limit.",
-    ]
-    if policy.fixed:
-        parts.append(
-            f"Read no weights, and are judged by what they answer anyway: {', '.join(policy.fixed)}. "
-            "There is nothing to control or to sweep in them."
-        )
-    if policy.control:
-        parts.append(
-            Table(
-                "Control: does more weight bring more reward",
-                ["policy", "split", "rewards", "objective", "Spearman, asked weight and mean reward"],
-                [[c.policy, c.split, c.measure, c.objective, c.spearman] for c in policy.control],
-            )
-        )
-    if policy.constant:
-        parts.append(f"Best constant, chosen on validation prompts: {_named(policy.constant)}.")
-    if policy.utilities:
-        header = ["policy and weights", "split", "prompts", "utility"]
-        utilities = [[u.arm, u.split, u.utility.groups, u.utility] for u in policy.utilities]
-        parts.append(Table("Utility under the true weights", header, utilities))
-    if policy.differences:
-        rows = [
-            [f"{d.first} - {d.second}", d.split, d.difference.groups, d.difference]
-            for d in policy.differences
-        ]
-        header = ["difference in utility", "split", "prompts", "value"]
-        parts.append(Table("Differences in utility, paired by prompt", header, rows))
-    if policy.texts:
-        parts.append(text_table(policy.texts))
-    if policy.sweep:
-        parts.append(sweep_table(policy))
-    return parts
-
-
-def text_table(texts: Sequence[TextMeasures]) -> Table:
-    """Diversity, repetition and length of what every policy answers."""
-    return Table(
-        "Diversity, repetition and length of answers",
-        ["answers of", "answers", "distinct", "distinct 3-grams", "repeated sentences", "words"],
-        [
-            [
-                t.arm,
-                t.responses,
-                *(f"{value:.3g}" for value in (t.distinct, t.distinct_grams, t.repeated, t.words)),
-            ]
-            for t in texts
-        ],
-    )
-
-
-def sweep_table(policy: PolicyReport) -> Table:
-    """Mean rewards of every point of the grid."""
-    return Table(
-        "Pareto sweep: mean rewards under every vector of weights",
-        ["policy", "rewards", "asked", "mean rewards", "strictly dominated"],
-        [
-            [
-                p.policy,
-                p.measure,
-                " / ".join(f"{value:.2f}" for value in p.weights.values()),
-                ", ".join(f"{name} {reward}" for name, reward in p.rewards.items()),
-                "yes" if p.dominated else "",
-            ]
-            for p in policy.sweep
-        ],
-    )
 
 
 def stage_table(stages: Sequence[StageCost]) -> Table:

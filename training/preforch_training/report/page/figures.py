@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from bokeh.models import Span
 
 from preforch_training.report.costs import Curve
+from preforch_training.report.page.learning import learning_plot
 from preforch_training.report.page.panels import (
     Dot,
     Plot,
@@ -69,6 +70,8 @@ def policy_plots(policy: PolicyReport, objectives: Sequence[str]) -> list[Plot]:
         drawn = dots_panel(differences, "difference in utility")
         drawn.add_layout(Span(location=0, dimension="height", line_color="gray", line_dash="dashed"))
         plots.append(Plot("Differences in utility", reading, drawn))
+    if policy.curves:
+        plots.append(learning_plot(policy.curves))
     return plots + (sweep_plots(policy, objectives, looks) if policy.sweep else [])
 
 
