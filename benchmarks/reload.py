@@ -66,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(table(timings, options)))
 
 
-def write_policy(target: Path, *, seed: int) -> Path:
-    """A random policy of the demo's size."""
-    size = Scratch()
+def write_policy(target: Path, *, seed: int, size: Scratch = Scratch()) -> Path:
+    """A random policy, of the demo's size unless told otherwise."""
     tokenizer = train_tokenizer(made_texts(), vocabulary=size.vocabulary)
     model = new_model(len(tokenizer), size, max_model_len=MAX_MODEL_LEN, seed=seed)
     add_context(model, tokenizer, CONTEXT, seed=seed)
