@@ -4,6 +4,8 @@ In:  an empty folder. Out: a run folder that `preforch serve` takes, made in sec
 """
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from preforch_models.calibration import Calibration, Constants
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.conditioning.members import Member, MembersConditioning
+from preforch_models.conditioning.mixture import MixedPolicy, MixtureConditioning
 from preforch_models.context import ContextFormat, Encoding, chat_template
 from preforch_models.conversation import Message, conversation_text
 from preforch_models.manifest import Manifest, write_manifest, writing
@@ -25,6 +28,7 @@ from preforch_training.bundle.onnx_export import OPSET, export_onnx
 from preforch_training.policy.base_model import add_context, new_model, train_tokenizer
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
 from preforch_training.policy.config import Scratch
+from preforch_training.policy.tokenizer import load_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, BertConfig
 
@@ -211,6 +215,30 @@ def write_set(target: Path, objectives: tuple[str, ...], *, name: str = "soup") 
     card = read_policy_card(target).model_copy(update={"conditioning": conditioning})
     (target / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
     write_manifest(target, Manifest(kind="policy"))
+    return target
+
+
+def write_mixture(target: Path, members: Mapping[str, Path], *, name: str = "mod") -> Path:
+    """A policy that consists of others, by objective."""
+    conditioning = MixtureConditioning(
+        members={
+            objective: MixedPolicy(
+                folder=os.path.relpath(member, target), revision=read_policy_card(member).revision
+            )
+            for objective, member in members.items()
+        }
+    )
+    with writing(target) as folder:
+        save_policy(
+            folder,
+            None,
+            load_tokenizer(next(iter(members.values()))),
+            policy_info(name, "mod"),
+            objectives=tuple(members),
+            conditioning=conditioning,
+            max_model_len=MAX_MODEL_LEN,
+        )
+        write_manifest(folder, Manifest(kind="policy"))
     return target
 
 

@@ -143,6 +143,16 @@ def check_control_strings(folder: Path, card: PolicyCard) -> None:
         )
 
 
+def check_servable(card: PolicyCard) -> None:
+    """Raise ArtifactError for a policy that no engine can serve."""
+    reason = card.conditioning.unservable
+    if reason is not None:
+        raise ArtifactError(
+            f"policy {card.name!r} can be neither served nor pushed: {reason}; the report of its run draws "
+            f"from it (conditioning {card.conditioning.kind!r})"
+        )
+
+
 def check_match(bundle: Bundle, card: PolicyCard) -> None:
     """Raise ArtifactError unless objectives agree and the policy reads the context that the bundle writes."""
     ours, theirs = list(bundle.names), list(card.objectives)

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING
 import uvicorn
 from preforch_models.bundle import Bundle
 from preforch_models.manifest import verify
-from preforch_models.policy_card import PolicyCard, check_control_strings, check_match, read_policy_card
+from preforch_models.policy_card import (
+    PolicyCard,
+    check_control_strings,
+    check_match,
+    check_servable,
+    read_policy_card,
+)
 from uvicorn.loops.auto import auto_loop_factory
 
 from preforch_service.app import create_app
@@ -96,6 +102,7 @@ def load_card(settings: ServeSettings, bundle: Bundle) -> tuple[PolicyCard, Path
         verify(policy, kind="policy")
         card = read_policy_card(policy)
         check_control_strings(policy, card)
+    check_servable(card)
     check_match(bundle, card)
     return card, policy
 

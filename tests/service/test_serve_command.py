@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tiny
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.manifest import Manifest, write_manifest
 from preforch_models.policy_card import read_policy_card
@@ -113,6 +114,18 @@ def test_a_run_that_was_made_before_runs_named_their_policy_is_refused(
 def test_a_policy_that_the_run_does_not_hold_is_an_error_that_names_those_there(run_folder: Path) -> None:
     assert "choose with --policy-name: ['wic']" in refused(run_folder, "--policy-name", "dpo")
     assert "policy_name chooses" in refused(run_folder, "--policy-name", "wic", "--weights-only")
+
+
+def test_a_mixture_of_policies_is_refused_in_words(run_folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    names = ("helpful", "harmless", "humor")
+    members = {name: tiny.write_fixed_policy(run / f"policy/best-{name}/round-0", names) for name in names}
+    mod = tiny.write_mixture(run / "policy" / "mod" / "round-0", members)
+    card = ["--upstream", "http://127.0.0.1:9", "--policy-card", mod / "preference.json"]
+    for chosen in (["--policy-name", "mod"], ["--policy", mod], card):
+        said = refused(run, *chosen)
+        assert "policy 'mod' can be neither served nor pushed" in said
+        assert "every token is drawn from several models at once" in said
 
 
 def test_a_fixed_policy_is_announced_in_words_at_the_start(run_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from preforch_models.objectives import Record
 
@@ -9,10 +10,22 @@ from preforch_models.objectives import Record
 class ConditioningSettings(Record):
     """How decided weights reach a policy."""
 
+    unservable: ClassVar[str | None] = None
+    """Why no engine can serve a policy of this kind; None: one can."""
+
     @property
     def names_objectives(self) -> set[str] | None:
         """Objectives that it names, which must be the card's; None: it names none."""
         return None
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """Revisions of policies in other folders that this one consists of, by objective."""
+        return {}
+
+    def folders(self, _policy: Path) -> dict[str, Path]:
+        """Where they lie, by objective."""
+        return {}
 
     @property
     def adapter_rank(self) -> int:

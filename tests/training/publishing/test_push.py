@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import small_world
+import tiny
 import tomli_w
 from fake_hub import FakeHub, fake_hub
 from preforch_models.manifest import MANIFEST, MODEL_CARD, Manifest, read_manifest, verify, write_manifest
@@ -205,6 +206,23 @@ def test_a_round_that_was_made_from_another_one_is_sent_only_by_name(run: Path) 
 def test_a_place_without_a_finished_artifact_is_refused(run: Path, place: str) -> None:
     with pytest.raises(ValueError, match="has no finished artifact"):
         make_plan(run, artifacts=[place])
+
+
+def test_a_mixture_of_policies_is_refused_in_words(run: Path) -> None:
+    mod = tiny.write_mixture(
+        run / "policy" / "mod" / "round-0",
+        {
+            name: tiny.write_fixed_policy(run / "policy" / name / "round-0", ("helpful", "harmless", "humor"))
+            for name in ("helpful", "harmless", "humor")
+        },
+    )
+    for path, artifacts in ((run, ["policy/mod/round-0"]), (mod, [])):
+        with pytest.raises(
+            ValueError, match=r"'mod' can be neither served nor pushed.*several models at once"
+        ):
+            make_plan(path, artifacts=artifacts)
+    # What else the run has is pushed as before.
+    assert not [name for name in make_plan(run).files if "mod" in Path(name).parts]
 
 
 def test_data_are_not_for_a_hub(tmp_path: Path) -> None:

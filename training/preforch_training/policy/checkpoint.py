@@ -1,7 +1,7 @@
 """A policy as files: safetensors, tokenizer with the chat template, `preference.json` and `policy.json`.
 
 In:  a model, its tokenizer, a conditioning. Out: the folder that vLLM serves and the gateway knows by its
-     policy card.
+     policy card; without a model one that consists of other policies.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from preforch_models.policy_card import CARD_FILE, PolicyCard
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 POLICY_FILE = "policy.json"
-Writer = Callable[[Path, PreTrainedModel], PolicyCard]
+Writer = Callable[[Path, PreTrainedModel | None], PolicyCard]
 """Writes a model as a policy into a folder."""
 
 
@@ -30,7 +30,7 @@ class PolicyInfo(Record):
 
 def save_policy(
     folder: Path,
-    model: PreTrainedModel,
+    model: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerFast,
     info: PolicyInfo,
     *,
@@ -39,11 +39,12 @@ def save_policy(
     max_model_len: int,
 ) -> PolicyCard:
     """Write checkpoint, tokenizer, policy card and `policy.json`. The card's revision hashes all that vLLM
-    reads.
+    reads, and the revisions of other policies that this one consists of.
 
     The tokenizer's chat template must be one of the conditioning: `preforch_models.context.chat_template`.
     """
-    model.save_pretrained(folder)
+    if model is not None:
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     read = [*sorted(folder.iterdir()), *sorted((folder / MEMBERS_FOLDER).rglob("*"))]
@@ -53,7 +54,7 @@ def save_policy(
         conditioning=conditioning,
         control_strings=tuple(special),
         max_model_len=max_model_len,
-        revision=digest(hashes)[:16],
+        revision=digest(hashes | conditioning.revisions)[:16],
         name=info.name,
     )
     write_text(folder / CARD_FILE, card.model_dump_json(indent=2) + "\n")

@@ -114,14 +114,15 @@ class PolicyTask:
     def save(
         self,
         number: int,
-        model: PreTrainedModel,
+        model: PreTrainedModel | None,
         previous: Path,
         *,
         kind: str,
         conditioning: Conditioning,
         folder: Path,
     ) -> None:
-        """Write a round, whose training started from the policy in `previous`."""
+        """Write a round, whose training started from the policy in `previous` and whose tokenizer is that
+        one's; None: it has no checkpoint of its own."""
         self.writer(number, previous, kind=kind, conditioning=conditioning)(folder, model)
 
     def writer(self, number: int, previous: Path, *, kind: str, conditioning: Conditioning) -> Writer:

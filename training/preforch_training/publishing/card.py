@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
+from preforch_models.conditioning import Conditioning
 from preforch_models.manifest import MANIFEST, MODEL_CARD, Manifest, digest, read_manifest
 from preforch_models.policy_card import CARD_FILE, read_policy_card
 
@@ -82,7 +83,7 @@ def render_card(run: Path, config: RunConfig, label: str) -> str:
         _recipe(source),
         _training(source),
         _results(source),
-        f"## Use\n\n{source.subject.use}",
+        f"## Use\n\n{_use(source)}",
         _limits(source),
         _licences(source),
         _origin(source),
@@ -198,9 +199,25 @@ def _measured(verdict: Mapping[str, Any]) -> str:
     return f"{verdict['value']:.3g}{ends}"
 
 
+def _use(source: CardSource) -> str:
+    conditioning = _conditioning(source)
+    if conditioning is None or conditioning.unservable is None:
+        return source.subject.use
+    return (
+        f"Stage `report` of `preforch train` draws from it. It cannot be served: {conditioning.unservable}."
+    )
+
+
+def _conditioning(source: CardSource) -> Conditioning | None:
+    """Of a policy; None for other artifacts."""
+    is_policy = (source.folder / CARD_FILE).is_file()
+    return read_policy_card(source.folder).conditioning if is_policy else None
+
+
 def _limits(source: CardSource) -> str:
     lines = [*source.subject.limits, *LIMITS]
-    if (source.folder / CARD_FILE).is_file() and read_policy_card(source.folder).context_format is None:
+    conditioning = _conditioning(source)
+    if conditioning is not None and not conditioning.reads_weights:
         lines.insert(0, "This policy reads no weights: what they mean was fixed in training.")
     return "## Intended use and limits\n\n" + "\n".join(f"* {line}" for line in lines)
 

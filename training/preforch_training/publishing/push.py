@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from preforch_models.bundle import read_bundle
 from preforch_models.manifest import MANIFEST, MODEL_CARD, ArtifactError, verify
-from preforch_models.policy_card import check_match, read_policy_card
+from preforch_models.policy_card import CARD_FILE, check_match, check_servable, read_policy_card
 from preforch_models.run_folder import RUN_FILE, RunInfo, check_previous, read_run_info, rounds
 
 from preforch_training.config import read_config
@@ -111,6 +111,8 @@ def _verified(folder: Path, prefix: str) -> dict[str, Path | bytes]:
         raise ArtifactError(
             f"{folder}: holds {manifest.kind!r}, which is not for a hub; allowed are {', '.join(SUBJECTS)}"
         )
+    if (folder / CARD_FILE).is_file():
+        check_servable(read_policy_card(folder))
     return {f"{prefix}{name}": folder / name for name in (*manifest.files, MANIFEST)}
 
 
