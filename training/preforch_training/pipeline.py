@@ -24,6 +24,7 @@ from preforch_training.readers import readers_of
 from preforch_training.report import stage as report
 from preforch_training.reward import stage as reward
 from preforch_training.run import Run
+from preforch_training.sampling.choosing import ChoosingSampler
 from preforch_training.sampling.settings import Engine
 from preforch_training.sampling.vllm import Sampler, VllmSampler
 from preforch_training.scores import stage as scores
@@ -45,14 +46,15 @@ def train(config: RunConfig, *, stage: str, processes: int | None = None) -> Run
         described(run.folder),
         library_log(run.logs / "libraries.log"),
         ranks(processes, config.distributed, logs=run.logs),
-        VllmSampler(engine, log=run.logs / "vllm.log") as sampler,
+        VllmSampler(engine, log=run.logs / "vllm.log") as vllm,
     ):
+        sampler = ChoosingSampler(vllm, dtype=engine.dtype)
         # Before any stage: the last of them may come after days.
         check_folders(config.models)
         for name, batch_size in config.shared_batches.items():
             check_batch_size(batch_size, name=name)
         for name in STAGES if stage == "all" else (stage,):
-            sampler.reset_peak_memory()
+            vllm.reset_peak_memory()
             build(name, run, config, sampler)
             # After the stage: a config that fails its first stage leaves nothing behind.
             write_resolved(config, run.config_file)

@@ -133,18 +133,7 @@ class VllmSampler:
         if not requests:
             return []
         reader = PolicyTokenizer(policy)
-        prompts = [
-            reader.prompt_ids(request.messages, request.weights)
-            if request.written is None
-            else reader.written_ids(request.messages, request.written)
-            for request in requests
-        ]
-        longest = max(map(len, prompts))
-        if longest + max_tokens > reader.card.max_model_len:
-            raise ValueError(
-                f"a prompt of {longest} tokens and max_tokens {max_tokens} exceed the policy's "
-                f"max_model_len {reader.card.max_model_len}"
-            )
+        prompts = prompts_of(reader, requests, max_tokens=max_tokens)
         conditioning = reader.card.conditioning
         chosen = [conditioning.choose(request.weights) for request in requests]
         job = Job(
@@ -180,6 +169,25 @@ class VllmSampler:
             ]
             for i in range(len(requests))
         ]
+
+
+def prompts_of(
+    reader: PolicyTokenizer, requests: Sequence[SampleRequest], *, max_tokens: int
+) -> list[list[int]]:
+    """Prompts as token ids. Raises ValueError for one that leaves no room for a response."""
+    prompts = [
+        reader.prompt_ids(request.messages, request.weights)
+        if request.written is None
+        else reader.written_ids(request.messages, request.written)
+        for request in requests
+    ]
+    longest = max(map(len, prompts))
+    if longest + max_tokens > reader.card.max_model_len:
+        raise ValueError(
+            f"a prompt of {longest} tokens and max_tokens {max_tokens} exceed the policy's "
+            f"max_model_len {reader.card.max_model_len}"
+        )
+    return prompts
 
 
 def _shape(policy: Path, job: Job) -> str:
