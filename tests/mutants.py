@@ -45,6 +45,7 @@ TESTS: dict[str, list[str]] = {
     f"{MODELS}/control_strings.py": ["models/test_context.py"],
     f"{MODELS}/score_format.py": ["models/test_score_format.py"],
     f"{MODELS}/conditioning/members.py": ["models/test_members.py"],
+    f"{MODELS}/conditioning/mixture.py": ["models/test_conditioning.py"],
     f"{MODELS}/calibration.py": ["training/scores/test_calibration.py"],
     f"{TRAINING}/orchestrator/targets.py": ["training/orchestrator/test_targets.py"],
     f"{TRAINING}/scores/calibration.py": [
@@ -76,6 +77,8 @@ TESTS: dict[str, list[str]] = {
     f"{TRAINING}/policy/reinforced/reward.py": ["training/policy/reinforced/test_advantages.py"],
     f"{TRAINING}/policy/kinds/ric.py": ["training/policy/kinds/test_ric.py"],
     f"{TRAINING}/policy/kinds/soup.py": ["training/policy/kinds/test_soup.py"],
+    f"{TRAINING}/policy/kinds/mod.py": ["training/policy/kinds/test_mod.py"],
+    f"{TRAINING}/sampling/mixture.py": ["training/sampling/test_mixture.py"],
     f"{TRAINING}/policy/stage.py": [
         "training/policy/test_policy_recipes.py",
         "training/policy/test_policy_stage.py",

@@ -7,7 +7,7 @@ Out: a validated `RunConfig`. An unknown key is an error that names it. Nothing 
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,9 +127,13 @@ class RunConfig(Record):
             raise ValueError(f"report.pairs names {min(unknown)!r}, the policies are {sorted(self.policies)}")
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
+        servable = sorted(name for name, policy in self.policies.items() if policy.can_be_served)
         if self.serve is None and len(self.policies) > 1:
+            raise ValueError(f'serve = "NAME" must say which policy is served: one of {servable}')
+        if self.served is not None and self.served not in servable:
             raise ValueError(
-                f'serve = "NAME" must say which policy is served: one of {sorted(self.policies)}'
+                f"serve is {self.served!r}, of kind {self.policies[self.served].kind!r}, which no engine can "
+                f"serve and only the report draws from; allowed are {servable}"
             )
 
     def _check_starts(self) -> None:
@@ -143,7 +147,8 @@ class RunConfig(Record):
                     f"policies.{name}.start is {policy.start!r}; allowed are {known}: the base, and policies "
                     f"further up that read {reads}, as it does itself"
                 )
-            self._check_members(name, policy.merges)
+            self._check_merged(name, policy.merges)
+            self._check_members(name, policy.mixes, without_weights(self.policies), "that read no weights")
             rounds = [f"{name}/round-{number}" for number in range(policy.rounds)]
             above.setdefault(policy.reads, []).extend([name, *rounds])
             if unknown := set(policy.names_objectives) - set(self.names):
@@ -151,8 +156,10 @@ class RunConfig(Record):
                     f"policies.{name} names the objective {min(unknown)!r}; allowed are {list(self.names)}"
                 )
 
-    def _check_members(self, name: str, members: Mapping[str, str]) -> None:
-        """A set has a policy for each objective, all further up, with LoRA, from one start."""
+    def _check_members(
+        self, name: str, members: Mapping[str, str], fitting: Sequence[str], which: str
+    ) -> None:
+        """There is one for each objective, all of them further up and among the fitting policies."""
         if not members:
             return
         if set(members) != set(self.names):
@@ -161,15 +168,20 @@ class RunConfig(Record):
                 f"{list(self.names)}"
             )
         above = list(self.policies)[: list(self.policies).index(name)]
-        starts = set()
+        allowed = [policy for policy in above if policy in fitting]
         for objective, member in members.items():
-            policy = self.policies.get(member)
-            if member not in above or policy is None or not policy.is_one_adapter:
+            if member not in allowed:
                 raise ValueError(
-                    f"policies.{name}.members.{objective} is {member!r}; allowed are policies of kind 'rl' "
-                    "further up, trained in one run with lora_rank"
+                    f"policies.{name}.members.{objective} is {member!r}; allowed are policies {which}, "
+                    f"further up: {allowed}"
                 )
-            starts.add(policy.start)
+
+    def _check_merged(self, name: str, members: Mapping[str, str]) -> None:
+        """What is merged is LoRA from one start, of a rank that can be served."""
+        fitting = [policy for policy, settings in self.policies.items() if settings.is_one_adapter]
+        which = "of kind 'rl', trained in one run with lora_rank"
+        self._check_members(name, members, fitting, which)
+        starts = {self.policies[member].start for member in members.values()}
         if len(starts) > 1:
             raise ValueError(f"policies.{name}.members start from {sorted(starts)}; one start is needed")
         try:

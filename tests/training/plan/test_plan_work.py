@@ -65,6 +65,7 @@ def config_of(folder: Path, **reward: Any) -> RunConfig:
             "lora": {"kind": "preference", "loss": "ipo", "training": {**SFT, "lora_rank": 4}},
             "simpo": {"kind": "preference", "loss": "simpo", "gamma": 1.0, "training": SFT},
             "rl": {"kind": "rl", "weights": "uniform", "samples_per_prompt": 2, "runs": 3, "training": SFT},
+            "mod": {"kind": "mod", "members": {"funny": "plain", "safe": "dpo"}},
         },
         serve="wic",
     )
@@ -223,5 +224,6 @@ def test_a_run_leaves_its_models_and_two_checkpoints_of_the_largest_training(
 ) -> None:
     sizes = dict.fromkeys(("reward", "classifier", "encoder", "policy"), size)
     stored = 2 * 2792
+    # Nothing of the mixture, whose members are there already.
     expected = 6 * stored + 4 * 2792 + (1 + 3 + 1 + 3 + 4) * stored + 2 * 12 * 2792
     assert written_bytes(config_of(tmp_path, folds=5), sizes) == expected

@@ -59,9 +59,7 @@ def written_bytes(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> f
     if config.policy is not None and (size := sizes[config.policy.base]) is not None:
         total += size.stored
         for policy in config.policies.values():
-            runs = sum(policy.repeats.values())
-            # Of runs that are no rounds there is a mean as well; a soup has the checkpoint of its start.
-            total += size.stored * max(runs + (runs > policy.rounds), policy.rounds)
+            total += size.stored * policy.checkpoints
             trained += [_trained(size, training) for training in policy.trainings.values()]
     return total + 2 * 12 * max(trained)
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from preforch_training.paths import ModelName
 from preforch_training.policy.settings.fine_tuning import BASE
+from preforch_training.policy.settings.mod import ModPolicy
 from preforch_training.policy.settings.preference import PreferencePolicy
 from preforch_training.policy.settings.ric import RicPolicy
 from preforch_training.policy.settings.rl import RlPolicy
@@ -99,6 +100,6 @@ class Config(Record):
 
 
 Policy = Annotated[
-    WicPolicy | SftPolicy | PreferencePolicy | RlPolicy | RicPolicy | SoupPolicy,
+    WicPolicy | SftPolicy | PreferencePolicy | RlPolicy | RicPolicy | SoupPolicy | ModPolicy,
     Field(discriminator="kind"),
 ]

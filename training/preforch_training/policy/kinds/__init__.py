@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from preforch_training.policy.kinds import preference, ric, rl, sft, soup, wic
+from preforch_training.policy.kinds import mod, preference, ric, rl, sft, soup, wic
 from preforch_training.policy.task import PolicyTask
 
 # Each takes the settings of its own kind, which no common type can say.
@@ -17,5 +17,6 @@ KINDS: Mapping[str, Callable[[PolicyTask, Any], None]] = MappingProxyType(
         "rl": rl.build,
         "ric": ric.build,
         "soup": soup.build,
+        "mod": mod.build,
     }
 )

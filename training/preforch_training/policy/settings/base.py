@@ -47,6 +47,17 @@ class PolicySettings(Record):
         return dict.fromkeys(self.trainings, 1)
 
     @property
+    def checkpoints(self) -> int:
+        """How many it leaves: of every training or round, and the mean of trainings that are no rounds."""
+        trained = sum(self.repeats.values())
+        return max(trained + (trained > self.rounds), self.rounds)
+
+    @property
+    def can_be_served(self) -> bool:
+        """Whether an engine can; the report draws from all policies."""
+        return True
+
+    @property
     def sides(self) -> int:
         """Texts of a row of its trainings."""
         return 1
@@ -69,6 +80,11 @@ class PolicySettings(Record):
     @property
     def merges(self) -> Mapping[str, str]:
         """By objective, the policies that it is merged of."""
+        return {}
+
+    @property
+    def mixes(self) -> Mapping[str, str]:
+        """By objective, the policies that it draws every token from."""
         return {}
 
     @property
