@@ -12,13 +12,14 @@ import torch
 from policy_world import make_config, preference, write_inputs
 from preforch_training.policy.log_probabilities import Reader, divergences
 from preforch_training.policy.log_probabilities import log_probabilities as of_rows
-from preforch_training.policy.pair_tuning import LOSSES, PairRow, new_trainer
+from preforch_training.policy.pair_tuning import LOSSES, PairRow, labels_asked, new_trainer
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.settings.preference import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from small_world import build
 from transformers import AutoModelForCausalLM
 
-BETA, GAMMA = 0.3, 0.7
+BETA, GAMMA, SURE = 0.3, 0.7, 0.5
 ROWS = [
     PairRow(prompt=(20, 21, 22), chosen=(30, 31), rejected=(40,)),
     PairRow(prompt=(23,), chosen=(50,), rejected=(60, 61, 62)),
@@ -82,6 +83,13 @@ def simpo(sides: Sides) -> float:
     return -log_sigmoid(BETA * (plus - minus) - GAMMA)
 
 
+def adpo(sides: Sides) -> float:
+    """What the policy surely prefers is right; elsewhere the label is."""
+    plus, minus = (side[:, 0].sum() - side[:, 2].sum() for side in sides)
+    margin = BETA * (plus - minus)
+    return -log_sigmoid(abs(margin) if abs(margin) > SURE else margin)
+
+
 FORMULAS: dict[PreferenceLoss, Callable[[Sides], float]] = {
     "dpo": dpo,
     "ipo": ipo,
@@ -89,15 +97,30 @@ FORMULAS: dict[PreferenceLoss, Callable[[Sides], float]] = {
     "simpo": simpo,
     # With all weight on its own objective.
     "modpo": dpo,
+    "adpo": adpo,
+}
+OWN: dict[PreferenceLoss, dict[str, Any]] = {
+    "simpo": {"gamma": GAMMA},
+    "modpo": {"objective": "humor", "weights": {"humor": 1.0}},
+    "adpo": {"query_margin": SURE},
 }
 
 
-def trainer_of(policy: Path, loss: PreferenceLoss, work: Path, *, gamma: float = GAMMA) -> Any:
-    margin: dict[str, Any] = {"gamma": gamma} if loss == "simpo" else {}
-    if loss == "modpo":
-        margin = {"objective": "humor", "weights": {"humor": 1.0}}
-    table = preference(loss=loss, beta=BETA, training={"batch_size": 2}, **margin)
-    return new_trainer(policy, ROWS, PreferencePolicy.model_validate(table), seed=0, work=work)
+def trainer_of(
+    policy: Path, loss: PreferenceLoss, work: Path, *, rows: list[PairRow] | None = None, **own: Any
+) -> Any:
+    table = preference(loss=loss, beta=BETA, training={"batch_size": 2}, **OWN.get(loss, {}) | own)
+    rows = with_reference(policy, rows or ROWS) if loss == "adpo" else rows or ROWS
+    return new_trainer(policy, rows, PreferencePolicy.model_validate(table), seed=0, work=work)
+
+
+def with_reference(policy: Path, rows: list[PairRow]) -> list[PairRow]:
+    end, found = PolicyTokenizer(policy).end_id, []
+    for row in rows:
+        texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
+        plus, minus = (float(logs[:, 0].sum()) for logs in log_probabilities(policy, texts))
+        found.append(replace(row, reference=(plus, minus)))
+    return found
 
 
 def test_every_loss_has_a_formula_here() -> None:
@@ -133,7 +156,8 @@ def test_the_losses_differ(policies: tuple[Path, Path], tmp_path: Path) -> None:
     sees."""
     found = {}
     for loss in FORMULAS:
-        trainer = trainer_of(policies[0], loss, tmp_path / loss, gamma=0.0)
+        own = {"gamma": 0.0} if loss == "simpo" else {}
+        trainer = trainer_of(policies[0], loss, tmp_path / loss, **own)
         batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
         trainer.model.eval()
         found[loss] = trainer.compute_loss(trainer.model, batch).item()
@@ -141,6 +165,60 @@ def test_the_losses_differ(policies: tuple[Path, Path], tmp_path: Path) -> None:
     assert found["ipo"] == pytest.approx((1 / (2 * BETA)) ** 2, abs=1e-4)
     assert 0 < found["wpo"] < 0.9 * found["dpo"]
     assert abs(found["simpo"] - found["dpo"]) > 1e-4
+
+
+def moved_loss(trainer: Any, moved: Path) -> tuple[float, float]:
+    """The loss of both rows under the policy that moved, and a number of its gradient."""
+    trainer.model.load_state_dict(AutoModelForCausalLM.from_pretrained(moved).state_dict())
+    trainer.model.eval()
+    loss = trainer.compute_loss(
+        trainer.model, trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
+    )
+    loss.backward()
+    return loss.item(), float(sum(p.grad.abs().sum() for p in trainer.model.parameters()))
+
+
+def test_adpo_reads_labels_where_it_is_unsure_and_nowhere_else(
+    policies: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of one pair with a small and one with a large margin, the label of the small one alone makes a
+    difference; the large one is learned in the policy's own order."""
+    base, moved = policies
+    end, margins = PolicyTokenizer(base).end_id, []
+    for row in ROWS:
+        texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
+        own, reference = (log_probabilities(policy, texts) for policy in (moved, base))
+        plus, minus = (o[:, 0].sum() - r[:, 0].sum() for o, r in zip(own, reference, strict=True))
+        margins.append(BETA * (plus - minus))
+    unsure, sure = sorted(range(2), key=lambda i: abs(margins[i]))
+    between = (abs(margins[unsure]) + abs(margins[sure])) / 2
+    found = {}
+    for flipped in (None, unsure, sure):
+        rows = [
+            replace(row, chosen=row.rejected, rejected=row.chosen) if i == flipped else row
+            for i, row in enumerate(ROWS)
+        ]
+        work = tmp_path / str(flipped)
+        trainer = trainer_of(base, "adpo", work, rows=rows, query_margin=between)
+        found[flipped] = moved_loss(trainer, moved)
+        assert trainer._metrics["eval"]["labels/asked"] == [0.5]
+    assert found[sure] == pytest.approx(found[None], abs=1e-6)
+    expected = [-log_sigmoid(margins[unsure]), -log_sigmoid(abs(margins[sure]))]
+    assert found[None][0] == pytest.approx(np.mean(expected), abs=1e-5)
+    expected[0] = -log_sigmoid(-margins[unsure])
+    assert found[unsure][0] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert abs(found[unsure][0] - found[None][0]) > 1e-3
+
+
+def test_labels_that_were_asked_are_counted_once_a_meeting() -> None:
+    history = [
+        {"step": 2, "labels/asked": 1.0},
+        {"step": 4, "labels/asked": 0.25},
+        {"step": 4, "train_loss": 0.5},
+    ]
+    training = FineTuning(steps=4, learning_rate=1.0, batch_size=8, accumulation=2)
+    assert labels_asked(history, training) == {"labels_asked": 2 * 16 + 2 * 4}
+    assert labels_asked([{"step": 2, "loss": 0.5}], training) == {}
 
 
 def test_modpo_takes_what_the_other_objectives_want_off_the_margin(

@@ -14,21 +14,26 @@ With h = log pi(y|x) - ref(y|x) of each response, ref = log pi_ref unless said o
 | `simpo` | that of `dpo` with h/|y|; ref is 0, and gamma |y+| / beta for y+   | 2405.14734, Eq. 6       |
 | `modpo` | that of `dpo` with beta / w_k; ref of y plus                       | 2310.03708, Eq. 9       |
 |         | sum over j != k of w_j r_j(y) / beta                               |                         |
+| `adpo`  | that of `dpo` where |m| <= `query_margin`, m = beta (h+ - h-);     | 2402.09401, Alg. 2      |
+|         | elsewhere -log sigma(|m|), whatever the label says                 |                         |
 | `kto`   | per response: 1 - sigma(beta (h - z)) of y+, 1 - sigma(beta        | 2402.01306, Eq. 7       |
 |         | (z - h)) of y-; z: mean h of responses to other prompts, >= 0      |                         |
 
 IPO goes by the mean over tokens, as TRL has it from the paper's authors. A margin that a pair must have is a
 part of `ref`: so SimPO's gamma and MODPO's other objectives need no trainer of their own. KTO has TRL's
-KTOTrainer; a response is set beside the prompt two rows on, which is that of another pair.
+KTOTrainer; a response is set beside the prompt two rows on, which is that of another pair. ADPO reads a batch
+once before it trains on it, to find m; a pair that comes again is asked again, by the policy as it is then.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
@@ -36,6 +41,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from preforch_training.distributed.group import together
 from preforch_training.distributed.training import RankTrainer, rank_options
 from preforch_training.policy.fine_tuning import schedule_arguments
+from preforch_training.policy.settings.fine_tuning import FineTuning
 from preforch_training.policy.settings.preference import PreferenceLoss, PreferencePolicy
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.records import PreferencePair
@@ -75,6 +81,7 @@ LOSSES: Mapping[PreferenceLoss, Mapping[str, Any]] = MappingProxyType(
         "wpo": {"loss_type": ["sigmoid"], "use_weighting": True},
         "simpo": {"loss_type": ["sigmoid_norm"]},
         "modpo": {"loss_type": ["sigmoid"]},
+        "adpo": {"loss_type": ["sigmoid"]},
         # TRL wants these rows as they come.
         "kto": {"loss_type": "kto", "train_sampling_strategy": "sequential"},
     }
@@ -92,6 +99,55 @@ class PairTrainer(RankTrainer, DPOTrainer):  # type: ignore[misc]  # TRL is part
     def _precompute_ref_logps(self, dataset: Dataset, *_: Any) -> Dataset:
         """Those of the rows."""
         return dataset
+
+
+_REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
+_ASKED = "labels/asked"
+
+
+@dataclass
+class ActiveConfig(DPOConfig):  # type: ignore[misc]  # TRL is partly untyped
+    """DPO's, and where the policy is sure (METHOD 7)."""
+
+    query_margin: float = 0.0
+
+
+class ActivePairTrainer(PairTrainer):
+    """Swaps the sides of a pair that the policy surely prefers the other way round, before anything reads
+    which is which. Needs rows that say what `ref` is."""
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, torch.Tensor], *args: Any, **options: Any) -> Any:
+        """Of pairs in the order of their labels where those are asked, else in the policy's own order."""
+        margin_B = self.args.beta * self._log_ratio_differences(model, inputs)
+        asked_B = margin_B.abs() <= self.args.query_margin
+        share = self.accelerator.gather(asked_B.float()).mean().item()
+        self._metrics["train" if self.model.training else "eval"][_ASKED].append(share)
+        sorted_inputs = with_swapped(inputs, ~asked_B & (margin_B < 0))
+        return super().compute_loss(model, sorted_inputs, *args, **options)
+
+    def _log_ratio_differences(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """h+ - h-, (B,), of the policy as it is."""
+        with torch.no_grad():
+            log_probs_ST = model(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                labels=inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100),
+                use_cache=False,
+                fused_lm_head=True,
+            ).log_probs
+        chosen_B, rejected_B = log_probs_ST.sum(dim=1).chunk(2)
+        plus, minus = (inputs[name] for name in _REFERENCES)
+        return (chosen_B - plus) - (rejected_B - minus)
+
+
+def with_swapped(inputs: Mapping[str, torch.Tensor], swapped_B: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A batch of B pairs, first its chosen and then its rejected sides, with some of them exchanged."""
+    own_B = torch.arange(len(swapped_B), device=swapped_B.device)
+    other_B = own_B + len(swapped_B)
+    order_S = torch.cat([torch.where(swapped_B, other_B, own_B), torch.where(swapped_B, own_B, other_B)])
+    reference_S = torch.cat([inputs[name] for name in _REFERENCES])[order_S]
+    sides = {name: value[order_S] for name, value in inputs.items() if name not in _REFERENCES}
+    return sides | dict(zip(_REFERENCES, reference_S.chunk(2), strict=True))
 
 
 class ResponseTrainer(RankTrainer, KTOTrainer):  # type: ignore[misc]  # TRL is partly untyped
@@ -135,7 +191,18 @@ def _train_on_pairs(
     trained = finished(trainer.model, stored_dtype(str(policy), config.training.saved_dtype))
     last = [entry for entry in history if "loss" in entry][-1]
     names = {"loss": "loss", "rewards/accuracies": "pair_accuracy"}
-    return trained, {ours: last[theirs] for theirs, ours in names.items() if theirs in last}
+    found = {ours: last[theirs] for theirs, ours in names.items() if theirs in last}
+    return trained, found | labels_asked(history, config.training)
+
+
+def labels_asked(history: Sequence[Mapping[str, float]], training: FineTuning) -> dict[str, float]:
+    """How many labels `adpo` read, once for each time that it met a pair; nothing of other losses."""
+    logged = [(entry["step"], entry[_ASKED]) for entry in history if _ASKED in entry]
+    if not logged:
+        return {}
+    rows = training.batch_size * training.accumulation
+    asked = sum((b - a) * rows * share for (a, _), (b, share) in pairwise([(0, 0.0), *logged]))
+    return {"labels_asked": round(asked)}
 
 
 def new_trainer(
@@ -153,6 +220,7 @@ def new_trainer(
             output_dir=str(work),
             **rank_options(settings.batch_size),
             **{**schedule_arguments(settings, seed=seed), **LOSSES[config.loss]},
+            **({} if config.query_margin is None else {"query_margin": config.query_margin}),
             beta=config.sharpness,
             precompute_ref_log_probs="ref_chosen_logps" in examples[0],
             # Rows that are too long are left out beforehand and counted.
@@ -207,5 +275,8 @@ def response_examples(
 
 
 _TRAINERS: Mapping[PreferenceLoss, tuple[Any, Any, Any]] = MappingProxyType(
-    {"kto": (ResponseTrainer, KTOConfig, response_examples)}
+    {
+        "kto": (ResponseTrainer, KTOConfig, response_examples),
+        "adpo": (ActivePairTrainer, ActiveConfig, pair_examples),
+    }
 )

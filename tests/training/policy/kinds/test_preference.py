@@ -26,6 +26,7 @@ POLICIES = {
     "dpo": preference(start="plain"),
     "simpo": preference(loss="simpo", beta=2.5, gamma=1.0),
     "kto": preference(loss="kto", start="plain"),
+    "adpo": preference(loss="adpo", start="plain"),
     "modpo": preference(
         loss="modpo",
         start="plain",
@@ -70,7 +71,8 @@ def test_its_rows_are_the_overall_pairs_of_training_prompts(task: PolicyTask) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "start"), [("dpo", "plain"), ("simpo", "base"), ("kto", "plain"), ("modpo", "plain")]
+    ("name", "start"),
+    [("dpo", "plain"), ("simpo", "base"), ("kto", "plain"), ("modpo", "plain"), ("adpo", "plain")],
 )
 def test_it_starts_from_the_policy_that_it_names(task: PolicyTask, name: str, start: str) -> None:
     folder, previous = task.start(name), task.start(start)
@@ -98,8 +100,8 @@ def test_modpo_learns_from_one_objective_and_is_held_by_what_the_others_want(tas
     rows = kind.pair_rows(task, start, objective="humor")
     pairs = list(task.run.each_pair("humor", "train"))
     assert [row.source for row in rows] == pairs != list(task.run.each_pair("overall", "train"))
-    shifted = kind.with_margins(task, start, rows, config)
-    assert kind.with_margins(task, start, rows, PreferencePolicy.model_validate(preference())) == rows
+    shifted = kind.with_reference(task, start, rows, config)
+    assert kind.with_reference(task, start, rows, PreferencePolicy.model_validate(preference())) == rows
     row, pair, end = shifted[3], pairs[3], PolicyTokenizer(start).end_id
     wanted = CalibratedRewards(task.run)([prompts[pair.prompt_id]] * 2, [pair.chosen, pair.rejected])
     logs = log_probabilities(start, [row.prompt] * 2, [(*row.chosen, end), (*row.rejected, end)])
@@ -108,6 +110,21 @@ def test_modpo_learns_from_one_objective_and_is_held_by_what_the_others_want(tas
     made = task.run.policy_round("modpo", 0)
     assert verify(made, kind="policy").counts["pairs"] == len(pairs)
     assert read_manifest(made).inputs.keys() >= {"scores", "reward/helpful"}
+
+
+def test_adpo_says_how_many_labels_it_read(task: PolicyTask) -> None:
+    """All, where the policy has hardly moved from its reference."""
+    config = task.policies["adpo"]
+    assert isinstance(config, PreferencePolicy)
+    assert config.query_margin == 0.9
+    start = task.start("plain")
+    rows = kind.pair_rows(task, start)
+    row, end = kind.with_reference(task, start, rows, config)[2], PolicyTokenizer(start).end_id
+    logs = log_probabilities(start, [row.prompt] * 2, [(*row.chosen, end), (*row.rejected, end)])
+    assert row.reference == pytest.approx(tuple(logs), abs=1e-3)
+    metrics = verify(task.run.policy_round("adpo", 0), kind="policy").metrics
+    assert metrics["labels_asked"] == 4 * 4
+    assert "labels_asked" not in read_manifest(task.round(0)).metrics
 
 
 def test_pairs_that_are_too_long_are_left_out_and_counted(task: PolicyTask, tmp_path: Path) -> None:
@@ -134,9 +151,10 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(task: PolicyTask, tmp_
         ({"dpo": preference(loss="simpo")}, "gamma is None: loss 'simpo' needs it"),
         ({"dpo": preference(gamma=1.0)}, "gamma is 1.0: loss 'simpo' needs it, 'dpo' is given"),
         ({"dpo": preference(beta=0.0)}, "beta"),
-        ({"dpo": preference(loss="ppo")}, "'dpo', 'ipo', 'wpo', 'simpo', 'kto' or 'modpo'"),
-        ({"dpo": preference(loss="modpo")}, "loss 'modpo' needs both, 'modpo' is given"),
-        ({"dpo": preference(objective="humor")}, "loss 'modpo' needs both, 'dpo' is given"),
+        ({"dpo": preference(query_margin=0.5)}, "query_margin is 0.5: loss 'adpo' needs it, 'dpo' is given"),
+        ({"dpo": preference(loss="ppo")}, "'dpo', 'ipo', 'wpo', 'simpo', 'kto', 'modpo' or 'adpo'"),
+        ({"dpo": preference(loss="modpo")}, "objective is None: loss 'modpo' needs it, 'modpo' is given"),
+        ({"dpo": preference(objective="humor")}, "objective is humor: loss 'modpo' needs it, 'dpo' is given"),
         (
             {"dpo": preference(loss="modpo", objective="humor", weights={"helpful": 1.0})},
             "that of 'humor' must be above 0",

@@ -5,7 +5,7 @@ In:  the overall pairs of training prompts, or, for `modpo`, those of one object
 Out: `<name>/round-0`, whose conditioning is `fixed`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def build(task: PolicyTask, config: PreferencePolicy) -> None:
             )
         model, metrics = train_on_pairs(
             start,
-            with_margins(task, start, fitting, config),
+            with_reference(task, start, fitting, config),
             config,
             seed=task.seed(0, "preference"),
             folder=folder,
@@ -75,26 +75,34 @@ def pair_rows(task: PolicyTask, start: Path, *, objective: str | None = None) ->
     ]
 
 
-def with_margins(
+def with_reference(
     task: PolicyTask, start: Path, rows: Sequence[PairRow], config: PreferencePolicy
 ) -> list[PairRow]:
-    """Rows of `modpo`, whose `ref` has what the other objectives want: log pi_start(y|x) + sum over j != k of
-    w_j r_j(x, y) / beta. Rows of other losses as they are."""
-    if config.weights is None:
+    """Rows of `adpo`, whose `ref` is log pi_start(y|x), and of `modpo`, where it has what the other
+    objectives want as well: sum over j != k of w_j r_j(x, y) / beta. Rows of other losses as they are."""
+    if config.weights is None and config.query_margin is None:
         return list(rows)
-    end_id, prompts = PolicyTokenizer(start).end_id, task.prompts()
-    weights_K = np.array([config.weights.get(name, 0.0) for name in task.run.names])
-    weights_K[task.run.names.index(str(config.objective))] = 0.0
-    pairs = [row.source for row in rows if row.source is not None]
-    texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
-    asked = [prompts[pair.prompt_id] for pair in pairs for _ in range(2)]
+    end_id = PolicyTokenizer(start).end_id
     reference_M = log_probabilities(
         start,
         [row.prompt for row in rows for _ in range(2)],
         [(*side, end_id) for row in rows for side in (row.chosen, row.rejected)],
     )
-    reference_M += CalibratedRewards(task.run)(asked, texts) @ weights_K / config.beta
+    if config.weights is not None:
+        reference_M += others_want(task, rows, config.weights, str(config.objective)) / config.beta
     return [
         replace(row, reference=(float(plus), float(minus)))
         for row, (plus, minus) in zip(rows, reference_M.reshape(-1, 2), strict=True)
     ]
+
+
+def others_want(
+    task: PolicyTask, rows: Sequence[PairRow], weights: Mapping[str, float], objective: str
+) -> np.ndarray:
+    """Sum of w_j r_j(x, y) over all objectives but one, of both sides of every row in turn, (2 rows,)."""
+    weights_K = np.array([weights.get(name, 0.0) if name != objective else 0.0 for name in task.run.names])
+    prompts = task.prompts()
+    pairs = [row.source for row in rows if row.source is not None]
+    texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
+    asked = [prompts[pair.prompt_id] for pair in pairs for _ in range(2)]
+    return np.asarray(CalibratedRewards(task.run)(asked, texts) @ weights_K)

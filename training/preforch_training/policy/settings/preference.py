@@ -1,13 +1,22 @@
 """`kind = "preference"`: a loss on pairs (METHOD 7)."""
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from preforch_training.policy.settings.base import PolicySettings
 from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
-PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo", "kto", "modpo"]
+PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo", "kto", "modpo", "adpo"]
+
+_OPTIONS: Mapping[str, PreferenceLoss] = MappingProxyType(
+    {"gamma": "simpo", "objective": "modpo", "weights": "modpo", "query_margin": "adpo"}
+)
+"""Settings of one loss alone, which needs them."""
+_DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType({"adpo": {"query_margin": 0.9}})
+"""What such a setting is where nothing is said."""
 
 
 class PreferencePolicy(PolicySettings):
@@ -15,8 +24,8 @@ class PreferencePolicy(PolicySettings):
 
     kind: Literal["preference"]
     loss: PreferenceLoss
-    """`dpo`, `ipo`, `wpo`, `kto`, `modpo`: against the policy that it starts from; `simpo` without a
-    reference. `modpo` on the pairs of one objective, with a margin for the others."""
+    """Against the policy that it starts from; `simpo` without a reference. `modpo` on the pairs of one
+    objective, with a margin for the others; `adpo` reads the labels of the pairs that it is unsure of."""
     beta: float = Field(default=0.1, gt=0)
     """How much the policy is held to its reference. 0.1, SimPO 2.5 [paper]"""
     gamma: float | None = Field(default=None, ge=0)
@@ -25,6 +34,9 @@ class PreferencePolicy(PolicySettings):
     """`modpo`: whose pairs it is trained on."""
     weights: dict[str, float] | None = None
     """`modpo`: those of all objectives, which sum to 1; that of its own is above 0."""
+    query_margin: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
+    """`adpo`: the implicit margin beta |h+ - h-| up to which a pair's label is read; beyond it the policy's
+    own preference is the label. 0.9 (METHOD 7, after 2402.09401)"""
     start: str = BASE
     """What it starts from: "base", or the name of a policy further up that reads no weights either."""
     training: FineTuning
@@ -56,16 +68,18 @@ class PreferencePolicy(PolicySettings):
         """Its training, by its key."""
         return {"training": self.training}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        """What a loss has of its own, where nothing is said."""
+        return {**_DEFAULTS.get(str(raw.get("loss")), {}), **raw} if isinstance(raw, dict) else raw
+
     @model_validator(mode="after")
     def _check(self) -> "PreferencePolicy":
-        if (self.loss == "simpo") != (self.gamma is not None):
-            raise ValueError(f"gamma is {self.gamma}: loss 'simpo' needs it, {self.loss!r} is given")
-        given = self.objective is not None, self.weights is not None
-        if given != (self.loss == "modpo",) * 2:
-            raise ValueError(
-                f"objective is {self.objective!r}, weights are {self.weights}: loss 'modpo' needs both, "
-                f"{self.loss!r} is given"
-            )
+        for name, loss in _OPTIONS.items():
+            value = getattr(self, name)
+            if (value is not None) != (self.loss == loss):
+                raise ValueError(f"{name} is {value}: loss {loss!r} needs it, {self.loss!r} is given")
         if self.weights is not None:
             values = self.weights.values()
             if min(values, default=-1) < 0 or abs(sum(values) - 1) > 1e-6:
