@@ -31,7 +31,7 @@ def tiny_settings() -> Iterator[str]:
     yield from ("data.train_prompts=60", "data.validation_prompts=20", "data.test_prompts=8")
     yield from ("orchestrator.epochs=1", "reward.folds=2", "policy.max_response_tokens=16")
     yield "policy.scratch={vocabulary=400, width=32, layers=1, heads=1, inner=32}"
-    yield from (f"reward.{name}.epochs=1" for name in ("helpful", "harmless", "humor"))
+    yield from (f"reward.{name}.epochs=1" for name in ("helpful", "harmless", "humor", "overall"))
     yield from ("report.sweep_prompts=2", "report.utility_prompts=2", "report.replicates=100")
     yield from ("report.grid_step=0.5", "report.best_of.samples=3", "policies.soup.step=0.5")
     config = read_config(CONFIG)

@@ -97,6 +97,7 @@ class RunConfig(Record):
                 f"[reward.{alone[0]}] is {rewards[alone[0]].kind!r}; allowed is study = 'off'"
             )
         self._check_policies()
+        self._check_overall_reward()
         self._check_sharding()
         # Raises where no weights on the grid of the context satisfy the bounds.
         round_within(uniform(self.names), self.objectives, self.context_format.units)
@@ -134,6 +135,20 @@ class RunConfig(Record):
             raise ValueError(
                 f"serve is {self.served!r}, of kind {self.policies[self.served].kind!r}, which no engine can "
                 f"serve and only the report draws from; allowed are {servable}"
+            )
+
+    def _check_overall_reward(self) -> None:
+        """The one overall reward is there if, and only if, a policy is trained by it."""
+        users = [name for name, policy in self.policies.items() if policy.by_overall]
+        if users and self.reward.overall is None:
+            raise ValueError(
+                f'policies.{users[0]}.weights is "overall", the one overall reward, and there is no '
+                "[reward.overall]; add it, or give weights of the objectives"
+            )
+        if self.reward.overall is not None and not users:
+            raise ValueError(
+                "[reward.overall] has no use: no policy is of kind 'rl' with weights = \"overall\"; "
+                "remove it, or add such a policy"
             )
 
     def _check_starts(self) -> None:
@@ -221,7 +236,7 @@ class RunConfig(Record):
     @property
     def shared_batches(self) -> dict[str, int]:
         """Batch sizes that the ranks of a run share, by their keys."""
-        rewards = {f"reward.{name}": reward.shared_batch for name, reward in self.reward.objectives.items()}
+        rewards = {f"reward.{name}": reward.shared_batch for name, reward in self.reward.rewards.items()}
         policies = {
             f"policies.{name}.{part}": training.batch_size
             for name, policy in self.policies.items()
@@ -233,7 +248,7 @@ class RunConfig(Record):
     @property
     def models(self) -> dict[str, str]:
         """Models that the run starts from, by the keys that name them."""
-        rewards = self.reward.objectives.items()
+        rewards = self.reward.rewards.items()
         found = {f"reward.{name}.{reward.names_model}": reward.base_model for name, reward in rewards}
         found["orchestrator.encoder"] = self.orchestrator.encoder
         if self.policy is not None:

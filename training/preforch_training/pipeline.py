@@ -86,6 +86,8 @@ def build(stage: str, run: Run, config: RunConfig, sampler: Sampler) -> None:
             reward.build(run, config.reward)
         case "scores":
             scores.build(run, config.scores)
+            if config.reward.overall is not None:
+                scores.build(run.overall, config.scores)
         case "orchestrator":
             orchestrator.build(run, config.orchestrator)
         case "policy":

@@ -12,7 +12,7 @@ from preforch_training.reward.texts import tokens_of
 def readers_of(config: RunConfig) -> list[Reader]:
     """The models that read the data's texts, besides the policies."""
     readers = []
-    for name, settings in config.reward.objectives.items():
+    for name, settings in config.reward.rewards.items():
         if (reads := KINDS[settings.kind].reads) is not None:
             model, revision = settings.base_model, getattr(settings, "revision", "main")
             tokens = partial(tokens_of, settings) if isinstance(settings, TextReading) else None

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,10 +31,17 @@ from preforch_models.manifest import (
     write_manifest,
     writing,
 )
-from preforch_models.objectives import Objectives, names_of
+from preforch_models.objectives import Objective, Objectives, names_of
 
 from preforch_training.distributed.config import Scorer
-from preforch_training.records import PreferencePair, Prompt, StoredPrompts, each_record, read_records
+from preforch_training.records import (
+    OVERALL,
+    PreferencePair,
+    Prompt,
+    StoredPrompts,
+    each_record,
+    read_records,
+)
 from preforch_training.tuning.tracking import Tracker, Tracking
 
 PROMPTS_FILE = "prompts.jsonl"
@@ -66,6 +73,13 @@ class Run:
     scoring: Scorer = field(default=Scorer())
     """What scores many responses."""
     report_to: tuple[Tracker, ...] = ("tensorboard",)
+    scores_folder: str = "scores"
+
+    @property
+    def overall(self) -> "Run":
+        """The same run as if the overall preference were its only objective: with that one reward, its scores
+        and its calibration. For what reads rewards; policies and bundles are made for the objectives."""
+        return replace(self, objectives=(Objective(name=OVERALL),), scores_folder=f"scores-{OVERALL}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,7 +144,7 @@ class Run:
     @property
     def scores(self) -> Path:
         """Artifact of stage `scores`."""
-        return self.folder / "scores"
+        return self.folder / self.scores_folder
 
     @property
     def orchestrator(self) -> Path:
@@ -215,7 +229,8 @@ def _input(path: Path, run: Path) -> Manifest:
     try:
         return read_manifest(path)
     except ArtifactError as error:
-        stage = path.relative_to(run).parts[0]
+        # A stage's second artifact is named after its first.
+        stage = path.relative_to(run).parts[0].partition("-")[0]
         raise ArtifactError(f"{error}; `preforch train {stage} CONFIG` makes it") from error
 
 

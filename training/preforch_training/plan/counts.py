@@ -48,7 +48,7 @@ def written_bytes(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> f
     two checkpoints of the largest training, 12 bytes a trained parameter. Unknown models count nothing."""
     folds = 0 if config.reward.folds == "off" else config.reward.folds
     total, trained = 0.0, [0]
-    for reward in config.reward.objectives.values():
+    for reward in config.reward.rewards.values():
         size = sizes.get(reward.base_model)
         if size is not None and isinstance(reward, Tuning):
             total += (1 + folds) * size.stored

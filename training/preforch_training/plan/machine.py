@@ -48,7 +48,7 @@ class Fetch:
 def parts(config: RunConfig) -> list[Part]:
     """The models of a run, each once; rewards by function or endpoint have none."""
     found = []
-    for reward in config.reward.objectives.values():
+    for reward in config.reward.rewards.values():
         if reward.base_model:
             use: Use = "encoder" if reward.cross_fitted else "reward"
             found.append(Part(reward.base_model, getattr(reward, "revision", "main"), use))

@@ -26,6 +26,8 @@ from preforch_training.plan.sizes import ModelSize
 from preforch_training.policy.config import Config as PolicyConfig
 from preforch_training.policy.config import Policy
 from preforch_training.records import OVERALL
+from preforch_training.reward.config import Config as RewardConfig
+from preforch_training.reward.config import Reward
 from preforch_training.tuning.options import Tuning
 
 TRAIN, READ, RECOMPUTE = 6, 2, 2
@@ -83,7 +85,9 @@ class Scale:
 def loads(config: RunConfig, scale: Scale) -> Iterator[Load]:
     """Everything a run does with its models, in the order of its stages; without the report's responses."""
     yield from reward_loads(config, scale)
-    yield from scoring_loads(config, scale, "scores", responses=2 * scale.pairs[OVERALL, "all"])
+    yield from scoring_loads(
+        config.reward.rewards, scale, "scores", responses=2 * scale.pairs[OVERALL, "all"]
+    )
     yield orchestrator_load(config, scale)
     for name, policy in config.policies.items():
         assert config.policy is not None
@@ -95,7 +99,7 @@ def reward_loads(config: RunConfig, scale: Scale) -> Iterator[Load]:
     folds = 0 if config.reward.folds == "off" else config.reward.folds
     # Each of k fold models is trained on (k - 1) / k of the pairs.
     models = 1 + max(0, folds - 1)
-    for name, reward in config.reward.objectives.items():
+    for name, reward in config.reward.rewards.items():
         if not isinstance(reward, Tuning):
             continue  # given, or a head on frozen vectors: next to nothing
         size, tokens = scale.sizes[reward.base], scale.tokens(reward.max_tokens)
@@ -111,9 +115,11 @@ def reward_loads(config: RunConfig, scale: Scale) -> Iterator[Load]:
         )
 
 
-def scoring_loads(config: RunConfig, scale: Scale, stage: str, *, responses: int) -> Iterator[Load]:
+def scoring_loads(
+    rewards: Mapping[str, Reward], scale: Scale, stage: str, *, responses: int
+) -> Iterator[Load]:
     """Every reward reads every response."""
-    for name, reward in config.reward.objectives.items():
+    for name, reward in rewards.items():
         if reward.base_model:
             yield Load(
                 stage=f"{stage}, {name}",
@@ -124,11 +130,11 @@ def scoring_loads(config: RunConfig, scale: Scale, stage: str, *, responses: int
             )
 
 
-def reward_bytes(config: RunConfig, scale: Scale) -> float:
-    """Of all reward models at once, in 32 bits: those of every fold, where training prompts have such."""
-    folds = 1 if config.reward.folds == "off" else config.reward.folds
+def reward_bytes(config: RewardConfig, rewards: Mapping[str, Reward], scale: Scale) -> float:
+    """Of some reward models at once, in 32 bits: those of every fold, where training prompts have such."""
+    folds = 1 if config.folds == "off" else config.folds
     total = 0.0
-    for reward in config.reward.objectives.values():
+    for reward in rewards.values():
         size = scale.sizes.get(reward.base_model) if reward.base_model else None
         if size is not None:
             total += 4 * size.parameters * (folds if isinstance(reward, Tuning) else 1)
@@ -156,13 +162,14 @@ def policy_loads(
 ) -> Iterator[Load]:
     """The fine-tunings of a policy; before each online one, sampling and scoring."""
     size, tokens = scale.sizes[shared.base], scale.tokens(shared.max_model_len)
+    rewards = config.reward.overall_alone if policy.by_overall else config.reward.objectives
     for key, training in policy.trainings.items():
         times = policy.repeats[key]
         if not times:
             continue
         if responses := times * training.samples:
             yield Load(f"{stage}, {key}, sampling", shared.base, size, responses * tokens, READ)
-            yield from scoring_loads(config, scale, f"{stage}, {key}, scoring", responses=responses)
+            yield from scoring_loads(rewards, scale, f"{stage}, {key}, scoring", responses=responses)
         rows = policy.sides * training.steps * training.batch_size * training.accumulation
         memory = training_memory(
             size,
@@ -177,7 +184,7 @@ def policy_loads(
             if memory is not None and size is not None and not training.lora_rank:
                 memory = replace(memory, weights=memory.weights + 4 * size.parameters)
         if training.keeps_rewards and memory is not None:
-            memory = replace(memory, weights=memory.weights + reward_bytes(config, scale))
+            memory = replace(memory, weights=memory.weights + reward_bytes(config.reward, rewards, scale))
         yield Load(
             stage=f"{stage}, {key}",
             model=shared.base,

@@ -20,11 +20,12 @@ def prompt_weights(
     seed: int,
 ) -> np.ndarray:
     """Weights of prompts, (N, K), the same wherever a prompt occurs. `context` has those of f, and so has
-    `random`, whose random ones take their place. `seed`: of shuffled ones."""
+    `random`, whose random ones take their place; `overall` has the one weight of `run.overall`. `seed`: of
+    shuffled ones."""
     names = run.names
     if isinstance(source, Mapping):
         return np.tile(_row(source, names), (len(prompts), 1))
-    if source == "uniform":
+    if source in ("uniform", "overall"):
         return np.full((len(prompts), len(names)), 1 / len(names))
     if source == "constant":
         fallback = read_orchestrator_info(run.orchestrator).fallback

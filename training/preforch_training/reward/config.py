@@ -10,6 +10,7 @@ from preforch_models.orchestrator_options import LAST, Layers, Pooling
 from pydantic import ConfigDict, Field, PositiveFloat
 
 from preforch_training.paths import ModelName
+from preforch_training.records import OVERALL
 from preforch_training.tuning.options import SavedDtype, Tuning
 
 
@@ -149,7 +150,7 @@ Reward = Annotated[
 
 
 class Config(Record):
-    """`[reward]`; every other key is an objective with its reward, `[reward.<objective>] kind = ...`."""
+    """`[reward]`; every key but two is an objective with its reward, `[reward.<objective>] kind = ...`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Reward]
@@ -157,7 +158,21 @@ class Config(Record):
     """Fold models per trained reward, for out-of-fold scores [ours]. "off" [paper]: training prompts are
     scored by the model that was trained on them, in-sample, and the report says so."""
 
+    overall: Reward | None = None
+    """One reward for the overall preference, `[reward.overall] kind = ...`, in place of all objectives: for
+    policies of kind "rl" with weights = "overall". It is no objective."""
+
     @property
     def objectives(self) -> dict[str, Reward]:
         """Rewards by objective."""
         return self.__pydantic_extra__
+
+    @property
+    def overall_alone(self) -> dict[str, Reward]:
+        """The overall reward by its name, where there is one."""
+        return {} if self.overall is None else {OVERALL: self.overall}
+
+    @property
+    def rewards(self) -> dict[str, Reward]:
+        """All rewards of the run, by what their pairs are about."""
+        return self.objectives | self.overall_alone

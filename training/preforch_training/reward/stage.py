@@ -1,7 +1,8 @@
 """Stage `reward`: one reward model per objective, with the k fold models that give out-of-fold scores (paper,
 Eq. 2).
 
-In:  the pairs of one objective. Every reward is judged on the validation pairs, also one that is given.
+In:  the pairs of one objective, or the overall ones. Every reward is judged on the validation pairs, also one
+     that is given.
 Out: `reward/<objective>/`: `reward.json`, which says what the reward is; where it is trained also a Hugging
      Face checkpoint and `folds/0..k-1`.
 
@@ -38,9 +39,9 @@ JUDGED_PAIRS = 2000
 
 
 def build(run: Run, config: Config) -> None:
-    """Make `reward/<objective>/` for every objective."""
-    for name in run.names:
-        reward = config.objectives[name]
+    """Make `reward/<objective>/` for every objective, and `reward/overall/` where there is such a reward."""
+    for name in (*run.names, *config.overall_alone):
+        reward = config.rewards[name]
         fit = KINDS[reward.kind].fit
         folds = 0 if fit is None or config.folds == "off" else config.folds
         info = RewardInfo(reward=reward, folds=folds, in_sample=fit is not None and not folds)

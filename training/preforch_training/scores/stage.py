@@ -2,7 +2,8 @@
 calibration.
 
 In:  overall pairs, reward models; for `log_odds` the validation pairs of each objective.
-Out: `scores.parquet` (ScoredResponse, raw rewards), `calibration.json`.
+Out: `scores.parquet` (ScoredResponse, raw rewards), `calibration.json`. Where a run has the one overall
+     reward, the same of that in `scores-overall/`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ PAIRS_AT_ONCE = 20_000
 
 
 def build(run: Run, config: Config) -> None:
-    """Make `scores/`."""
+    """Make `scores/`, or `scores-overall/` of `run.overall`."""
 
     def make(folder: Path, work: Path) -> Outcome:
         del work

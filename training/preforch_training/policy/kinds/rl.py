@@ -7,6 +7,7 @@ Out: `<name>/round-0`, with its `snapshots/` where they are asked for. With seve
 """
 
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,7 +27,7 @@ from preforch_training.policy.settings.rl import RlPolicy
 from preforch_training.policy.task import PolicyTask
 from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.policy.weighting import distance_from_uniform, prompt_weights, with_random
-from preforch_training.run import Outcome
+from preforch_training.run import Outcome, Run
 from preforch_training.tuning.device_memory import free_memory
 
 NEARLY_UNIFORM = 0.05
@@ -35,10 +36,10 @@ NEARLY_UNIFORM = 0.05
 
 def build(task: PolicyTask, config: RlPolicy) -> None:
     """Make all runs, and the policy of them."""
-    run, start = task.run, task.start(config.start)
+    run, start, judged = task.run, task.start(config.start), judged_run(task, config)
     recipe = task.recipe | config.model_dump(mode="json", exclude={"runs"})
     recipe |= {"max_response_tokens": task.shared.max_response_tokens}
-    inputs = {"data": run.data, "scores": run.scores, "orchestrator": run.orchestrator, **run.rewards}
+    inputs = {"data": run.data, "scores": judged.scores, "orchestrator": run.orchestrator, **judged.rewards}
     runs = [task.run.policy_run(task.name, number) for number in range(1, config.runs + 1)]
     for number, target in enumerate(runs if config.runs > 1 else [task.round(0)]):
         run.make(
@@ -64,11 +65,12 @@ def make_run(
     """One training."""
     reader = PolicyTokenizer(start, conditioning(task, config))
     asks = draw_asks(task, config, number, reader)
-    known = task.known(tau=1.0)
+    judged = judged_run(task, config)
+    known = replace(task, run=judged).known(tau=1.0)
     chosen = [text for text, is_chosen in zip(known.responses, known.chosen_N, strict=True) if is_chosen]
     write = task.writer(0, start, kind=config.kind, conditioning=conditioning(task, config))
     model, metrics = reinforce(
-        task.run,
+        judged,
         start,
         asks,
         Reference(known.rewards_NK, usual_number(chosen)),
@@ -103,7 +105,8 @@ def draw_asks(task: PolicyTask, config: RlPolicy, number: int, reader: PolicyTok
     """The prompts of a training in order, again from the first where there are fewer, with their weights."""
     prompts = task.prompts_with_room(reader, seed=task.seed(number, "prompts"))
     asked = list(islice(cycle(prompts), config.prompts))
-    weights_NK = prompt_weights(task.run, config.weights, asked, seed=task.seed(number, "shuffle"))
+    judged = judged_run(task, config)
+    weights_NK = prompt_weights(judged, config.weights, asked, seed=task.seed(number, "shuffle"))
     share, seed = config.random_weight_share, task.seed(number, "weights")
     weights_NK, _ = with_random(weights_NK, share=share, seed=seed)
     words = words_of([prompt.text for prompt in prompts])
@@ -117,6 +120,11 @@ def draw_asks(task: PolicyTask, config: RlPolicy, number: int, reader: PolicyTok
         weights = tuple(context.values()) or tuple(weights_K.tolist())
         asks.append(Ask(prompt, messages, weights, context))
     return asks
+
+
+def judged_run(task: PolicyTask, config: RlPolicy) -> Run:
+    """The run as the rewards of this policy see it: with its K objectives, or with the overall one alone."""
+    return task.run.overall if config.by_overall else task.run
 
 
 def make_average(task: PolicyTask, config: RlPolicy, runs: list[Path], folder: Path, work: Path) -> Outcome:

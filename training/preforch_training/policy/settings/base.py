@@ -78,6 +78,11 @@ class PolicySettings(Record):
         return ()
 
     @property
+    def by_overall(self) -> bool:
+        """Whether it is rewarded by the one overall reward, not by those of the objectives."""
+        return False
+
+    @property
     def merges(self) -> Mapping[str, str]:
         """By objective, the policies that it is merged of."""
         return {}

@@ -10,7 +10,7 @@ from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
 Algorithm = Literal["rloo", "grpo"]
 Combine = Literal["sum", "gdpo", "dvao", "saturation"]
-WeightSource = Literal["orchestrator", "uniform", "constant", "shuffled", "context"]
+WeightSource = Literal["orchestrator", "uniform", "constant", "shuffled", "context", "overall"]
 
 
 class Reinforcement(FineTuning):
@@ -35,7 +35,8 @@ class RlPolicy(PolicySettings):
     """What a prompt's rewards are weighed by. `orchestrator`: f(x) (PRO-MORLHF); `uniform`, `constant` (the
     best one for the training pairs) or a table of weights that sum to 1, {helpful = 1.0} (MORLHF, and a
     soup's members); `shuffled`: f of another prompt, the control; `context` [ours]: f(x), or random weights
-    for a share of the prompts, which the policy reads in its context as well."""
+    for a share of the prompts, which the policy reads in its context as well; `overall`: the one reward
+    `[reward.overall]` in place of K (the paper's PPO row, for which RLOO stands in: TRL has no PPO now)."""
     combine: Combine = "sum"
     """How K rewards become one (`policy.reinforced.combine`); `sum` [paper]"""
     algorithm: Algorithm = "rloo"
@@ -92,6 +93,11 @@ class RlPolicy(PolicySettings):
     def reads_prompts(self) -> bool:
         """Whether its weights depend on the prompt."""
         return self.weights in ("orchestrator", "shuffled", "context")
+
+    @property
+    def by_overall(self) -> bool:
+        """By the one overall reward."""
+        return self.weights == "overall"
 
     @property
     def has_reference(self) -> bool:
