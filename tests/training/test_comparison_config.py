@@ -44,6 +44,7 @@ def tiny_settings() -> Iterator[str]:
             if "prompts" in type(training).model_fields:
                 yield f"{place}.prompts=6"
     yield from ("policies.wic.online.samples_per_prompt=3", "policies.reinforced.runs=2")
+    yield "policies.selective-dpo.seeds=1"
 
 
 def test_it_has_every_kind() -> None:

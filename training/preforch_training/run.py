@@ -161,7 +161,7 @@ class Run:
         return self.folder / "policy" / name / f"round-{number}"
 
     def policy_run(self, name: str, number: int) -> Path:
-        """Training `number` of a policy that is the mean of several, from 1."""
+        """Training `number`, from 1, of a policy that several make."""
         return self.folder / "policy" / name / f"run-{number}"
 
     @property

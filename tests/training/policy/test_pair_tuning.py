@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from policy_world import make_config, preference, write_inputs
+from preforch_training.policy.kinds.difficulty import validation_losses
 from preforch_training.policy.log_probabilities import Reader, divergences
 from preforch_training.policy.log_probabilities import log_probabilities as of_rows
 from preforch_training.policy.pair_tuning import LOSSES, PairRow, labels_asked, new_trainer
@@ -98,6 +99,7 @@ FORMULAS: dict[PreferenceLoss, Callable[[Sides], float]] = {
     # With all weight on its own objective.
     "modpo": dpo,
     "adpo": adpo,
+    "selective_dpo": dpo,
 }
 OWN: dict[PreferenceLoss, dict[str, Any]] = {
     "simpo": {"gamma": GAMMA},
@@ -219,6 +221,30 @@ def test_labels_that_were_asked_are_counted_once_a_meeting() -> None:
     training = FineTuning(steps=4, learning_rate=1.0, batch_size=8, accumulation=2)
     assert labels_asked(history, training) == {"labels_asked": 2 * 16 + 2 * 4}
     assert labels_asked([{"step": 2, "loss": 0.5}], training) == {}
+
+
+def test_what_a_pair_is_judged_by_is_the_loss_of_dpo(policies: tuple[Path, Path]) -> None:
+    base, moved = policies
+    end, expected = PolicyTokenizer(base).end_id, []
+    for row in ROWS:
+        texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
+        own, reference = (log_probabilities(policy, texts) for policy in (moved, base))
+        expected.append(
+            dpo(tuple(np.column_stack([o, r[:, 0]]) for o, r in zip(own, reference, strict=True)))
+        )
+    found_N = validation_losses(base, moved, ROWS, beta=BETA)
+    np.testing.assert_allclose(found_N, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "in_order"), [("selective_dpo", True), ("dpo", False)])
+def test_the_rows_of_selective_dpo_are_read_in_their_order(
+    loss: PreferenceLoss, in_order: bool, policies: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rows = [PairRow(prompt=(20 + i,), chosen=(30, 31), rejected=(40,)) for i in range(12)]
+    trainer = trainer_of(policies[0], loss, tmp_path, rows=rows)
+    read = [int(ids[0]) - 20 for batch in trainer.get_train_dataloader() for ids in batch["input_ids"][:2]]
+    assert sorted(read) == list(range(12))
+    assert (read == list(range(12))) == in_order
 
 
 def test_modpo_takes_what_the_other_objectives_want_off_the_margin(

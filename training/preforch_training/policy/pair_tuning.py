@@ -23,6 +23,7 @@ IPO goes by the mean over tokens, as TRL has it from the paper's authors. A marg
 part of `ref`: so SimPO's gamma and MODPO's other objectives need no trainer of their own. KTO has TRL's
 KTOTrainer; a response is set beside the prompt two rows on, which is that of another pair. ADPO reads a batch
 once before it trains on it, to find m; a pair that comes again is asked again, by the policy as it is then.
+`selective_dpo` is `dpo` on the easiest rows, in the order that they come in (`kinds.difficulty`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,8 @@ LOSSES: Mapping[PreferenceLoss, Mapping[str, Any]] = MappingProxyType(
         "simpo": {"loss_type": ["sigmoid_norm"]},
         "modpo": {"loss_type": ["sigmoid"]},
         "adpo": {"loss_type": ["sigmoid"]},
+        # Its rows come from easy to difficult.
+        "selective_dpo": {"loss_type": ["sigmoid"], "train_sampling_strategy": "sequential"},
         # TRL wants these rows as they come.
         "kto": {"loss_type": "kto", "train_sampling_strategy": "sequential"},
     }

@@ -11,7 +11,7 @@ from policy_world import preference, sft, wic
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.manifest import digest, read_manifest, verify
 from preforch_models.policy_card import read_policy_card
-from preforch_training.policy.kinds import preference as kind
+from preforch_training.policy.kinds.pair_rows import pair_rows, with_reference
 from preforch_training.policy.log_probabilities import log_probabilities
 from preforch_training.policy.settings.preference import PreferencePolicy
 from preforch_training.policy.task import PolicyTask
@@ -53,7 +53,7 @@ def test_its_rows_are_the_overall_pairs_of_training_prompts(task: PolicyTask) ->
     reader, prompts = PolicyTokenizer(start), task.prompts()
     found = [
         (reader.text(row.prompt), reader.text(row.chosen), reader.text(row.rejected))
-        for row in kind.pair_rows(task, start)
+        for row in pair_rows(task, start)
     ]
     assert found == [
         (
@@ -97,11 +97,11 @@ def test_modpo_learns_from_one_objective_and_is_held_by_what_the_others_want(tas
     config = task.policies["modpo"]
     assert isinstance(config, PreferencePolicy)
     start, prompts = task.start("plain"), task.prompts()
-    rows = kind.pair_rows(task, start, objective="humor")
+    rows = pair_rows(task, start, objective="humor")
     pairs = list(task.run.each_pair("humor", "train"))
     assert [row.source for row in rows] == pairs != list(task.run.each_pair("overall", "train"))
-    shifted = kind.with_reference(task, start, rows, config)
-    assert kind.with_reference(task, start, rows, PreferencePolicy.model_validate(preference())) == rows
+    shifted = with_reference(task, start, rows, config)
+    assert with_reference(task, start, rows, PreferencePolicy.model_validate(preference())) == rows
     row, pair, end = shifted[3], pairs[3], PolicyTokenizer(start).end_id
     wanted = CalibratedRewards(task.run)([prompts[pair.prompt_id]] * 2, [pair.chosen, pair.rejected])
     logs = log_probabilities(start, [row.prompt] * 2, [(*row.chosen, end), (*row.rejected, end)])
@@ -118,8 +118,8 @@ def test_adpo_says_how_many_labels_it_read(task: PolicyTask) -> None:
     assert isinstance(config, PreferencePolicy)
     assert config.query_margin == 0.9
     start = task.start("plain")
-    rows = kind.pair_rows(task, start)
-    row, end = kind.with_reference(task, start, rows, config)[2], PolicyTokenizer(start).end_id
+    rows = pair_rows(task, start)
+    row, end = with_reference(task, start, rows, config)[2], PolicyTokenizer(start).end_id
     logs = log_probabilities(start, [row.prompt] * 2, [(*row.chosen, end), (*row.rejected, end)])
     assert row.reference == pytest.approx(tuple(logs), abs=1e-3)
     metrics = verify(task.run.policy_round("adpo", 0), kind="policy").metrics
@@ -128,7 +128,7 @@ def test_adpo_says_how_many_labels_it_read(task: PolicyTask) -> None:
 
 
 def test_pairs_that_are_too_long_are_left_out_and_counted(task: PolicyTask, tmp_path: Path) -> None:
-    rows = kind.pair_rows(task, task.start("plain"))
+    rows = pair_rows(task, task.start("plain"))
     limit = sorted(row.length for row in rows)[len(rows) // 2] + 1
     shared = {"max_model_len": limit, "max_response_tokens": 8}
     config = policy_world.make_config(tmp_path / "run", policies={"dpo": preference()}, shared=shared)
@@ -152,7 +152,10 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(task: PolicyTask, tmp_
         ({"dpo": preference(gamma=1.0)}, "gamma is 1.0: loss 'simpo' needs it, 'dpo' is given"),
         ({"dpo": preference(beta=0.0)}, "beta"),
         ({"dpo": preference(query_margin=0.5)}, "query_margin is 0.5: loss 'adpo' needs it, 'dpo' is given"),
-        ({"dpo": preference(loss="ppo")}, "'dpo', 'ipo', 'wpo', 'simpo', 'kto', 'modpo' or 'adpo'"),
+        (
+            {"dpo": preference(loss="ppo")},
+            "'dpo', 'ipo', 'wpo', 'simpo', 'kto', 'modpo', 'adpo' or 'selective_dpo'",
+        ),
         ({"dpo": preference(loss="modpo")}, "objective is None: loss 'modpo' needs it, 'modpo' is given"),
         ({"dpo": preference(objective="humor")}, "objective is humor: loss 'modpo' needs it, 'dpo' is given"),
         (

@@ -33,8 +33,13 @@ class PolicySettings(Record):
 
     @property
     def runs_apart(self) -> int:
-        """Trainings whose results lie beside its rounds, which are made of them."""
+        """Trainings whose results lie beside its rounds, which are made by them."""
         return 0
+
+    @property
+    def checkpoints(self) -> int:
+        """Models that it leaves."""
+        return self.rounds
 
     @property
     def trainings(self) -> dict[str, FineTuning]:

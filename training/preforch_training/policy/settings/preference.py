@@ -9,13 +9,22 @@ from pydantic import Field, model_validator
 from preforch_training.policy.settings.base import PolicySettings
 from preforch_training.policy.settings.fine_tuning import BASE, FineTuning
 
-PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo", "kto", "modpo", "adpo"]
+PreferenceLoss = Literal["dpo", "ipo", "wpo", "simpo", "kto", "modpo", "adpo", "selective_dpo"]
 
 _OPTIONS: Mapping[str, PreferenceLoss] = MappingProxyType(
-    {"gamma": "simpo", "objective": "modpo", "weights": "modpo", "query_margin": "adpo"}
+    {
+        "gamma": "simpo",
+        "objective": "modpo",
+        "weights": "modpo",
+        "query_margin": "adpo",
+        "share": "selective_dpo",
+        "seeds": "selective_dpo",
+    }
 )
 """Settings of one loss alone, which needs them."""
-_DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType({"adpo": {"query_margin": 0.9}})
+_DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {"adpo": {"query_margin": 0.9}, "selective_dpo": {"share": 0.5, "seeds": 3}}
+)
 """What such a setting is where nothing is said."""
 
 
@@ -25,7 +34,8 @@ class PreferencePolicy(PolicySettings):
     kind: Literal["preference"]
     loss: PreferenceLoss
     """Against the policy that it starts from; `simpo` without a reference. `modpo` on the pairs of one
-    objective, with a margin for the others; `adpo` reads the labels of the pairs that it is unsure of."""
+    objective, with a margin for the others; `adpo` reads the labels of the pairs that it is unsure of,
+    `selective_dpo` the easiest pairs, from easy to difficult."""
     beta: float = Field(default=0.1, gt=0)
     """How much the policy is held to its reference. 0.1, SimPO 2.5 [paper]"""
     gamma: float | None = Field(default=None, ge=0)
@@ -37,6 +47,11 @@ class PreferencePolicy(PolicySettings):
     query_margin: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
     """`adpo`: the implicit margin beta |h+ - h-| up to which a pair's label is read; beyond it the policy's
     own preference is the label. 0.9 (METHOD 7, after 2402.09401)"""
+    share: float | None = Field(default=None, gt=0, le=1, exclude_if=lambda value: value is None)
+    """`selective_dpo`: share of the pairs, the easiest, that it is trained on. 0.5 [2502.09650]"""
+    seeds: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    """`selective_dpo`: how often every pair is judged, each time by a training on the half of the prompts
+    that its own is not among: twice as many trainings. 3 [2502.09650]"""
     start: str = BASE
     """What it starts from: "base", or the name of a policy further up that reads no weights either."""
     training: FineTuning
@@ -62,6 +77,16 @@ class PreferencePolicy(PolicySettings):
     def has_reference(self) -> bool:
         """Whether a model that stays as it is reads every row as well."""
         return self.loss != "simpo"
+
+    @property
+    def runs_apart(self) -> int:
+        """Trainings that say how difficult its pairs are: on both halves of them, for every seed."""
+        return 2 * (self.seeds or 0)
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """Its own training, after those that judge."""
+        return {"training": 1 + self.runs_apart}
 
     @property
     def trainings(self) -> dict[str, FineTuning]:

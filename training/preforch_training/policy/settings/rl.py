@@ -120,6 +120,11 @@ class RlPolicy(PolicySettings):
         return self.runs if self.runs > 1 else 0
 
     @property
+    def checkpoints(self) -> int:
+        """Its round, and the runs that it is the mean of."""
+        return self.rounds + self.runs_apart
+
+    @property
     def prompts(self) -> int:
         """Prompts of one training."""
         return self.training.samples // self.samples_per_prompt
