@@ -133,6 +133,11 @@ def ric(*, online: Mapping[str, Any] | None = None, **settings: Any) -> dict[str
     }
 
 
+def cpo(*, training: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """The table of a tiny policy of kind `cpo`, by default from the offline round of one called `ric`."""
+    return {"kind": "cpo", "start": "ric/round-0", "training": {**SFT, **(training or {})}, **settings}
+
+
 def rl(*, training: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     """The table of a tiny policy of kind `rl`, by default under f(x)."""
     training = {**SFT, **(training or {})}

@@ -23,7 +23,7 @@ from small_world import build
 from test_with_vllm import gateway_process
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "compare-demo.toml"
-READ = {"wic", "ric", "ric-selective", "soup", "mod", "reinforced"}
+READ = {"wic", "ric", "ric-selective", "cpo", "soup", "mod", "reinforced"}
 
 
 def tiny_settings() -> Iterator[str]:

@@ -9,6 +9,7 @@ from preforch_models.objectives import Record
 from pydantic import Field, model_validator
 
 from preforch_training.paths import ModelName
+from preforch_training.policy.settings.cpo import CpoPolicy
 from preforch_training.policy.settings.fine_tuning import BASE
 from preforch_training.policy.settings.mod import ModPolicy
 from preforch_training.policy.settings.preference import PreferencePolicy
@@ -100,6 +101,6 @@ class Config(Record):
 
 
 Policy = Annotated[
-    WicPolicy | SftPolicy | PreferencePolicy | RlPolicy | RicPolicy | SoupPolicy | ModPolicy,
+    WicPolicy | SftPolicy | PreferencePolicy | RlPolicy | RicPolicy | CpoPolicy | SoupPolicy | ModPolicy,
     Field(discriminator="kind"),
 ]

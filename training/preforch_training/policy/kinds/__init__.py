@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from preforch_training.policy.kinds import mod, preference, ric, rl, sft, soup, wic
+from preforch_training.policy.kinds import cpo, mod, preference, ric, rl, sft, soup, wic
 from preforch_training.policy.task import PolicyTask
 
 # Each takes the settings of its own kind, which no common type can say.
@@ -16,6 +16,7 @@ KINDS: Mapping[str, Callable[[PolicyTask, Any], None]] = MappingProxyType(
         "preference": preference.build,
         "rl": rl.build,
         "ric": ric.build,
+        "cpo": cpo.build,
         "soup": soup.build,
         "mod": mod.build,
     }

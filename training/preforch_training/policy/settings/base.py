@@ -37,11 +37,6 @@ class PolicySettings(Record):
         return 0
 
     @property
-    def checkpoints(self) -> int:
-        """Models that it leaves."""
-        return self.rounds
-
-    @property
     def trainings(self) -> dict[str, FineTuning]:
         """Its trainings, by their keys."""
         return {}

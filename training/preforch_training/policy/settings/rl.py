@@ -121,8 +121,8 @@ class RlPolicy(PolicySettings):
 
     @property
     def checkpoints(self) -> int:
-        """Its round, and the runs that it is the mean of."""
-        return self.rounds + self.runs_apart
+        """Its round, the runs that it is the mean of, and the snapshots of all."""
+        return (self.rounds + self.runs_apart) * (1 + len(self.snapshots_at))
 
     @property
     def prompts(self) -> int:
