@@ -1,5 +1,6 @@
 """The mixture of policies: what it is in closed form, and how it is drawn, with real transformers models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mixture_world
@@ -139,7 +140,9 @@ def test_all_weight_on_one_member_gives_its_own_greedy_answers(
 
 
 def test_a_response_is_the_same_alone_and_among_others(policy: Path) -> None:
-    requests = [request(text, n=3, seed=seed) for seed, text in enumerate(tiny.TEXTS)]
+    # Weights of their own, too: they must leave with their row.
+    asked = [{name: float(i % 3 == k) for k, name in enumerate(NAMES)} for i in range(len(tiny.TEXTS))]
+    requests = [request(text, n=3, seed=seed, weights=asked[seed]) for seed, text in enumerate(tiny.TEXTS)]
     together = drawn(policy, *requests)
     finished = [answer.finished for answers in together for answer in answers]
     # Some leave the batch before others are done.
@@ -147,7 +150,7 @@ def test_a_response_is_the_same_alone_and_among_others(policy: Path) -> None:
     assert len({answer.token_ids for answers in together for answer in answers}) == len(finished)
     for one, answers in zip(requests, together, strict=True):
         assert drawn(policy, one) == [answers]
-    fewer, other = drawn(policy, request(tiny.TEXTS[0], seed=0), request(tiny.TEXTS[0], n=3, seed=7))
+    fewer, other = drawn(policy, replace(requests[0], n=1), replace(requests[0], seed=7))
     assert fewer == together[0][:1]
     assert other[0] != together[0][0]
 
