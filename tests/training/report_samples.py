@@ -9,13 +9,8 @@ from preforch_training.report.facts import Facts
 from preforch_training.report.orchestrator import report_orchestrator
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, make_plan
-from preforch_training.report.records import (
-    ConfidenceReport,
-    OnlineRound,
-    Report,
-    Stability,
-    StageCost,
-)
+from preforch_training.report.policies.records import OnlineRound
+from preforch_training.report.records import ConfidenceReport, Report, Stability, StageCost
 from preforch_training.report.reward import report_rewards
 from preforch_training.report.verdicts import find_warnings, judge_run
 from preforch_training.statistics.bootstrap import Interval

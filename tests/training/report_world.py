@@ -13,8 +13,8 @@ from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.comparison import MEASURES
 from preforch_training.report.policies.judging import PolicyJudge
+from preforch_training.report.policies.records import Scale
 from preforch_training.report.policies.responses import Drawing
-from preforch_training.report.records import Scale
 from preforch_training.sampling.settings import Sampling
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.bootstrap import Bootstrap

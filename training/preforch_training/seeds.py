@@ -12,7 +12,8 @@ from preforch_models.manifest import ArtifactError
 from preforch_models.run_folder import read_run_info
 from scipy.stats import t as student
 
-from preforch_training.report.records import PolicyReport, Report, read_report
+from preforch_training.report.policies.records import PolicyReport
+from preforch_training.report.records import Report, read_report
 from preforch_training.statistics.markdown import table
 
 

@@ -17,9 +17,9 @@ from preforch_training.report.config import BestOf
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE, ONLINE, Contender, make_plan
+from preforch_training.report.policies.records import Arm, PolicyReport
 from preforch_training.report.policies.tables import policy_tables
 from preforch_training.report.policies.texts import measure_texts
-from preforch_training.report.records import Arm, PolicyReport
 from preforch_training.report.stage import ReportSubject, contenders
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.markdown import write_markdown

@@ -9,10 +9,7 @@ from preforch_models.run_folder import RunInfo, write_run_info
 from preforch_training.report.costs import stage_costs, training_curves
 from preforch_training.report.plots import draw_plots, pareto_plot
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender
-from preforch_training.report.records import (
-    Report,
-    Verdict,
-)
+from preforch_training.report.records import Report, Verdict
 from preforch_training.report.tables import render
 from preforch_training.seeds import summarise
 from report_samples import CURVES, POLICIES, make_report, make_study, shuffled_weights, true_weights

@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from preforch_training.report.costs import Curve
-from preforch_training.report.records import PolicyReport, Report, SweepPoint
+from preforch_training.report.policies.records import PolicyReport, SweepPoint
+from preforch_training.report.records import Report
 from preforch_training.statistics.predictors import CONSTANT, SHUFFLED, UNIFORM, F
 from preforch_training.study.records import GapFindings
 

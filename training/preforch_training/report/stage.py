@@ -30,9 +30,10 @@ from preforch_training.report.policies.comparison import report_policies
 from preforch_training.report.policies.fronts import scale_of
 from preforch_training.report.policies.judging import PolicyJudge
 from preforch_training.report.policies.plan import OFFLINE, ONLINE, Contender, contender, make_plan
+from preforch_training.report.policies.records import Measure, PolicyReport, Scale
 from preforch_training.report.policies.responses import Drawing
 from preforch_training.report.policies.rounds import report_rounds
-from preforch_training.report.records import REPORT_FILE, Measure, PolicyReport, Report, Scale
+from preforch_training.report.records import REPORT_FILE, Report
 from preforch_training.report.reward import collect_rewards, in_sample_warnings, report_rewards
 from preforch_training.report.robustness.confidence import report_confidence
 from preforch_training.report.robustness.stability import report_stability

@@ -1,14 +1,8 @@
 """The targets that a run is held to, and what the report says by itself when one is missed."""
 
 from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE
-from preforch_training.report.records import (
-    ConfidenceReport,
-    Control,
-    OrchestratorReport,
-    PolicyReport,
-    RewardReport,
-    Verdict,
-)
+from preforch_training.report.policies.records import Control, PolicyReport
+from preforch_training.report.records import ConfidenceReport, OrchestratorReport, RewardReport, Verdict
 from preforch_training.report.reward import correlation_warnings
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFFLED, F

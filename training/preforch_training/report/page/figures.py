@@ -22,7 +22,8 @@ from preforch_training.report.page.panels import (
 )
 from preforch_training.report.page.sweep import looks_of, sweep_plots
 from preforch_training.report.policies.plan import ALL_TESTS
-from preforch_training.report.records import OrchestratorReport, PolicyReport, Report, StageCost
+from preforch_training.report.policies.records import PolicyReport
+from preforch_training.report.records import OrchestratorReport, Report, StageCost
 from preforch_training.statistics.predictors import CONSTANT, SHUFFLED, UNIFORM, F
 from preforch_training.study.records import GapFindings
 

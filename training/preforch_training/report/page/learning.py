@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from preforch_training.report.page.panels import Plot, add_line, panel, side_by_side
-from preforch_training.report.records import CurvePoint
+from preforch_training.report.policies.records import CurvePoint
 from preforch_training.statistics.bootstrap import Interval
 
 

@@ -6,16 +6,8 @@ In:  a `Report`. Out: a sentence or two for each question, with the numbers and 
 from collections.abc import Callable, Sequence
 
 from preforch_training.report.policies.plan import ALL_TESTS
-from preforch_training.report.records import (
-    Arm,
-    Difference,
-    OrchestratorReport,
-    PolicyReport,
-    Report,
-    RewardReport,
-    StageCost,
-    Verdict,
-)
+from preforch_training.report.policies.records import Arm, Difference, PolicyReport
+from preforch_training.report.records import OrchestratorReport, Report, RewardReport, StageCost, Verdict
 from preforch_training.report.verdicts import served_control
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.statistics.document import Bullets

@@ -13,7 +13,7 @@ from bokeh.transform import dodge
 
 from preforch_training.report.page.panels import Look, Plot, below, legend_panel, look, panel
 from preforch_training.report.plots import shown_points
-from preforch_training.report.records import PolicyReport, SweepPoint
+from preforch_training.report.policies.records import PolicyReport, SweepPoint
 
 BESIDE = 0.012
 """How far the points of one policy lie from those of the next, in units of weight."""

@@ -40,9 +40,7 @@ from preforch_training.report.policies.plan import (
     grid_of,
     program_of,
 )
-from preforch_training.report.policies.responses import Drawn, Query, draw, draw_best, draw_more
-from preforch_training.report.policies.texts import measure_texts
-from preforch_training.report.records import (
+from preforch_training.report.policies.records import (
     Arm,
     Control,
     CurvePoint,
@@ -54,6 +52,8 @@ from preforch_training.report.records import (
     TextMeasures,
     Utility,
 )
+from preforch_training.report.policies.responses import Drawn, Query, draw, draw_best, draw_more
+from preforch_training.report.policies.texts import measure_texts
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.statistics.predictors import CONSTANT, RECOMMENDED, SHUFFLED, TRUE, UNIFORM

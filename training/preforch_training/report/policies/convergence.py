@@ -11,8 +11,8 @@ import numpy as np
 
 from preforch_training.report.policies.judging import PolicyJudge, true_utilities
 from preforch_training.report.policies.plan import Contender, Plan, arm_of
+from preforch_training.report.policies.records import CurvePoint
 from preforch_training.report.policies.responses import draw
-from preforch_training.report.records import CurvePoint
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.statistics.predictors import RECOMMENDED
 

@@ -24,10 +24,13 @@ def divergence(
     drawn: Drawn,
     prompts: Sequence[Prompt],
     drawing: Drawing,
-) -> np.ndarray:
-    """(N,): by the members that answered, where the policy is a set of them."""
+) -> np.ndarray | None:
+    """(N,): by the members that answered, where the policy is a set of them. None where it consists of other
+    policies, whose tokens no single model says."""
     ours, theirs = PolicyTokenizer(policy), PolicyTokenizer(reference)
     names, conditioning = drawing.context_format.objectives, ours.card.conditioning
+    if conditioning.folders(policy):
+        return None
     asked_with = [dict(zip(names, weights, strict=True)) for _, weights in asked]
     adapters = conditioning.adapters(policy)
     member_N = np.array([conditioning.choose(weights) or "" for weights in asked_with])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from preforch_training.report.policies.judging import PolicyJudge, Sweep
-from preforch_training.report.records import Front, Measure, Scale
+from preforch_training.report.policies.records import Front, Measure, Scale
 from preforch_training.statistics.bootstrap import Interval, interval_of
 from preforch_training.statistics.fronts import additive_epsilon, dirichlet, expected_utility, hypervolume
 

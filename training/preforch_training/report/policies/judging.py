@@ -10,8 +10,8 @@ from preforch_training.demo.truth import Truth
 from preforch_training.report.facts import Facts
 from preforch_training.report.policies.divergence import divergence
 from preforch_training.report.policies.plan import Contender, Plan, arm_of, grid_of
+from preforch_training.report.policies.records import Control, EqualWeights, Measure, Scale, SweepPoint
 from preforch_training.report.policies.responses import CalibratedScorer, Drawing, Drawn, Query
-from preforch_training.report.records import Control, EqualWeights, Measure, Scale, SweepPoint
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, mean_interval
 from preforch_training.statistics.metrics import control, kendall, spearman, strictly_dominated
 
@@ -48,8 +48,8 @@ class PolicyJudge:
         return {**true, "calibrated": self.calibrated_rewards(drawn, asked)}
 
     def divergence(self, policy: Contender, drawn: Drawn, asked: Sequence[Query]) -> np.ndarray | None:
-        """KL from the reference along each answer, (N,), nats; None without one, and for the best of several
-        answers, which no model says."""
+        """KL from the reference along each answer, (N,), nats; None without one, and where no single model
+        says what comes next: for the best of several answers, and for mixtures."""
         if self.reference is None or policy.best_of > 1:
             return None
         return divergence(policy.folder, self.reference, asked, drawn, self.facts.prompts, self.drawing)

@@ -9,7 +9,7 @@ from pathlib import Path
 from preforch_models.manifest import Manifest, read_manifest
 
 from preforch_training.policy.checkpoint import read_policy_info
-from preforch_training.report.records import OnlineRound
+from preforch_training.report.policies.records import OnlineRound
 from preforch_training.statistics.document import Block, Table
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from preforch_training.report.records import (
+from preforch_training.report.policies.records import (
     Control,
     CurvePoint,
     Difference,

@@ -10,7 +10,7 @@ import numpy as np
 
 from preforch_training.policy.reinforced.repetition import repeated_sentences
 from preforch_training.report.policies.plan import Contender
-from preforch_training.report.records import Arm, TextMeasures
+from preforch_training.report.policies.records import Arm, TextMeasures
 from preforch_training.statistics.bootstrap import Interval
 
 N = 3
