@@ -31,7 +31,8 @@ test-slow: $(READY)
 
 test-deploy: $(READY) $(TOOLS)
 	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)
-	$(BIN)/python -m pytest tests/service/pages/test_playground_in_a_browser.py  # skipped by `make test` without a browser
+	$(BIN)/python -m pytest tests/service/pages/test_playground_in_a_browser.py \
+	    tests/training/report/test_report_in_a_browser.py  # skipped by `make test` without a browser
 
 # Are there tests that notice when the method's code is wrong? docs/mutants.md has the figures.
 mutants: $(READY)

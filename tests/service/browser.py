@@ -55,7 +55,11 @@ class Page:
         while (message := await self._socket.receive_json(timeout=30)).get("id") != self._sent:
             entry = message["params"].get("entry", {})
             # Answers with an error status are logged, too; these are the page's to deal with.
-            if message["method"] == "Runtime.exceptionThrown" or entry.get("source") not in (None, "network"):
+            complaint = message["method"] == "Runtime.exceptionThrown" or (
+                message["method"] == "Runtime.consoleAPICalled"
+                and message["params"]["type"] in ("error", "warning", "assert")
+            )
+            if complaint or entry.get("source") not in (None, "network"):
                 self.problems.append(json.dumps(message))
         assert "error" not in message, message
         return message["result"]

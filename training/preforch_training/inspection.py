@@ -39,8 +39,10 @@ def describe(path: Path) -> str:
             f"{name:<28} {manifest.kind:<14} {manifest.seconds:>8.0f} {manifest.peak_memory_mib:>9.0f}  "
             f"{shown}"
         )
-    report = path / "report" / "report.md"
-    return "\n".join([*lines, "", f"report: {report}" if report.is_file() else "no report yet"])
+    # Runs of before have no page.
+    reports = [path / "report" / name for name in ("index.html", "report.md")]
+    found = [f"report: {report}" for report in reports if report.is_file()]
+    return "\n".join([*lines, "", *(found or ["no report yet"])])
 
 
 def _hidden(relative: Path) -> bool:

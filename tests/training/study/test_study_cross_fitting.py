@@ -136,6 +136,7 @@ def test_the_report_holds_the_study_its_warnings_and_what_it_cost(done: tuple[Ru
     text = (run.report / "report.md").read_text(encoding="utf-8")
     assert "## Study" in text
     assert write_markdown(study_blocks(study), 3) in text
+    assert "<h2>Study</h2>" in (run.report / "index.html").read_text(encoding="utf-8")
     for part in (
         "### Alternatives",
         "### When not to use it",

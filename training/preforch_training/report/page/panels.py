@@ -81,6 +81,8 @@ def panel(**options: object) -> figure:
     shape = {"height": PANEL, "min_width": 260, "sizing_mode": "stretch_width"}
     drawn = figure(**{**shape, "tools": "tap,box_zoom,reset,save", **options})
     drawn.toolbar.logo = None
+    # A finger that scrolls the page must not zoom.
+    drawn.toolbar.active_drag = None
     drawn.toolbar.autohide = True
     return drawn
 
