@@ -125,6 +125,14 @@ def with_reference(policy: Path, rows: list[PairRow]) -> list[PairRow]:
     return found
 
 
+def sides_of(row: PairRow, base: Path, moved: Path) -> Sides:
+    end = PolicyTokenizer(base).end_id
+    texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
+    own, reference = log_probabilities(moved, texts), log_probabilities(base, texts)
+    plus, minus = (np.column_stack([mine, theirs[:, 0]]) for mine, theirs in zip(own, reference, strict=True))
+    return plus, minus
+
+
 def test_every_loss_has_a_formula_here() -> None:
     assert {*FORMULAS, "kto"} == LOSSES.keys()
 
@@ -140,15 +148,7 @@ def test_a_loss_is_what_its_formula_says(
     trainer.model.eval()
     found = trainer.compute_loss(trainer.model, batch).item()
 
-    end = PolicyTokenizer(base).end_id
-    expected = []
-    for row in ROWS:
-        texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
-        own, reference = log_probabilities(moved, texts), log_probabilities(base, texts)
-        plus, minus = (
-            np.column_stack([mine, theirs[:, 0]]) for mine, theirs in zip(own, reference, strict=True)
-        )
-        expected.append(FORMULAS[loss]((plus, minus)))
+    expected = [FORMULAS[loss](sides_of(row, base, moved)) for row in ROWS]
     assert found == pytest.approx(np.mean(expected), abs=1e-5)
     assert abs(expected[0] - expected[1]) > 1e-3
 
@@ -158,7 +158,7 @@ def test_the_losses_differ(policies: tuple[Path, Path], tmp_path: Path) -> None:
     sees."""
     found = {}
     for loss in FORMULAS:
-        own = {"gamma": 0.0} if loss == "simpo" else {}
+        own: dict[str, Any] = {"gamma": 0.0} if loss == "simpo" else {}
         trainer = trainer_of(policies[0], loss, tmp_path / loss, **own)
         batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
         trainer.model.eval()
@@ -186,11 +186,9 @@ def test_adpo_reads_labels_where_it_is_unsure_and_nowhere_else(
     """Of one pair with a small and one with a large margin, the label of the small one alone makes a
     difference; the large one is learned in the policy's own order."""
     base, moved = policies
-    end, margins = PolicyTokenizer(base).end_id, []
+    margins = []
     for row in ROWS:
-        texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
-        own, reference = (log_probabilities(policy, texts) for policy in (moved, base))
-        plus, minus = (o[:, 0].sum() - r[:, 0].sum() for o, r in zip(own, reference, strict=True))
+        plus, minus = (side[:, 0].sum() - side[:, 2].sum() for side in sides_of(row, base, moved))
         margins.append(BETA * (plus - minus))
     unsure, sure = sorted(range(2), key=lambda i: abs(margins[i]))
     between = (abs(margins[unsure]) + abs(margins[sure])) / 2
@@ -225,13 +223,7 @@ def test_labels_that_were_asked_are_counted_once_a_meeting() -> None:
 
 def test_what_a_pair_is_judged_by_is_the_loss_of_dpo(policies: tuple[Path, Path]) -> None:
     base, moved = policies
-    end, expected = PolicyTokenizer(base).end_id, []
-    for row in ROWS:
-        texts = [(row.prompt, (*side, end)) for side in (row.chosen, row.rejected)]
-        own, reference = (log_probabilities(policy, texts) for policy in (moved, base))
-        expected.append(
-            dpo(tuple(np.column_stack([o, r[:, 0]]) for o, r in zip(own, reference, strict=True)))
-        )
+    expected = [dpo(sides_of(row, base, moved)) for row in ROWS]
     found_N = validation_losses(base, moved, ROWS, beta=BETA)
     np.testing.assert_allclose(found_N, expected, atol=1e-5)
 

@@ -131,7 +131,7 @@ class ActivePairTrainer(PairTrainer):
     def _log_ratio_differences(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """h+ - h-, (B,), of the policy as it is."""
         with torch.no_grad():
-            log_probs_ST = model(
+            log_probs_ST: torch.Tensor = model(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 labels=inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100),

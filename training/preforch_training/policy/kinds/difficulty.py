@@ -103,7 +103,7 @@ def validation_losses(start: Path, trained: Path, rows: Sequence[PairRow], *, be
     end_id = PolicyTokenizer(start).end_id
     trained_N2, start_N2 = (side_log_probabilities(m, rows, end_id=end_id) for m in (trained, start))
     ratios_N2 = trained_N2 - start_N2
-    return np.logaddexp(0.0, -beta * (ratios_N2[:, 0] - ratios_N2[:, 1]))
+    return np.asarray(np.logaddexp(0.0, -beta * (ratios_N2[:, 0] - ratios_N2[:, 1])))
 
 
 def easiest_first(rows: Sequence[PairRow], judged: Sequence[Path], *, share: float) -> list[PairRow]:
