@@ -14,6 +14,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -63,10 +64,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(policy: Path, options: argparse.Namespace) -> tuple[int, np.ndarray, np.ndarray]:
     """Parameters, and tokens per CPU second of each round by both, in turns."""
     messages = [(Message(role="user", content=text),) for text in made_texts()[: options.batch]]
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    model.eval()
     rates: tuple[list[float], list[float]] = ([], [])
     with VllmSampler() as sampler:
-        ways = (
+        ways: tuple[Callable[[int], int], ...] = (
             lambda seed: by_vllm(sampler, policy, messages, seed, options.tokens),
             lambda seed: by_generate(model, policy, messages, seed, options.tokens),
         )
@@ -101,7 +103,7 @@ def by_vllm(
 
 
 def by_generate(
-    model: torch.nn.Module, policy: Path, messages: Sequence[tuple[Message, ...]], seed: int, tokens: int
+    model: Any, policy: Path, messages: Sequence[tuple[Message, ...]], seed: int, tokens: int
 ) -> int:
     """The same: all prompts in one batch, padded on the left."""
     reader = PolicyTokenizer(policy)

@@ -12,7 +12,8 @@ from markupsafe import escape
 from preforch_training.report.page.render import render_page
 from preforch_training.report.page.summary import duration, policy_lines, summarise_report
 from preforch_training.report.policies.plan import ALL_TESTS, Contender
-from preforch_training.report.records import PolicyReport, Report, StageCost
+from preforch_training.report.policies.records import PolicyReport
+from preforch_training.report.records import Report, StageCost
 from preforch_training.report.tables import sections_of
 from preforch_training.statistics.bootstrap import Interval
 from preforch_training.statistics.document import Block, Bullets, Section, Table
