@@ -122,7 +122,7 @@ def test_a_mixture_of_policies_is_refused_in_words(run_folder: Path, tmp_path: P
     members = {name: tiny.write_fixed_policy(run / f"policy/best-{name}/round-0", names) for name in names}
     mod = tiny.write_mixture(run / "policy" / "mod" / "round-0", members)
     card = ["--upstream", "http://127.0.0.1:9", "--policy-card", mod / "preference.json"]
-    for chosen in (["--policy-name", "mod"], ["--policy", mod], card):
+    for chosen in (["--policy-name", "mod"], card):
         said = refused(run, *chosen)
         assert "policy 'mod' can be neither served nor pushed" in said
         assert "every token is drawn from several models at once" in said
