@@ -104,6 +104,35 @@ def check_previous(run: Path, folder: Path) -> None:
             _check_input(made, "previous", [start for start in starts if start != folder])
 
 
+def find_policy(run: Path, name: str | None = None) -> Path:
+    """The newest round of a policy of a run, by default of the one that `run.json` serves.
+
+    Raises ArtifactError where there is none, where it is stale, and for a run of another format.
+    """
+    info = read_run_info(run)
+    if info is None:
+        raise ArtifactError(
+            f"{run}: no {RUN_FILE} in it, so it is not a run; train one (serve: or use --weights-only)"
+        )
+    found = rounds(run)
+    if not found:
+        raise ArtifactError(
+            f"{run}: no policy/NAME/round-N in it; train a policy (serve: or use --weights-only)"
+        )
+    chosen = name or info.serve
+    if chosen is None:
+        raise ArtifactError(
+            f"{run / RUN_FILE}: names no policy to serve; choose with --policy-name: {list(found)}"
+        )
+    if chosen not in found:
+        raise ArtifactError(
+            f"{run}: no finished round of policy {chosen!r}; choose with --policy-name: {list(found)}"
+        )
+    for folder in found[chosen]:
+        check_previous(run, folder)
+    return found[chosen][-1]
+
+
 def _check_input(folder: Path, name: str, candidates: Sequence[Path]) -> None:
     """Raise ArtifactError unless an input is one of the candidates that are there; no word where none is."""
     there = [path for path in candidates if (path / MANIFEST).is_file()]

@@ -72,6 +72,11 @@ def parse_assignments(text: str) -> Weights:
     return parsed
 
 
+def assignments(weights: Mapping[str, float]) -> str:
+    """Weights on the grid as `helpful=0.70,harmless=0.30`, which `parse_assignments` reads."""
+    return ",".join(f"{name}={value:.2f}" for name, value in weights.items())
+
+
 def blend(pinned: Mapping[str, object], recommended: Mapping[str, float], names: Sequence[str]) -> Weights:
     """Pin some weights (sum at most 1) and share the rest in the proportions of the recommendation."""
     checked = check_values(pinned, names)

@@ -1,5 +1,4 @@
-"""Finds bundle and policy in a run folder, whose `run.json` says which policy is served; the folder may come
-from a hub.
+"""Finds the bundle in a run folder, which may come from a hub.
 
 `hf:ORG/NAME@COMMIT` is a repository that `preforch push` filled, at one commit. A branch or tag is refused,
 because what it names can change under a gateway. huggingface_hub downloads into its cache, from which the
@@ -11,7 +10,7 @@ import re
 from pathlib import Path
 
 from preforch_models.manifest import ArtifactError
-from preforch_models.run_folder import RUN_FILE, check_previous, read_run_info, rounds
+from preforch_models.run_folder import read_run_info
 
 HUB = "hf:"
 _REFERENCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
@@ -59,30 +58,3 @@ def find_bundle(path: Path) -> Path:
         return path
     read_run_info(path)
     return path / "bundle"
-
-
-def find_policy(run: Path, name: str | None = None) -> Path:
-    """The newest round of a policy of a run, by default of the one that `run.json` serves.
-
-    Raises ArtifactError where there is none, and for a run of another format.
-    """
-    info = read_run_info(run)
-    if info is None:
-        raise ArtifactError(
-            f"{run}: no {RUN_FILE} in it, so it is not a run; train one, or use --weights-only"
-        )
-    found = rounds(run)
-    if not found:
-        raise ArtifactError(f"{run}: no policy/NAME/round-N in it; train a policy, or use --weights-only")
-    chosen = name or info.serve
-    if chosen is None:
-        raise ArtifactError(
-            f"{run / RUN_FILE}: names no policy to serve; choose with --policy-name: {list(found)}"
-        )
-    if chosen not in found:
-        raise ArtifactError(
-            f"{run}: no finished round of policy {chosen!r}; choose with --policy-name: {list(found)}"
-        )
-    for folder in found[chosen]:
-        check_previous(run, folder)
-    return found[chosen][-1]

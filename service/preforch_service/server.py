@@ -27,6 +27,7 @@ from preforch_models.policy_card import (
     check_servable,
     read_policy_card,
 )
+from preforch_models.run_folder import find_policy
 from uvicorn.loops.auto import auto_loop_factory
 
 from preforch_service.app import create_app
@@ -37,7 +38,6 @@ from preforch_service.engine.upstream import AiohttpUpstream
 from preforch_service.errors import Unavailable
 from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import ListenerConfig
-from preforch_service.locate import find_policy
 from preforch_service.memory import freeze_gc
 from preforch_service.recommendation.active_bundle import InForce, load_bundle, read_configured
 from preforch_service.recommendation.onnx_session import check_distributions, installed_distributions

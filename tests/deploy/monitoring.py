@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 import yaml
-from preforch_service.locate import find_bundle, find_policy
+from preforch_models.run_folder import find_policy
+from preforch_service.locate import find_bundle
 from prometheus_client.parser import text_string_to_metric_families
 from promql import Metrics, result_labels
 from servers import Server, free_port, running

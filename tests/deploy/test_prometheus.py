@@ -31,7 +31,8 @@ from monitoring import (
 )
 from preforch_models.bundle import read_bundle
 from preforch_models.policy_card import read_policy_card
-from preforch_service.locate import find_bundle, find_policy
+from preforch_models.run_folder import find_policy
+from preforch_service.locate import find_bundle
 from processes import wait_until
 from servers import Server, free_port, running
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from preforch_models.manifest import ArtifactError, Manifest, digest, read_manifest, write_manifest
-from preforch_models.run_folder import RUN_FILE, RunInfo, write_run_info
-from preforch_service.locate import find_bundle, find_policy
+from preforch_models.run_folder import RUN_FILE, RunInfo, find_policy, write_run_info
+from preforch_service.locate import find_bundle
 
 
 def add_artifact(folder: Path, *, previous: Path | None = None, content: str = "", **made_of: Path) -> Path:
@@ -110,7 +110,7 @@ def test_of_several_policies_the_one_that_the_run_serves_or_the_operator_names(r
 
 
 def test_a_run_that_serves_none_or_one_that_is_not_there_wants_a_choice(run: Path) -> None:
-    with pytest.raises(ArtifactError, match="train a policy, or use --weights-only"):
+    with pytest.raises(ArtifactError, match=r"train a policy .*--weights-only"):
         find_policy(run)
     add_round(run, "sft", 0)
     with pytest.raises(ArtifactError, match=r"policy 'wic'; choose with --policy-name: \['sft'\]"):

@@ -11,8 +11,7 @@ from policy_world import ScriptedSampler
 from preforch_models.bundle import read_bundle
 from preforch_models.manifest import verify
 from preforch_models.policy_card import check_match, read_policy_card
-from preforch_models.run_folder import RunInfo, write_run_info
-from preforch_service.locate import find_policy
+from preforch_models.run_folder import RunInfo, find_policy, write_run_info
 from preforch_training.config import RunConfig, read_config
 from preforch_training.pipeline import open_run
 from preforch_training.policy.kinds import KINDS

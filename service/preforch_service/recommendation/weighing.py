@@ -15,6 +15,7 @@ from preforch_models.bundle import Bundle, BundleInfo
 from preforch_models.weights import (
     Weights,
     WeightsError,
+    assignments,
     blend,
     check_values,
     clamp,
@@ -76,7 +77,7 @@ class Decision:
     def headers(self) -> dict[str, str]:
         """The same in short, as response headers."""
         return {
-            HEADER: ",".join(f"{name}={value:.2f}" for name, value in self.weights.items()),
+            HEADER: assignments(self.weights),
             "X-Preference-Source": self.source,
             "X-Preference-Bundle": self.bundle,
         }

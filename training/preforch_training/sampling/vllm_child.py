@@ -218,7 +218,8 @@ class _ReportedBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic for type 
     def __init__(self, *, report: Report, total: int, **looks: object) -> None:
         del looks
         self._report = report
-        super().__init__(total=total, file=io.StringIO())
+        # Whatever TQDM_DISABLE says: vLLM divides by the bar's seconds, which a disabled one does not count.
+        super().__init__(total=total, file=io.StringIO(), disable=False)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Report instead of drawing."""
