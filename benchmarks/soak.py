@@ -28,8 +28,7 @@ import psutil
 from preforch_models.bundle import BUNDLE_FILE, read_bundle
 from preforch_models.manifest import read_manifest, write_manifest
 from preforch_models.policy_card import read_policy_card
-from preforch_models.run_folder import RUN_FILE
-from preforch_service.locate import find_policy
+from preforch_models.run_folder import RUN_FILE, find_policy
 from soak_load import Clients, Rendered, Tally
 from tokenizers import Tokenizer
 

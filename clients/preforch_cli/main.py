@@ -70,6 +70,14 @@ COMMANDS = {
         "run_inspect",
         "training",
     ),
+    "answers": Command(
+        "answer a benchmark's questions by a policy of a run, in the format of AlpacaEval, Arena-Hard or "
+        "MT-Bench",
+        "preforch_training.cli",
+        "add_answers_arguments",
+        "run_answers",
+        "training,vllm",
+    ),
     "push": Command(
         "send a run, bundle or policy to a Hugging Face hub",
         "preforch_training.cli",

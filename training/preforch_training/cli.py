@@ -1,4 +1,4 @@
-"""`preforch train`, `preforch demo`, `preforch inspect`: arguments in, exit code out.
+"""`preforch train`, `demo`, `inspect`, `answers`, `push`: arguments in, exit code out.
 
 Heavy modules are imported when a command runs, so that `--help` is quick.
 """
@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 from preforch_training.stages import STAGES
@@ -14,6 +15,8 @@ from preforch_training.stages import STAGES
 DEMO_CONFIG = Path("training/configs/demo.toml")
 # Where the wheel puts the same files, below the environment.
 INSTALLED_CONFIGS = Path("share/preference-orchestrator/configs")
+ANSWER_FORMATS = ("alpaca_eval", "arena_hard", "mt_bench")
+"""Those of `answers.formats`, which is not imported for a `--help`."""
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +120,7 @@ def _add_nproc(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1 process is needed")
+        raise argparse.ArgumentTypeError(f"{text}: at least 1 is needed")
     return number
 
 
@@ -169,6 +172,64 @@ def run_push(args: argparse.Namespace) -> int:
     commit = push(plan, args.repo, public=args.public, branch=args.branch, replace=args.replace)
     print(f"hf:{args.repo}@{commit}")
     return 0
+
+
+def add_answers_arguments(parser: argparse.ArgumentParser) -> None:
+    """`preforch answers RUN --prompts FILE --format FORMAT --output FOLDER [--policy-name NAME] ...`."""
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help="the benchmark's own")
+    parser.add_argument("--format", choices=ANSWER_FORMATS, required=True)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="gets MODEL.json or MODEL.jsonl"
+    )
+    parser.add_argument("--policy-name", metavar="NAME", help="default: the policy that the run serves")
+    parser.add_argument(
+        "--weights",
+        help="`orchestrator` (default), `uniform`, or objective=number,... of all objectives; a policy that "
+        "reads none takes none",
+    )
+    parser.add_argument("--name", metavar="MODEL", help="what the judge calls it; default: RUN-NAME")
+    parser.add_argument(
+        "--temperature",
+        type=_number_from(0.0, float("inf")),
+        metavar="T",
+        help="default: the benchmark's for the question, else the run's",
+    )
+    parser.add_argument("--top-p", type=_number_from(1e-9, 1.0), metavar="P", help="default: the run's")
+    parser.add_argument("--max-tokens", type=_count, metavar="N", help="of an answer; default: the run's")
+    parser.add_argument("--seed", type=int, metavar="N", help="default: the run's")
+
+
+def run_answers(args: argparse.Namespace) -> int:
+    """Answer a benchmark's questions in its own format."""
+    _quiet_libraries()
+    from preforch_training.answers.export import Order, export
+
+    order = Order(
+        run=args.run,
+        prompts=args.prompts,
+        format=args.format,
+        output=args.output,
+        policy=args.policy_name,
+        weights=args.weights,
+        name=args.name,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        max_tokens=args.max_tokens,
+        seed=args.seed,
+    )
+    print(export(order))
+    return 0
+
+
+def _number_from(low: float, high: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = float(text)
+        if not (low <= value <= high and value < float("inf")):
+            raise argparse.ArgumentTypeError(f"{text}: a number from {low:g} to {high:g} is needed")
+        return value
+
+    return number
 
 
 def _quiet_libraries() -> None:
