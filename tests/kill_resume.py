@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from preforch_models.manifest import MANIFEST, verify
 from safetensors.torch import load_file
 
 MARK = "PREFORCH_KILL_TEST"
-START_SECONDS = 8.0
+AT_WORK = re.compile(rb": (building|up to date)$", re.MULTILINE)
+"""What a command says first of an artifact. Before that it only imports, as long as the machine takes."""
 WEIGHTS_TOLERANCE = 1e-5
 METRICS_TOLERANCE = 1e-3
 # What differs between any two runs: time, memory, and the hashes of files that hold either.
@@ -64,11 +66,24 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def wait_for_work(process: subprocess.Popen[bytes], log: Path, *, offset: int) -> None:
+    """Until the process comes to its first artifact, or ends. `offset`: where its part of the log begins."""
+    with log.open("rb") as said:
+        while process.poll() is None:
+            said.seek(offset)
+            if AT_WORK.search(said.read()):
+                return
+            time.sleep(0.05)
+
+
 def kill_after(command: list[str], seconds: float, log: Path) -> tuple[bool, list[int]]:
-    """Start, wait, SIGKILL the one process. Returns (was it still running, processes it left behind)."""
+    """Start, let it work for so long, SIGKILL the one process. Returns (was it still running, processes it
+    left behind)."""
     mark = uuid.uuid4().hex
     with log.open("ab") as output:
+        offset = output.tell()
         process = subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=output, stderr=output)
+        wait_for_work(process, log, offset=offset)
         try:
             process.wait(timeout=seconds)
             return False, marked(mark)
@@ -136,6 +151,11 @@ def _compare(one: Any, two: Any, where: str) -> list[str]:
     return [] if one == two else [f"{where}: {str(one)[:60]} and {str(two)[:60]}"]
 
 
+def work_seconds(run: Path) -> float:
+    """What the artifacts of a finished run took together."""
+    return float(sum(json.loads(path.read_text())["seconds"] for path in run.rglob(MANIFEST)))
+
+
 def kill_and_continue(
     config: Path,
     folder: Path,
@@ -145,20 +165,24 @@ def kill_and_continue(
     seconds: float,
     seed: int,
     processes: int | None = None,
-) -> None:
-    """Kill at `kills` random moments within `seconds` of work, then let it finish. Raises AssertionError."""
+) -> int:
+    """Kill at `kills` random moments within `seconds` of work, then let it finish. Returns how many artifacts
+    were whole at the last kill. Raises AssertionError."""
     command = train_command(config, folder, settings, processes=processes)
     log = folder.with_suffix(".log")
     folder.parent.mkdir(parents=True, exist_ok=True)
     generator = random.Random(seed)
+    whole = 0
     moments = sorted(generator.uniform(0, seconds) for _ in range(kills))
     for number, (earlier, moment) in enumerate(zip([0.0, *moments], moments, strict=False), 1):
-        running, orphans = kill_after(command, moment - earlier + START_SECONDS, log)
+        running, orphans = kill_after(command, moment - earlier, log)
         state = "running" if running else "already done"
-        print(f"kill {number}: {state}, {check_artifacts(folder)} artifacts whole")
+        whole = check_artifacts(folder)
+        print(f"kill {number}: {state}, {whole} artifacts whole")
         assert not orphans, f"kill {number} left processes {orphans}"
     with log.open("ab") as output:
         subprocess.run(command, check=True, stdout=output, stderr=output)
+    return whole
 
 
 def main() -> int:
@@ -172,13 +196,12 @@ def main() -> int:
     parser.add_argument("--nproc", type=int)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     args = parser.parse_args()
-    seconds = sum(json.loads(path.read_text())["seconds"] for path in args.whole.rglob(MANIFEST))
     kill_and_continue(
         args.config,
         args.folder,
         args.settings,
         kills=args.kills,
-        seconds=seconds,
+        seconds=work_seconds(args.whole),
         seed=args.seed,
         processes=args.nproc,
     )

@@ -7,7 +7,7 @@ In:  an empty folder. Out: settings for `preforch train` that point a recipe at 
 import json
 import tomllib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import tiny_classifiers
 import tiny_models
 import torch
+from preforch_training.config import RunConfig, read_config
+from preforch_training.policy.settings.rl import RlPolicy
 from small_world import FUNNY, SAFE, questions
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -31,6 +33,12 @@ from transformers import (
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RECIPES = ("hh-assistant", "reddit-summary", "ultrafeedback")
+COMPARISONS = {
+    "compare-hh": "hh-assistant",
+    "compare-reddit": "reddit-summary",
+    "compare-ultrafeedback": "ultrafeedback",
+}
+"""The paper's comparisons, and the recipe that each has the data, rewards and orchestrator of."""
 
 # Models.
 
@@ -233,9 +241,10 @@ class Recipe:
     settings: list[str]
 
 
-def dry_run(root: Path, name: str, *, base: str | None = None) -> Recipe:
+def dry_run(root: Path, name: str, *, base: str | None = None, steps: int = 4) -> Recipe:
     """Write what a recipe reads below `root`, and say it in settings for `preforch train --set`. `base`: the
-    family of `tiny_models` that the policy starts from, in place of the recipe's own."""
+    family of `tiny_models` that the policy starts from, in place of the recipe's own. `steps`: of each
+    training of a policy."""
     raw = tomllib.loads((CONFIGS / f"{name}.toml").read_text(encoding="utf-8"))
 
     def tiny(model: str) -> str:
@@ -253,12 +262,26 @@ def dry_run(root: Path, name: str, *, base: str | None = None) -> Recipe:
     ]
     family = None if base is None else tiny_models.write_family(base, root / "models" / base)
     settings += [f"policy.base={family or tiny(raw['policy']['base'])}", *SIZES]
+    settings += policy_sizes(read_config(CONFIGS / f"{name}.toml"), steps=steps)
     for objective, reward in raw["reward"].items():
         key = "model" if "model" in reward else "base"
         settings += [f"reward.{objective}.{key}={tiny(reward[key])}", f"reward.{objective}.max_tokens=48"]
         if reward["kind"] == "bradley_terry":
             settings += [f"reward.{objective}.batch_size=16", f"reward.{objective}.save_steps=4"]
     return Recipe(CONFIGS / f"{name}.toml", settings)
+
+
+def policy_sizes(config: RunConfig, *, steps: int) -> Iterator[str]:
+    """So many steps of two rows for every training of every policy, two responses a prompt where a policy is
+    reinforced, rounds of six prompts."""
+    for name, policy in config.policies.items():
+        if isinstance(policy, RlPolicy):
+            yield f"policies.{name}.samples_per_prompt=2"
+        for part, training in policy.trainings.items():
+            sizes = {"steps": steps, "batch_size": 2, "accumulation": 1, "save_steps": 2}
+            if "prompts" in type(training).model_fields:
+                sizes["prompts"] = 6
+            yield from (f"policies.{name}.{part}.{key}={value}" for key, value in sizes.items())
 
 
 def inline(value: Any) -> str:
@@ -277,12 +300,6 @@ SIZES = [
     "orchestrator.epochs=2",
     "policy.max_model_len=256",
     "policy.max_response_tokens=16",
-    *(
-        f"policies.wic.{name}={value}"
-        for part in ("offline", "online")
-        for name, value in ((f"{part}.steps", 4), (f"{part}.batch_size", 2), (f"{part}.save_steps", 2))
-    ),
-    "policies.wic.online.prompts=6",
     "bundle.golden_prompts=4",
     "report.sweep_prompts=2",
     "report.utility_prompts=2",

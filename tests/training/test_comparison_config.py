@@ -18,6 +18,7 @@ from preforch_training.policy.kinds import KINDS
 from preforch_training.report.records import read_report
 from preforch_training.stages import STAGES
 from preforch_training.statistics.predictors import NO_WEIGHTS, RECOMMENDED
+from recipe_world import policy_sizes
 from small_world import build
 from test_with_vllm import gateway_process
 
@@ -33,15 +34,7 @@ def tiny_settings() -> Iterator[str]:
     yield from (f"reward.{name}.epochs=1" for name in ("helpful", "harmless", "humor", "overall"))
     yield from ("report.sweep_prompts=2", "report.utility_prompts=2", "report.replicates=100")
     yield from ("report.grid_step=0.5", "report.best_of.samples=3", "policies.soup.step=0.5")
-    config = read_config(CONFIG)
-    for name, policy in config.policies.items():
-        for key, training in policy.trainings.items():
-            place = f"policies.{name}.{key}"
-            yield from (f"{place}.steps=1", f"{place}.batch_size=8", f"{place}.accumulation=1")
-            if training.lora_rank:
-                yield f"{place}.lora_rank=2"
-            if "prompts" in type(training).model_fields:
-                yield f"{place}.prompts=6"
+    yield from policy_sizes(read_config(CONFIG), steps=1)
     yield from ("policies.wic.online.samples_per_prompt=3", "policies.reinforced.runs=2")
     yield "policies.selective-dpo.seeds=1"
 

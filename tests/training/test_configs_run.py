@@ -11,7 +11,7 @@ from preforch_models.manifest import verify
 from preforch_training.config import read_config
 from preforch_training.pipeline import open_run
 from preforch_training.stages import STAGES
-from recipe_world import RECIPES
+from recipe_world import COMPARISONS, RECIPES
 from small_world import FUNNY, SAFE, build, questions, write_rows
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -19,6 +19,7 @@ RUN_ELSEWHERE = {
     "demo": "tests/test_pipeline.py",
     "compare-demo": "tests/training/test_comparison_config.py",
     **dict.fromkeys(RECIPES, "tests/training/test_recipes.py"),
+    **dict.fromkeys(COMPARISONS, "tests/training/test_paper_comparisons.py"),
 }
 Row = dict[str, Any]
 

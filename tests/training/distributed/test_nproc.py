@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import small_world
-from kill_resume import check_artifacts, differences, kill_and_continue, train_command
-from preforch_models.manifest import read_manifest
+from kill_resume import check_artifacts, differences, kill_and_continue, train_command, work_seconds
 from preforch_training.config import write_resolved
 from small_world import make_config, pair_rows, write_rows
 from transformers import AutoModel
@@ -69,7 +68,7 @@ def test_two_ranks_make_the_run_that_one_makes_also_when_they_are_killed(tmp_pat
         command = train_command(config, tmp_path / name, [], processes=processes)
         subprocess.run(command, check=True, cwd=tmp_path)
     assert differences(tmp_path / "one", tmp_path / "two", tolerance=1e-3) == []
-    seconds = sum(read_manifest(path.parent).seconds for path in (tmp_path / "two").rglob("manifest.json"))
+    seconds = work_seconds(tmp_path / "two")
     kill_and_continue(config, tmp_path / "killed", [], kills=4, seconds=seconds + 10, seed=2, processes=2)
     assert differences(tmp_path / "two", tmp_path / "killed") == []
     # What a run of two ranks left is taken up by one.

@@ -69,10 +69,11 @@ def fetches(config: RunConfig, sizes: Mapping[str, ModelSize | None]) -> Iterato
             )
             there = isinstance(file, str) or isinstance(shards, str)
             yield Fetch(part.model, part.revision, None if size is None else size.stored, there)
-    for source in config.data.sources:
-        if source.dataset is not None and not (config.data.root / source.dataset).is_dir():
-            cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.dataset.replace('/', '--')}"
-            yield Fetch(f"dataset {source.dataset}", source.revision, None, cache.is_dir())
+    # One that several sources read is fetched once.
+    for name, revision in dict.fromkeys((source.dataset, source.revision) for source in config.data.sources):
+        if name is not None and not (config.data.root / name).is_dir():
+            cache = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+            yield Fetch(f"dataset {name}", revision, None, cache.is_dir())
 
 
 def hub_reachable() -> bool:
