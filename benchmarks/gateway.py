@@ -26,9 +26,10 @@ from gateway_tables import Arm, Cell, Measured, Table, tables
 from load import Load, Plan, load_generator
 from preforch_models.bundle import Bundle, read_bundle
 from preforch_models.policy_card import CARD_FILE, PolicyCard, read_policy_card
+from preforch_models.run_folder import find_policy
 from preforch_models.weights import Weights
 from preforch_service.engine.supervisor import EngineCommand
-from preforch_service.locate import find_bundle, find_policy
+from preforch_service.locate import find_bundle
 from preforch_service.recommendation.weighing import announced
 from proxy import KINDS
 from random_policy import write_random_policy
