@@ -25,7 +25,7 @@ from preforch_training.statistics.bootstrap import Interval
 
 # Without yellow and black, each of which is lost on one of the page's two backgrounds.
 COLORS = tuple(color for color in Colorblind[8] if color not in ("#F0E442", "#000000"))
-MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "star", "hex")
+MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "star", "square_pin")
 """One more than colours, so that 42 policies differ in one of both."""
 PANEL, NAME = 340, 22
 """Heights in pixels: of a panel, and of each name beside one."""

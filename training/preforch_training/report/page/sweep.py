@@ -15,8 +15,8 @@ from preforch_training.report.page.panels import Look, Plot, below, legend_panel
 from preforch_training.report.plots import shown_points
 from preforch_training.report.policies.records import PolicyReport, SweepPoint
 
-BESIDE = 0.012
-"""How far the points of one policy lie from those of the next, in units of weight."""
+BESIDE = 0.08
+"""How far the points of the last policy lie from those of the first, in units of weight."""
 
 
 def looks_of(policy: PolicyReport) -> dict[str, Look]:
@@ -64,7 +64,7 @@ def control_panels(
     for k, objective in enumerate(objectives):
         drawn = panel(x_axis_label=f"asked weight of {objective}", y_axis_label=f"mean reward of {objective}")
         for number, (name, source) in enumerate(sources.items()):
-            at = dodge(f"w{k}", BESIDE * number)
+            at = dodge(f"w{k}", BESIDE * number / len(sources))
             lines = drawn.segment(at, f"low{k}", at, f"high{k}", color=looks[name].color, source=source)
             drawn_by[name] += [lines, scatter(drawn, at, f"r{k}", looks[name], source)]
         drawn.add_tools(hover(objectives))
