@@ -324,3 +324,17 @@ def test_divergences_are_those_of_all_next_tokens_along_each_response(policies: 
     assert min(expected) > 0.01
     own = divergences(Reader(policies[1]), Reader(policies[1]), prompts, prompts, responses)
     np.testing.assert_allclose(own, 0, atol=1e-6)
+
+
+def test_tokens_that_one_policy_alone_knows_are_no_difference(
+    policies: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(policies[1])
+    model.resize_token_embeddings(model.config.vocab_size + 3)
+    model.save_pretrained(tmp_path)
+    prompts, responses = [row.prompt for row in ROWS], [row.chosen for row in ROWS]
+    whole, more = (
+        divergences(Reader(policy), Reader(policies[0]), prompts, prompts, responses)
+        for policy in (policies[1], tmp_path)
+    )
+    np.testing.assert_allclose(more, whole, atol=1e-4)

@@ -45,8 +45,9 @@ def divergences(
     responses: Sequence[Ids],
 ) -> np.ndarray:
     """Sum over the tokens of a response of KL(policy || reference), that of all next tokens where it stands;
-    at temperature 1, by all ranks together. Its mean over responses that the policy draws at temperature 1 is
-    the KL of the whole responses (chain rule). Each reads the prompt as it is written for it.
+    at temperature 1, of the tokens that both know, by all ranks together. Its mean over responses that the
+    policy draws at temperature 1 is the KL of the whole responses (chain rule). Each reads the prompt as it
+    is written for it.
     """
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
     return shared(
@@ -61,8 +62,12 @@ def _log_probabilities(policy: Reader, prompts: Sequence[Ids], responses: Sequen
         said = [torch.tensor(responses[i]) for i in numbers]
         found = read([prompts[i] for i in numbers], [responses[i] for i in numbers])
         return [
-            logs_RV.gather(-1, ids_R.to(logs_RV.device)[:, None]).double().sum().item()
-            for logs_RV, ids_R in zip(found, said, strict=True)
+            torch.log_softmax(logits_RV, dim=-1)
+            .gather(-1, ids_R.to(logits_RV.device)[:, None])
+            .double()
+            .sum()
+            .item()
+            for logits_RV, ids_R in zip(found, said, strict=True)
         ]
 
     return _by_batches(of_batch, [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
@@ -81,16 +86,21 @@ def _divergences(
         said = [responses[i] for i in numbers]
         ours = read([prompts[i] for i in numbers], said)
         theirs = read_reference([reference_prompts[i] for i in numbers], said)
-        return [
-            (logs_RV.exp() * (logs_RV - other_RV)).double().sum().item()
-            for logs_RV, other_RV in zip(ours, theirs, strict=True)
-        ]
+        return [_divergence(own_RV, other_RV) for own_RV, other_RV in zip(ours, theirs, strict=True)]
 
     return _by_batches(of_batch, [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
 
 
+def _divergence(own_RV: torch.Tensor, other_RV: torch.Tensor) -> float:
+    """KL of next tokens, from logits, summed. A policy may have tokens of a context after those of the run's
+    base, which no other one knows and no response holds."""
+    known = min(own_RV.shape[-1], other_RV.shape[-1])
+    own_RV, other_RV = (torch.log_softmax(logits_RV[:, :known], dim=-1) for logits_RV in (own_RV, other_RV))
+    return float((own_RV.exp() * (own_RV - other_RV)).double().sum().item())
+
+
 _Reading = Callable[[Sequence[Ids], Sequence[Ids]], list[torch.Tensor]]
-"""(prompts, responses) of a batch -> by response log-probabilities of all next tokens, (R, V), in 32 bits."""
+"""(prompts, responses) of a batch -> by response logits of all next tokens, (R, V), in 32 bits."""
 
 
 def _reading(reader: Reader) -> _Reading:
@@ -105,7 +115,7 @@ def _reading(reader: Reader) -> _Reading:
         # Padding comes last, where no token that counts can see it.
         logits_BTV = model(pad_sequence(rows, batch_first=True).to(device)).logits
         return [
-            torch.log_softmax(logits_TV[len(p) - 1 : len(p) + len(r) - 1].float(), dim=-1)
+            logits_TV[len(p) - 1 : len(p) + len(r) - 1].float()
             for logits_TV, p, r in zip(logits_BTV, prompts, responses, strict=True)
         ]
 
