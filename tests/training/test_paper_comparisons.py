@@ -116,5 +116,5 @@ def test_every_policy_of_a_comparison_is_built(tmp_path: Path, name: str) -> Non
         assert card.conditioning.reads_weights == (key in READ)
     report = read_report(run.report).policy
     assert report is not None
-    assert report.served == "wic"
+    assert report.served == "online", "the last round of PRO-WIC"
     assert set(report.fixed) == config.policies.keys() - READ
