@@ -133,7 +133,7 @@ def test_a_recipe_ends_alike_when_it_is_killed_and_by_two_processes(
     settings = [*recipe.settings, *(f"policies.wic.{part}.lora_dropout=0" for part in ("offline", "online"))]
     subprocess.run(train_command(recipe.config, whole, settings), check=True)
     check_run_by_command(whole, name)
-    # Few, so that they come to every part of the run: vLLM alone starts for as long as the early stages take.
+    # Few, so that they come as far as the rounds: vLLM alone starts for as long as the early stages take.
     seconds = work_seconds(whole)
     assert kill_and_continue(recipe.config, killed, settings, kills=5, seconds=seconds, seed=len(name)), (
         "no kill came after the first artifact"
