@@ -44,6 +44,7 @@ def test_data_rewards_orchestrator_and_pro_wic_are_the_recipes(name: str) -> Non
         {"folder": f"runs/{name}", "seed": 1},
         {"folder": f"runs/{COMPARISONS[name]}", "seed": 1},
     )
+    assert found.pop("report") == {"reference": "sft"}
     policies, own = found.pop("policies"), recipe.pop("policies")
     assert {key: policies[key] for key in own} == own
     # Pairs of an objective, which MODPO needs, where the recipe has none.
@@ -53,9 +54,10 @@ def test_data_rewards_orchestrator_and_pro_wic_are_the_recipes(name: str) -> Non
     assert found == recipe
 
 
-def test_it_has_every_kind_and_an_expert_for_each_objective(name: str) -> None:
+def test_it_has_the_kinds_and_an_expert_for_each_objective(name: str) -> None:
     config = load(name)
-    assert {policy.kind for policy in config.policies.values()} == set(KINDS)
+    # `mod` draws without an engine, which takes too long at full size; `cpo` is compared on the demo world.
+    assert {policy.kind for policy in config.policies.values()} == set(KINDS) - {"mod", "cpo"}
     experts = {f"only-{objective.replace('_', '-')}": objective for objective in config.names}
     assert config.policies.keys() == OTHERS | experts.keys()
     for expert, objective in experts.items():
