@@ -80,7 +80,7 @@ def test_a_card_that_is_not_there_is_an_error_that_names_the_file(tmp_path: Path
         (changed(CARD, format_version="new"), "format_version: .*integer"),
         (
             changed(CARD, conditioning={"kind": "heads"}),
-            "conditioning: .*'heads'.*'members', 'fixed'",
+            "conditioning: .*'heads'.*'members', 'mixture', 'fixed'",
         ),
         (changed(CARD, conditioning={"encoding": "digits"}), "conditioning: .*discriminator 'kind'"),
         (changed(CARD, conditioning={"kind": "context"}), "conditioning.context.encoding: Field required"),
