@@ -38,9 +38,10 @@ trap requeue USR1
 if [ "$SLURM_JOB_NUM_NODES" -eq 1 ]; then
     srun preforch train all "$config" --nproc "$SLURM_GPUS_ON_NODE" "${@:2}" &
 else
-    head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    # Read whole: where `head` closes the pipe early, pipefail ends the job.
+    mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
     srun torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
-        --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:29500" \
+        --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "${nodes[0]}:29500" \
         -m preforch_cli train all "$config" "${@:2}" &
 fi
 # In the background, so that the signal is heard.
