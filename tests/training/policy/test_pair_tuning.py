@@ -338,3 +338,8 @@ def test_tokens_that_one_policy_alone_knows_are_no_difference(
         for policy in (policies[1], tmp_path)
     )
     np.testing.assert_allclose(more, whole, atol=1e-4)
+    # One that it says itself is not read by the other one: a response counts up to there.
+    own = [(*response, model.config.vocab_size - 1, 30) for response in responses]
+    np.testing.assert_allclose(
+        divergences(Reader(tmp_path), Reader(policies[0]), prompts, prompts, own), whole, atol=1e-4
+    )

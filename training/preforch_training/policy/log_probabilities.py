@@ -7,6 +7,7 @@ Out: by response log-probabilities, or KL divergences along it; nats, (N,) float
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from preforch_training.distributed.shares import shared
 from preforch_training.embeddings.batching import batch_tokens, length_batches, reading_device
@@ -47,7 +48,8 @@ def divergences(
     """Sum over the tokens of a response of KL(policy || reference), that of all next tokens where it stands;
     at temperature 1, of the tokens that both know, by all ranks together. Its mean over responses that the
     policy draws at temperature 1 is the KL of the whole responses (chain rule). Each reads the prompt as it
-    is written for it.
+    is written for it. A response counts up to the first token that one of them does not know: where a policy
+    says a token of its own context.
     """
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
     return shared(
@@ -81,9 +83,13 @@ def _divergences(
     responses: Sequence[Ids],
 ) -> np.ndarray:
     read, read_reference = _reading(policy), _reading(reference)
+    sizes = [
+        AutoConfig.from_pretrained(one.policy).get_text_config().vocab_size for one in (policy, reference)
+    ]
+    known = [list(takewhile(lambda token: token < min(sizes), response)) for response in responses]
 
     def of_batch(numbers: Sequence[int]) -> list[float]:
-        said = [responses[i] for i in numbers]
+        said = [known[i] for i in numbers]
         ours = read([prompts[i] for i in numbers], said)
         theirs = read_reference([reference_prompts[i] for i in numbers], said)
         return [_divergence(own_RV, other_RV) for own_RV, other_RV in zip(ours, theirs, strict=True)]
@@ -93,7 +99,7 @@ def _divergences(
 
 def _divergence(own_RV: torch.Tensor, other_RV: torch.Tensor) -> float:
     """KL of next tokens, from logits, summed. A policy may have tokens of a context after those of the run's
-    base, which no other one knows and no response holds."""
+    base, which no other one knows."""
     known = min(own_RV.shape[-1], other_RV.shape[-1])
     own_RV, other_RV = (torch.log_softmax(logits_RV[:, :known], dim=-1) for logits_RV in (own_RV, other_RV))
     return float((own_RV.exp() * (own_RV - other_RV)).double().sum().item())
