@@ -157,6 +157,27 @@ def test_a_wrong_setting_of_a_policy_is_named(tmp_path: Path, setting: str, mess
         read(tmp_path, "serve=wic", setting, text=BOTH)
 
 
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ('reference = "wic"', r"report.reference is 'wic'; .*read no weights: \['plain'\]"),
+        ('best_of = {policy = "other"}', r"report.best_of.policy is 'other'; .*\['plain'\]"),
+        ('pairs = [["wic", "other"]]', r"report.pairs names 'other', the policies are \['plain', 'wic'\]"),
+    ],
+)
+def test_what_the_report_compares_must_be_there(tmp_path: Path, report: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, 'serve="wic"', text=f"{BOTH}\n[report]\n{report}\n")
+
+
+def test_real_data_have_no_utilities_to_compare(tmp_path: Path) -> None:
+    text = f'{BOTH}\n[report]\npairs = [["wic", "plain"]]\n'
+    assert read(tmp_path, 'serve="wic"', text=text).report.pairs == (("wic", "plain"),)
+    files = ('data.source="files"', 'data.root="x"', 'data.sources=[{path = "pairs.jsonl"}]')
+    with pytest.raises(ConfigError, match=r"report\.pairs .*, which data\.source = 'files' does not know"):
+        read(tmp_path, 'serve="wic"', *files, text=text)
+
+
 def test_online_rounds_need_their_table(tmp_path: Path) -> None:
     offline = "\n".join(line for line in WIC.splitlines() if not line.startswith("online"))
     with pytest.raises(ConfigError, match="online_rounds is 2, but there is no table `online`"):

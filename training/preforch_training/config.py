@@ -113,19 +113,7 @@ class RunConfig(Record):
                     f"and '-', first a letter, but not {', '.join(RESERVED_NAMES)}"
                 )
         self._check_starts()
-        best_of = self.report.best_of
-        if best_of is not None and best_of.policy not in without_weights(self.policies):
-            raise ValueError(
-                f"report.best_of.policy is {best_of.policy!r}; allowed are policies that read no weights: "
-                f"{without_weights(self.policies)}"
-            )
-        if self.report.reference not in (None, *without_weights(self.policies)):
-            raise ValueError(
-                f"report.reference is {self.report.reference!r}; allowed are policies that read no weights: "
-                f"{without_weights(self.policies)}"
-            )
-        if unknown := {name for pair in self.report.pairs for name in pair} - set(self.policies):
-            raise ValueError(f"report.pairs names {min(unknown)!r}, the policies are {sorted(self.policies)}")
+        self._check_report()
         if self.serve is not None and self.serve not in self.policies:
             raise ValueError(f"serve is {self.serve!r}, the policies are {sorted(self.policies)}")
         servable = sorted(name for name, policy in self.policies.items() if policy.can_be_served)
@@ -136,6 +124,26 @@ class RunConfig(Record):
                 f"serve is {self.served!r}, of kind {self.policies[self.served].kind!r}, which no engine can "
                 f"serve and only the report draws from; allowed are {servable}"
             )
+
+    def _check_report(self) -> None:
+        """What the report is to compare is there."""
+        without, report = without_weights(self.policies), self.report
+        named = {
+            "reference": report.reference,
+            "best_of.policy": None if report.best_of is None else report.best_of.policy,
+        }
+        for key, name in named.items():
+            if name is not None and name not in without:
+                raise ValueError(
+                    f"report.{key} is {name!r}; allowed are policies that read no weights: {without}"
+                )
+        if report.pairs and self.data.source != "demo":
+            raise ValueError(
+                f"report.pairs compares true utilities, which data.source = {self.data.source!r} does not "
+                'know; leave it out, or take the source "demo"'
+            )
+        if unknown := {name for pair in report.pairs for name in pair} - set(self.policies):
+            raise ValueError(f"report.pairs names {min(unknown)!r}, the policies are {sorted(self.policies)}")
 
     def _check_overall_reward(self) -> None:
         """The one overall reward is there if, and only if, a policy is trained by it."""

@@ -23,6 +23,7 @@ from preforch_training.config import RunConfig, read_config
 from preforch_training.library_log import library_log
 from preforch_training.pipeline import open_run
 from preforch_training.run import Run
+from preforch_training.sampling.choosing import ChoosingSampler
 from preforch_training.sampling.vllm import Sampler, VllmSampler
 
 
@@ -68,9 +69,9 @@ def export(order: Order) -> str:
     logs = made.run.logs
     with (
         library_log(logs / "libraries.log"),
-        VllmSampler(made.config.policy.engine, log=logs / "vllm.log") as sampler,
+        VllmSampler(made.config.policy.engine, log=logs / "vllm.log") as vllm,
     ):
-        return carry_out(made, sampler)
+        return carry_out(made, ChoosingSampler(vllm, dtype=made.config.policy.engine.dtype))
 
 
 def prepare(order: Order) -> Export:

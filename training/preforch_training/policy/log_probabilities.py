@@ -34,7 +34,7 @@ class Reader:
 
 def log_probabilities(policy: Path, prompts: Sequence[Ids], responses: Sequence[Ids]) -> np.ndarray:
     """log p(y | x), by all ranks of the run together; in 32 bits."""
-    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    lengths = _lengths(prompts, responses)
     return shared(partial(_log_probabilities, Reader(policy)), prompts, responses, lengths=lengths)
 
 
@@ -51,10 +51,14 @@ def divergences(
     is written for it. A response counts up to the first token that one of them does not know: where a policy
     says a token of its own context.
     """
-    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    lengths = _lengths(prompts, responses)
     return shared(
         partial(_divergences, policy, reference), prompts, reference_prompts, responses, lengths=lengths
     )
+
+
+def _lengths(prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[int]:
+    return [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 def _log_probabilities(policy: Reader, prompts: Sequence[Ids], responses: Sequence[Ids]) -> np.ndarray:
@@ -72,7 +76,7 @@ def _log_probabilities(policy: Reader, prompts: Sequence[Ids], responses: Sequen
             for logits_RV, ids_R in zip(found, said, strict=True)
         ]
 
-    return _by_batches(of_batch, [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
+    return _by_batches(of_batch, _lengths(prompts, responses))
 
 
 def _divergences(
@@ -94,7 +98,7 @@ def _divergences(
         theirs = read_reference([reference_prompts[i] for i in numbers], said)
         return [_divergence(own_RV, other_RV) for own_RV, other_RV in zip(ours, theirs, strict=True)]
 
-    return _by_batches(of_batch, [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
+    return _by_batches(of_batch, _lengths(prompts, responses))
 
 
 def _divergence(own_RV: torch.Tensor, other_RV: torch.Tensor) -> float:

@@ -30,4 +30,5 @@ class Config(Record):
     reference: str | None = None
     """The policy of the run that KL divergences are from: one that reads no weights. None: there are none."""
     pairs: tuple[tuple[str, str], ...] = ()
-    """Policies whose utilities are compared prompt by prompt, besides the served one with each other one."""
+    """Policies whose true utilities are compared prompt by prompt, besides the served one with each other
+    one; for the demo world, whose truth is known."""

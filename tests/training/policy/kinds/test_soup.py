@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import policy_world
 import pytest
 import torch
@@ -17,7 +18,11 @@ from preforch_training.policy.kinds.soup import grid_members
 from preforch_training.policy.merged.parameters import average
 from preforch_training.policy.settings.soup import SoupPolicy
 from preforch_training.policy.task import PolicyTask
+from preforch_training.report.policies.divergence import divergence
+from preforch_training.report.policies.responses import Drawing, Drawn, weighted
 from preforch_training.run import Run
+from preforch_training.sampling.settings import Sampling
+from preforch_training.sampling.vllm import Generation
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from small_world import NoSampler, build
@@ -82,6 +87,26 @@ def test_a_member_is_the_weighted_mean_of_the_experts(run: Run) -> None:
     for one, other in zip(found.parameters(), average(experts[:1], [1.0]).parameters(), strict=True):
         moved = max(moved, float((one - other).detach().abs().max()))
     assert moved > 1e-4
+
+
+def test_its_divergence_is_that_of_the_member_that_answers(run: Run) -> None:
+    """And each prompt's, not that of the first member: where all weight is on one objective, its expert's."""
+    prompts = run.prompts("train")[:3]
+    context = run.context_format
+    drawing = Drawing(context, Sampling(temperature=0.7, top_p=1.0, max_tokens=8, dtype="auto"), len)
+    answer = Generation((20, 21, 22), "", finished=True)
+    asked = [weighted(i, weights, context) for i, weights in enumerate(np.eye(3))]
+    drawn = Drawn(dict.fromkeys(asked, answer), 0.0)
+    start = run.policy_base
+    found = divergence(run.policy_round("soup", 0), start, asked, drawn, prompts, drawing)
+    assert found is not None
+    alone = [
+        divergence(run.policy_round(MEMBERS[name], 0), start, [asked[k]], drawn, prompts, drawing)
+        for k, name in enumerate(policy_world.NAMES)
+    ]
+    np.testing.assert_allclose(found, np.concatenate([one for one in alone if one is not None]), atol=1e-5)
+    assert found.min() > 0
+    assert np.ptp(found) > 1e-5
 
 
 @pytest.mark.parametrize("step", [1 / 3, 1 / 7, 0.01])

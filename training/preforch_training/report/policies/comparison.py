@@ -1,12 +1,11 @@
 """How well policies listen to weights, and whether weights that depend on the prompt pay (METHOD 9).
 
-1. Control and Pareto sweep: all weights of a grid on the same prompts; Spearman between asked weight and mean
-   reward.
+1. Control and Pareto sweep: all weights of a grid on the same prompts; rank correlations of asked weight and
+   mean reward.
 2. Prompt-aware utility E[w°(x).r(x, y)] with true weights and true rewards, where the policy is asked for:
    the recommended f(x), the best constant, uniform, f of another prompt, and w° itself. The best constant is
    the grid point with the highest mean utility on validation prompts, drawn from the very policy that is
    judged.
-
 3. Fronts of all policies on one split, rewards where all are asked with equal weights, learning curves.
 
 The last policy is judged in full: `online` (the last online round of the served one), or `offline` (its round
