@@ -21,6 +21,7 @@ from preforch_training.report.policies.records import Arm, PolicyReport
 from preforch_training.report.policies.tables import policy_tables
 from preforch_training.report.policies.texts import measure_texts
 from preforch_training.report.stage import ReportSubject, contenders
+from preforch_training.report.verdicts import served_gains
 from preforch_training.sampling.vllm import Generation, SampleRequest
 from preforch_training.statistics.markdown import write_markdown
 from preforch_training.statistics.predictors import (
@@ -60,10 +61,10 @@ def report() -> PolicyReport:
 
 
 def test_control_of_a_linear_policy_is_1_on_every_swept_split(report: PolicyReport) -> None:
-    assert [entry.spearman.value for entry in report.control] == pytest.approx([1.0] * 21)
+    assert [entry.spearman.value for entry in report.control] == pytest.approx([1.0] * 24)
     swept = {(entry.policy, entry.split) for entry in report.control}
     assert swept == {
-        (OFFLINE, "test_topic"),
+        *((OFFLINE, s) for s in ("validation", "test_topic")),
         *((ONLINE, s) for s in ("validation", "test_phrasing", "test_topic", "test_both")),
     }
     measures = {entry.measure for entry in report.control if entry.split == "test_topic"}
@@ -114,7 +115,7 @@ def test_recommended_weights_beat_the_constant_and_shuffled_ones_do_not(report: 
     found = {
         (entry.first.arm, entry.second.policy, entry.second.arm): entry.difference
         for entry in report.differences
-        if entry.split == ALL_TESTS
+        if entry.split == ALL_TESTS and entry.first.policy == ONLINE
     }
     assert found[RECOMMENDED, ONLINE, CONSTANT].value == pytest.approx(0.66 - 1 / 3)
     assert found[RECOMMENDED, ONLINE, CONSTANT].low > 0
@@ -137,6 +138,7 @@ def test_shuffled_weights_lose_against_a_constant_where_families_are_uneven() ->
     (found,) = [
         entry.difference for entry in report.differences
         if (entry.first.arm, entry.second.arm, entry.split) == (SHUFFLED, CONSTANT, ALL_TESTS)
+        and entry.first.policy == ONLINE
     ]  # fmt: skip
     assert found.high < 0
 
@@ -145,11 +147,11 @@ def test_nothing_is_asked_twice_also_when_the_constant_answers_for_the_prompts_b
     facts = make_facts()
     sampler = EchoSampler({"round-0": 1.0, "round-1": 1.0})
     report = measure(facts, true_weights(facts), sampler)
-    assert [name for name, _ in sampler.calls] == ["round-0", "round-1", "round-1"]
+    assert [name for name, _ in sampler.calls] == ["round-0", "round-0", "round-1", "round-1"]
     assert report.responses == sum(count for _, count in sampler.calls)
     # Recommended weights are the true ones here: the two arms share their responses.
-    assert sampler.calls[1][1] < 4 * 12 * 21 + 4 * 54
-    assert sampler.calls[2][1] == 3 * (18 - 12)
+    assert sampler.calls[2][1] < 4 * 12 * 21 + 4 * 54
+    assert sampler.calls[3][1] == 3 * (18 - 12)
 
 
 def test_without_online_rounds_the_offline_policy_answers_for_every_arm() -> None:
@@ -199,17 +201,34 @@ def test_a_policy_that_reads_no_weights_has_a_utility_and_neither_sweep_nor_cont
     assert [entry for entry in beside.differences if entry.second != own] == list(report.differences)
 
 
-def test_another_policy_that_reads_weights_is_swept_on_one_split_and_asked_for_two_kinds_of_weights() -> None:
-    other = Contender("other", Path("other"))
-    beside, _ = measure_beside(other, gains={"other": 0.25})
-    assert beside.fixed == ()
-    assert {entry.split for entry in beside.control if entry.policy == "other"} == {"test_topic"}
-    assert {entry.arm.arm for entry in beside.utilities if entry.arm.policy == "other"} == {
-        RECOMMENDED,
-        UNIFORM,
+def test_every_policy_that_reads_weights_has_its_own_controls() -> None:
+    facts = make_facts(families=("how-to", "how-to", "risky"))
+    sampler = EchoSampler({"round-1": 1.0, "other": 0.25})
+    report = measure(facts, true_weights(facts), sampler, (Contender("other", Path("other")), POLICIES[1]))
+    assert report.fixed == ()
+    swept = {entry.split for entry in report.control if entry.policy == "other"}
+    assert swept == {"validation", "test_topic"}
+    found = {
+        (entry.first.arm, entry.second.arm): entry.difference.value
+        for entry in report.differences
+        if entry.split == ALL_TESTS and entry.first.policy == entry.second.policy == "other"
     }
-    seconds = {d.second.policy for d in beside.differences}
-    assert seconds == {ONLINE, OFFLINE, "other"}
+    # A quarter of what is asked for is obtained, and 0.66 is it worth under the weights of its own.
+    utility = {
+        e.arm.arm: e.utility.value
+        for e in report.utilities
+        if e.arm.policy == "other" and e.split == ALL_TESTS
+    }
+    assert utility[RECOMMENDED] == utility[TRUE] == pytest.approx(0.66 / 4)
+    assert utility[UNIFORM] == pytest.approx(1 / 12, abs=0.003)
+    # The corner of the most frequent family: 0.8 on two thirds of the prompts, 0.1 on the others.
+    assert utility[CONSTANT] == pytest.approx((2 * 0.8 + 0.1) / 3 / 4)
+    assert found == {
+        (RECOMMENDED, other): pytest.approx(utility[RECOMMENDED] - utility[other])
+        for other in (CONSTANT, UNIFORM, SHUFFLED, TRUE)
+    } | {(SHUFFLED, CONSTANT): pytest.approx(utility[SHUFFLED] - utility[CONSTANT])}
+    # Targets and warnings are about the served policy.
+    assert {gain.first.policy for gain in served_gains(report)} == {ONLINE}
 
 
 def test_a_served_policy_that_reads_no_weights_is_judged_by_its_answers_alone() -> None:
@@ -231,7 +250,7 @@ def test_a_served_policy_that_reads_no_weights_is_compared_with_one_that_does() 
     policies = (POLICIES[1], replace(SFT, name=OFFLINE))
     report = measure(facts, true_weights(facts), EchoSampler({"sft": STUBBORN, "round-1": 1.0}), policies)
     assert {entry.policy for entry in report.control} == {ONLINE}
-    (gain,) = [d for d in report.differences if d.split == ALL_TESTS]
+    (gain,) = served_gains(report)
     assert (str(gain.first), str(gain.second)) == (f"{OFFLINE} {NO_WEIGHTS}", f"{ONLINE} {RECOMMENDED}")
     assert gain.difference.value == pytest.approx(0.5 - 0.66)
 
@@ -296,8 +315,10 @@ def test_any_two_policies_can_be_compared() -> None:
         facts, f, np.ones(len(f), dtype=bool), step=0.5, sweep_prompts=12, utility_prompts=18, seed=4
     )
     report = report_policies(policies, sampler, plan, make_judge(facts), pairs=[("other", "sft")])
-    (found,) = [d for d in report.differences if d.split == ALL_TESTS and d.first.policy == "other"]
-    assert str(found.second) == f"sft {NO_WEIGHTS}"
+    between = ("other", "sft")
+    (found,) = [
+        d for d in report.differences if d.split == ALL_TESTS and (d.first.policy, d.second.policy) == between
+    ]
     assert found.difference.value == pytest.approx(0.66 / 4 - 0.5)
 
 
@@ -361,18 +382,19 @@ def test_best_of_n_takes_what_the_weights_like_best_of_the_same_samples() -> Non
     best = Contender("best of 4", Path("sft"), best_of=4)
     sampler = SpellingSampler({})
     report = measure(facts, true_weights(facts), sampler, [best, SFT])
-    # Each prompt once, whatever it is asked with.
-    (_, requests), *_ = sampler.calls
-    asked = 3 * 18
-    assert requests == asked
+    # Each prompt once, whatever it is asked with, and again what only the best constant asks for.
+    (_, requests), (_, again), *_ = sampler.calls
+    assert (requests, again) == (3 * 18 + 12, 3 * 18 - 12)
     utilities = {(u.arm.arm, u.split): u.utility.value for u in report.utilities if u.arm.policy == best.name}
     assert utilities[RECOMMENDED, ALL_TESTS] == pytest.approx(0.8)
     assert utilities[TRUE, ALL_TESTS] == pytest.approx(0.8)
     assert utilities[SHUFFLED, ALL_TESTS] < 0.6
+    # The best of four under one corner of the simplex, right for a third of the prompts.
+    assert utilities[CONSTANT, ALL_TESTS] == pytest.approx((0.8 + 2 * 0.1) / 3)
     # Under equal weights the first of three that are alike, which is a third of the families' best.
     assert utilities[UNIFORM, ALL_TESTS] == pytest.approx(1 / 3, abs=0.05)
     control = [c.spearman.value for c in report.control if c.policy == best.name and c.measure == "true"]
-    assert len(control) == 3
+    assert len(control) == 6  # on validation and on new topics
     assert min(control) > 0.8
     assert report.unfinished == 0
 

@@ -1,7 +1,7 @@
 """The targets that a run is held to, and what the report says by itself when one is missed."""
 
 from preforch_training.report.policies.plan import ALL_TESTS, OFFLINE
-from preforch_training.report.policies.records import Control, PolicyReport
+from preforch_training.report.policies.records import Control, Difference, PolicyReport
 from preforch_training.report.records import ConfidenceReport, OrchestratorReport, RewardReport, Verdict
 from preforch_training.report.reward import correlation_warnings
 from preforch_training.statistics.bootstrap import Interval
@@ -53,13 +53,9 @@ def find_warnings(
                 f"{entry.split}: the orchestrator explains its targets no better than a constant does, "
                 f"explained KL {entry.explained_kl}"
             )
-    for gain in policy.differences if policy else ():
-        against_constant = (gain.first.arm, gain.second.arm) == (
-            RECOMMENDED,
-            CONSTANT,
-        )
-        # One split has too few prompts to tell; all test splits together decide.
-        if against_constant and gain.split == ALL_TESTS and gain.difference.low <= 0:
+    for gain in served_gains(policy) if policy else ():
+        against_constant = (gain.first.arm, gain.second.arm) == (RECOMMENDED, CONSTANT)
+        if against_constant and gain.difference.low <= 0:
             warnings.append(
                 "recommended weights do not beat the best constant beyond chance, "
                 f"difference in utility {gain.difference}"
@@ -138,6 +134,14 @@ def served_control(policy: PolicyReport) -> list[Control]:
     return [entry for entry in rows if entry.measure == measure]
 
 
+def served_gains(policy: PolicyReport) -> list[Difference]:
+    """What the served policy gains, and where: one split has too few prompts to tell, all test splits
+    together decide."""
+    return [
+        gain for gain in policy.differences if gain.first.policy == policy.served and gain.split == ALL_TESTS
+    ]
+
+
 def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
     return [
         _at_least(f"control of {entry.objective}, {entry.policy}, {entry.split}", entry.spearman, SPEARMAN)
@@ -146,9 +150,8 @@ def _control_verdicts(policy: PolicyReport) -> list[Verdict]:
 
 
 def _utility_verdicts(policy: PolicyReport) -> list[Verdict]:
-    whole = [gain for gain in policy.differences if gain.split == ALL_TESTS]
     verdicts = []
-    for gain in whole:
+    for gain in served_gains(policy):
         name, found = f"utility, {gain.first} - {gain.second}", gain.difference
         ends = (gain.first.arm, gain.second.arm)
         if ends == (RECOMMENDED, CONSTANT):

@@ -48,7 +48,13 @@ def policy_plots(policy: PolicyReport, objectives: Sequence[str]) -> list[Plot]:
         for entry in sorted(policy.utilities, key=lambda entry: -entry.utility.value)
         if entry.split == ALL_TESTS
     ]
-    whole = [entry for entry in policy.differences if entry.split == ALL_TESTS]
+    # What other policies gain by their weights has its place in the tables.
+    whole = [
+        entry
+        for entry in policy.differences
+        if entry.split == ALL_TESTS
+        and (entry.first.policy == policy.served or entry.first.policy != entry.second.policy)
+    ]
     plots = []
     if utilities:
         reading = "Under the true weights, on all test prompts together; lines are 95% intervals."

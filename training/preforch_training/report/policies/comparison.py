@@ -8,9 +8,8 @@
    judged.
 3. Fronts of all policies on one split, rewards where all are asked with equal weights, learning curves.
 
-The last policy is judged in full: `online` (the last online round of the served one), or `offline` (its round
-0). The others are judged under recommended and equal weights, and those that read no weights by what they
-answer anyway.
+Policies that read no weights are judged by what they answer anyway. The last one is what is served: `online`
+(the last online round of its policy), or `offline` (its round 0); it alone is swept on every split.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +50,7 @@ from preforch_training.report.policies.records import (
     TextMeasures,
     Utility,
 )
-from preforch_training.report.policies.responses import Drawn, Query, draw, draw_best, draw_more
+from preforch_training.report.policies.responses import Drawn, Query, draw, draw_best
 from preforch_training.report.policies.texts import measure_texts
 from preforch_training.sampling.vllm import Sampler
 from preforch_training.statistics.bootstrap import Interval
@@ -88,7 +87,7 @@ def report_policies(
     one with each other one."""
     served = policies[-1]
     judged = {
-        policy.name: judge_policy(policy, sampler, plan, judge, in_full=policy is served)
+        policy.name: judge_policy(policy, sampler, plan, judge, served=policy is served)
         for policy in policies
     }
     found = list(judged.values())
@@ -127,20 +126,21 @@ def report_policies(
 
 
 def judge_policy(
-    policy: Contender, sampler: Sampler, plan: Plan, judge: PolicyJudge, *, in_full: bool
+    policy: Contender, sampler: Sampler, plan: Plan, judge: PolicyJudge, *, served: bool
 ) -> Judged:
     """Ask a policy for its program in one call of the sampler, and judge what it answers. What the best
     constant is, only these answers say: it is asked in another call."""
     format_, prompts = judge.drawing.context_format, judge.facts.prompts
-    program = program_of(plan, policy, in_full=in_full)
+    program = program_of(plan, policy, served=served)
     drawn = answers_of(policy, asked_of(plan, program, format_), sampler, judge)
     sweeps, control, points = judge_sweeps(policy, program, plan, drawn, judge)
     arms, constant = dict(program.arms), None
-    if program.is_whole:
+    if program.finds_constant:
         constant = best_constant_of_policy(plan, drawn, judge)
         arms[CONSTANT] = np.tile(constant, (len(prompts), 1))
-        asked = arm_of(plan, arms[CONSTANT], format_)
-        drawn = draw_more(sampler, policy.folder, asked, prompts, judge.drawing, drawn)
+        missing = [q for q in arm_of(plan, arms[CONSTANT], format_) if q not in drawn.responses]
+        if missing:
+            drawn = drawn.and_more(answers_of(policy, missing, sampler, judge))
     own = arm_of(plan, plan.own_weights(policy), format_)
     kl_N = judge.divergence(policy, drawn, own)
     kl = None if kl_N is None else judge.mean(kl_N, np.array([index for index, _ in own]))
@@ -206,14 +206,16 @@ def compare(
     policies: Sequence[Contender],
     pairs: Sequence[tuple[str, str]],
 ) -> list[Difference]:
-    """Paired differences, on the prompts that both sides answered: between the arms of the last policy,
-    between it and every other one, and between those of `pairs`."""
+    """Paired differences, on the prompts that both sides answered: between the arms of every policy that
+    reads weights, between the last policy and every other one, and between those of `pairs`."""
     *others, served = policies
-    sides = []
-    if served.reads_weights:
-        arms = {source: Arm(policy=served.name, arm=source) for source in (*plan.arms, CONSTANT)}
-        own_pairs = [(RECOMMENDED, other) for other in (CONSTANT, UNIFORM, SHUFFLED, TRUE)]
-        sides = [(arms[first], arms[second]) for first, second in [*own_pairs, (SHUFFLED, CONSTANT)]]
+    between = [*((RECOMMENDED, other) for other in (CONSTANT, UNIFORM, SHUFFLED, TRUE)), (SHUFFLED, CONSTANT)]
+    sides = [
+        (Arm(policy=policy.name, arm=first), Arm(policy=policy.name, arm=second))
+        for policy in policies
+        if policy.reads_weights
+        for first, second in between
+    ]
     own = {policy.name: Arm(policy=policy.name, arm=policy.own_arm) for policy in policies}
     sides += [(own[served.name], own[other.name]) for other in others]
     sides += [(own[first], own[second]) for first, second in pairs]

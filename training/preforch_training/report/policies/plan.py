@@ -18,6 +18,7 @@ from preforch_training.statistics.predictors import NO_WEIGHTS, RECOMMENDED, SHU
 
 ONLINE, OFFLINE = "online", "offline"
 """The served policy after its last round, and after its first."""
+VALIDATION = "validation"
 ALL_TESTS = "test"
 """All test splits together."""
 
@@ -83,9 +84,9 @@ class Program:
     arms: Mapping[str, np.ndarray]
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it has every arm and sweep, so that its best constant can be looked for."""
-        return TRUE in self.arms and "validation" in self.sweep
+    def finds_constant(self) -> bool:
+        """Whether it asks what the best constant is chosen by, which needs the truth."""
+        return TRUE in self.arms and VALIDATION in self.sweep
 
 
 def make_plan(
@@ -120,22 +121,17 @@ def make_plan(
     )
 
 
-def program_of(plan: Plan, policy: Contender, *, in_full: bool) -> Program:
-    """Everything for the policy that is judged in full; for others the sweep of one split, recommended and
-    equal weights.
+def program_of(plan: Plan, policy: Contender, *, served: bool) -> Program:
+    """Every arm, and the sweeps that fronts and best constants come from; for the served policy those of
+    the other splits too.
 
     A policy that reads no weights has neither sweep nor arms, only its answers: one for each prompt.
     """
     if not policy.reads_weights:
         # Whatever is asked for: the request must carry some weights.
         return Program({}, {NO_WEIGHTS: plan.arms[UNIFORM]})
-    if in_full:
-        return Program(plan.sweep, plan.arms)
-    if policy.best_of > 1:
-        # Its responses are drawn already, whatever the weights.
-        return Program({plan.control_split: plan.sweep[plan.control_split]}, plan.arms)
-    arms = {source: plan.arms[source] for source in (RECOMMENDED, UNIFORM)}
-    return Program({plan.control_split: plan.sweep[plan.control_split]}, arms)
+    needed = {plan.control_split, VALIDATION}
+    return Program({s: rows for s, rows in plan.sweep.items() if served or s in needed}, plan.arms)
 
 
 def grid_of(plan: Plan, prompts: np.ndarray, context_format: ContextFormat) -> list[Query]:

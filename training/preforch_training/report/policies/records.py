@@ -127,7 +127,7 @@ class TextMeasures(Record):
 
 
 class PolicyReport(Record):
-    """`served`: the policy that is judged in full. `fixed`: policies that read no weights, and so have no
+    """`served`: the policy that is served. `fixed`: policies that read no weights, and so have no
     control. `reference`: the one that divergences are from.
 
     `constant`: the best constant, chosen on validation prompts; null where the truth is unknown or nothing is

@@ -43,6 +43,10 @@ class Drawn:
         """Number of those that were cut."""
         return sum(not answer.finished for answer in self.responses.values())
 
+    def and_more(self, more: "Drawn") -> "Drawn":
+        """These and others of the same policy."""
+        return Drawn({**self.responses, **more.responses}, self.seconds + more.seconds)
+
     def texts(self, asked: Sequence[Query]) -> list[str]:
         """The responses, (N,)."""
         return [self.responses[query].text for query in asked]
@@ -121,23 +125,4 @@ def draw_best(
     return Drawn(
         responses={query: by_prompt[query[0]][i] for query, i in best.items()},
         seconds=time.monotonic() - start,
-    )
-
-
-def draw_more(
-    sampler: Sampler,
-    policy: Path,
-    asked: Sequence[Query],
-    prompts: Sequence[Prompt],
-    drawing: Drawing,
-    drawn: Drawn,
-) -> Drawn:
-    """What was drawn from a policy before, and what is asked now and was not."""
-    missing = [query for query in asked if query not in drawn.responses]
-    if not missing:
-        return drawn
-    more = draw(sampler, policy, missing, prompts, drawing)
-    return Drawn(
-        responses={**drawn.responses, **more.responses},
-        seconds=drawn.seconds + more.seconds,
     )
