@@ -1,4 +1,5 @@
-"""`compare-demo.toml`: every kind of policy in one run, at tiny size; the long test with real vLLM."""
+"""`compare-demo.toml`: every kind of policy in one run, at tiny size; the long test with real vLLM.
+`compare-demo-two.toml`: the policies of the paper's tables, for two objectives."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,29 +23,42 @@ from recipe_world import policy_sizes
 from small_world import build
 from test_with_vllm import gateway_process
 
-CONFIG = Path(__file__).parents[2] / "training" / "configs" / "compare-demo.toml"
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+EVERY, TWO = CONFIGS / "compare-demo.toml", CONFIGS / "compare-demo-two.toml"
 READ = {"wic", "ric", "ric-selective", "cpo", "soup", "mod", "reinforced"}
 
 
-def tiny_settings() -> Iterator[str]:
+def tiny_settings(path: Path) -> Iterator[str]:
     """The same run in a minute: few prompts, a small policy, a step or two of each training."""
+    config = read_config(path)
     yield from ("data.train_prompts=60", "data.validation_prompts=20", "data.test_prompts=8")
     yield from ("orchestrator.epochs=1", "reward.folds=2", "policy.max_response_tokens=16")
     yield "policy.scratch={vocabulary=400, width=32, layers=1, heads=1, inner=32}"
-    yield from (f"reward.{name}.epochs=1" for name in ("helpful", "harmless", "humor", "overall"))
+    yield from (f"reward.{name}.epochs=1" for name in config.names)
     yield from ("report.sweep_prompts=2", "report.utility_prompts=2", "report.replicates=100")
     yield from ("report.grid_step=0.5", "report.best_of.samples=3", "policies.soup.step=0.5")
-    yield from policy_sizes(read_config(CONFIG), steps=1)
+    yield from policy_sizes(config, steps=1)
     yield from ("policies.wic.online.samples_per_prompt=3", "policies.reinforced.runs=2")
-    yield "policies.selective-dpo.seeds=1"
+    if path == EVERY:
+        yield from ("policies.selective-dpo.seeds=1", "reward.overall.epochs=1")
 
 
 def test_it_has_every_kind() -> None:
-    assert {policy.kind for policy in read_config(CONFIG).policies.values()} == set(KINDS)
+    assert {policy.kind for policy in read_config(EVERY).policies.values()} == set(KINDS)
 
 
-def test_every_policy_is_built_and_compared(tmp_path: Path) -> None:
-    config = read_config(CONFIG, settings=(f"run.folder={tmp_path / 'run'}", *tiny_settings()))
+def test_two_objectives_have_policies_of_all_three() -> None:
+    """What is said of a policy here holds for that of the same name there, but for the objectives."""
+    every, two = read_config(EVERY), read_config(TWO)
+    assert set(two.policies) < set(every.policies)
+    for name, policy in two.policies.items():
+        if policy.kind not in ("soup", "mod") and name != "modpo-equal":
+            assert policy == every.policies[name], name
+
+
+@pytest.mark.parametrize("path", [EVERY, TWO], ids=lambda path: path.stem)
+def test_every_policy_is_built_and_compared(path: Path, tmp_path: Path) -> None:
+    config = read_config(path, settings=(f"run.folder={tmp_path / 'run'}", *tiny_settings(path)))
     run = open_run(config)
     for stage in STAGES:
         build(stage, run, config, sampler=ScriptedSampler())
@@ -69,7 +83,7 @@ def check_run(folder: Path, config: RunConfig) -> None:
     best = "best of 3 of sft"
     own = {entry.arm.policy: entry.arm.arm for entry in report.texts}
     assert own == {
-        name: RECOMMENDED if name in READ | {best} else NO_WEIGHTS for name in [best, *config.policies]
+        name: RECOMMENDED if name in {best, *READ} else NO_WEIGHTS for name in [best, *config.policies]
     }
     compared = {gain.second.policy for gain in report.differences if gain.split == "test"}
     assert compared >= {best, *config.policies} - {"reinforced"}
@@ -77,9 +91,9 @@ def check_run(folder: Path, config: RunConfig) -> None:
 
 @pytest.mark.slow
 def test_every_policy_is_built_and_compared_by_the_command_with_real_vllm(tmp_path: Path) -> None:
-    settings = [*tiny_settings()]
-    subprocess.run(train_command(CONFIG, tmp_path / "run", settings), check=True)
-    check_run(tmp_path / "run", read_config(CONFIG, settings=tuple(settings)))
+    settings = [*tiny_settings(EVERY)]
+    subprocess.run(train_command(EVERY, tmp_path / "run", settings), check=True)
+    check_run(tmp_path / "run", read_config(EVERY, settings=tuple(settings)))
     for name, applied in {"ric": True, "soup": True, "reinforced": True, "dpo": False}.items():
         (tmp_path / name).mkdir()
         check_service(tmp_path / "run", name, tmp_path / name / "log", applied=applied)

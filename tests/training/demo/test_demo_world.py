@@ -114,6 +114,42 @@ def test_mean_weights_are_far_from_uniform_and_every_objective_leads_somewhere(d
     assert {dominant(prompt) for prompt in data.prompts} == set(OBJECTIVES)
 
 
+def test_a_world_of_two_objectives_wishes_for_nothing_else(data: DemoData) -> None:
+    names = ("helpful", "harmless")
+    two = generate(seed=0, train_prompts=60, validation_prompts=8, test_prompts=8, objectives=names)
+    assert {pair.objective for pair in two.pairs} == {*names, "overall"}
+    prompts = {prompt.id: prompt for prompt in two.prompts}
+    for prompt in two.prompts:
+        three = true_weights(prompt.text)
+        assert sum(prompt.true_weights.values()) == pytest.approx(1)
+        ratio = prompt.true_weights["helpful"] / prompt.true_weights["harmless"]
+        assert ratio == pytest.approx(three["helpful"] / three["harmless"])
+    # Without noise what is chosen is the best by these two: a joke that a joke was asked for wins nothing.
+    clean = [pair for pair in two.pairs if pair.objective == "overall" and pair.split.startswith("test")]
+    margins = [
+        sum(
+            weight
+            * (true_rewards(asked.text, pair.chosen)[name] - true_rewards(asked.text, pair.rejected)[name])
+            for name, weight in asked.true_weights.items()
+        )
+        for pair in clean
+        for asked in [prompts[pair.prompt_id]]
+    ]
+    assert len(margins) > 20
+    assert min(margins) > 0
+    turned = generate(seed=0, train_prompts=60, validation_prompts=8, test_prompts=8, objectives=names[::-1])
+    assert turned == two
+
+
+def test_an_objective_that_the_world_does_not_have_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"\['brevity'\] are none of the demo world's, which are \['helpful'"
+    ):
+        generate(
+            seed=0, train_prompts=10, validation_prompts=5, test_prompts=5, objectives=("helpful", "brevity")
+        )
+
+
 def test_parse_inverts_assembly() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):

@@ -33,7 +33,7 @@ def build(run: Run, config: Config, *, learned: Sequence[str], readers: Sequence
         keep_rejected = config.on_bad_record == "skip"
         with DataWriter(folder, work / "index.sqlite", keep_rejected=keep_rejected) as writer:
             if config.source == "demo":
-                read = demo_data(writer, config, seed=run.seed)
+                read = demo_data(writer, config, run.names, seed=run.seed)
             else:
                 read = read_sources(writer, config, run.names, seed=run.seed)
             repeats, leaks = writer.repeats(len(read)), writer.leaks()
@@ -65,13 +65,16 @@ def build(run: Run, config: Config, *, learned: Sequence[str], readers: Sequence
     run.make(run.data, kind="data", config=recipe, inputs={}, build=make)
 
 
-def demo_data(writer: DataWriter, settings: Config, *, seed: int) -> list[SourceCounts]:
-    """The demo world's prompts and pairs. The truth stays in the generator."""
+def demo_data(
+    writer: DataWriter, settings: Config, objectives: Sequence[str], *, seed: int
+) -> list[SourceCounts]:
+    """The prompts and pairs of a demo world that has these objectives. The truth stays in the generator."""
     generated = world.generate(
         seed=seed,
         train_prompts=settings.train_prompts,
         validation_prompts=settings.validation_prompts,
         test_prompts=settings.test_prompts,
+        objectives=objectives,
     )
     counts = SourceCounts("demo")
     for prompt in generated.prompts:

@@ -7,6 +7,7 @@ A prompt is one phrasing of one family with one topic (adjective + noun) in it.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -65,15 +66,18 @@ def read_prompt(prompt: str) -> Reading:
     return Reading(family, phrasing, topic)
 
 
-def true_weights(prompt: str) -> dict[str, float]:
-    """The weights w°(x), summing to 1: those of the family, varied a little by a hash of the text."""
+def true_weights(prompt: str, objectives: Sequence[str] = OBJECTIVES) -> dict[str, float]:
+    """The weights w°(x), summing to 1: those of the family, varied a little by a hash of the text. Of some
+    objectives alone: as they stand to each other among all of them."""
     family = read_prompt(prompt).family
     digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()
     moved = [
         max(0.02, weight + _JITTER * (2 * int.from_bytes(digest[4 * k : 4 * k + 4], "big") / 2**32 - 1))
         for k, weight in enumerate(family.weights)
     ]
-    return {name: weight / sum(moved) for name, weight in zip(OBJECTIVES, moved, strict=True)}
+    known = dict(zip(OBJECTIVES, moved, strict=True))
+    total = sum(known[name] for name in objectives)
+    return {name: known[name] / total for name in objectives}
 
 
 @cache

@@ -30,8 +30,7 @@ class DemoTruth:
 
     def weights(self, prompt: str) -> np.ndarray:
         """w°(x)."""
-        known = world.true_weights(prompt)
-        return np.array([known[name] for name in self._names])
+        return np.array(list(world.true_weights(prompt, self._names).values()))
 
     def rewards(self, prompt: str, response: str) -> np.ndarray:
         """r(x, y), from the response's parts."""

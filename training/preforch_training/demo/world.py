@@ -14,7 +14,7 @@ Nothing but the evaluation may read `true_weights` and `true_rewards`.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
@@ -67,12 +67,24 @@ class DemoData:
     pairs: list[DemoPair]
 
 
-def generate(*, seed: int, train_prompts: int, validation_prompts: int, test_prompts: int) -> DemoData:
-    """The same data for the same arguments; `test_prompts` counts per test split.
+def generate(
+    *,
+    seed: int,
+    train_prompts: int,
+    validation_prompts: int,
+    test_prompts: int,
+    objectives: Sequence[str] = OBJECTIVES,
+) -> DemoData:
+    """The same data for the same arguments; `test_prompts` counts per test split. With `objectives` that are
+    some of the world's, nobody in it wishes for anything else.
 
     The training data does not depend on the other two numbers. Raises ValueError where a family has too few
-    texts.
+    texts, and for an objective that the world does not have.
     """
+    if unknown := sorted(set(objectives) - set(OBJECTIVES)):
+        raise ValueError(f"objectives {unknown} are none of the demo world's, which are {list(OBJECTIVES)}")
+    # In the world's order: data do not depend on the order in which a run names its objectives.
+    names = tuple(name for name in OBJECTIVES if name in objectives)
     learning = _draw_texts(seed, "train", [train_prompts, validation_prompts])
     texts = {"train": learning[0], "validation": learning[1]}
     texts |= {split: _draw_texts(seed, split, [test_prompts])[0] for split in TEST_SPLITS}
@@ -81,7 +93,7 @@ def generate(*, seed: int, train_prompts: int, validation_prompts: int, test_pro
     for split, split_texts in texts.items():
         rng = _rng(seed, split, "responses")
         for i, text in enumerate(split_texts):
-            prompt = _prompt(f"{split}-{i:06d}", text, split)
+            prompt = _prompt(f"{split}-{i:06d}", text, split, names)
             prompts.append(prompt)
             pairs.extend(_pairs(rng, prompt))
     return DemoData(prompts, pairs)
@@ -173,24 +185,23 @@ def _quotas(count: int) -> list[int]:
     return quotas
 
 
-def _prompt(prompt_id: str, text: str, split: str) -> DemoPrompt:
+def _prompt(prompt_id: str, text: str, split: str, names: Sequence[str]) -> DemoPrompt:
     reading = read_prompt(text)
-    return DemoPrompt(prompt_id, text, reading.family.name, reading.topic, split, true_weights(text))
+    return DemoPrompt(prompt_id, text, reading.family.name, reading.topic, split, true_weights(text, names))
 
 
 def _pairs(rng: np.random.Generator, prompt: DemoPrompt) -> Iterator[DemoPair]:
     noisy = prompt.split not in TEST_SPLITS
     candidates = _candidates(rng, prompt.topic)
     rewards = [true_rewards(prompt.text, response) for response in candidates]
-    utility = np.array(
-        [sum(prompt.true_weights[name] * each[name] for name in OBJECTIVES) for each in rewards]
-    )
+    weights = prompt.true_weights
+    utility = np.array([sum(weight * each[name] for name, weight in weights.items()) for each in rewards])
     best = int(np.argmax(utility + noisy * rng.gumbel(scale=GUMBEL_SCALE, size=CANDIDATES)))
     others = rng.permutation([i for i in range(CANDIDATES) if i != best])[: PUBLISHED - 1].tolist()
     for number, other in enumerate(others):
         if noisy or utility[other] < utility[best]:
             yield _pair(prompt, "overall", number, candidates[best], candidates[other])
-    for name in OBJECTIVES:
+    for name in prompt.true_weights:
         for number, (a, b) in enumerate(combinations([best, *others], 2)):
             margin = rewards[a][name] - rewards[b][name]
             noise = rng.logistic(scale=1 / BRADLEY_TERRY_SCALE)
