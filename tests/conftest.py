@@ -1,5 +1,6 @@
 """Parts that several test modules share; made once per session."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import tiny
 from preforch_models.bundle import Bundle, read_bundle
+
+
+def pytest_collection_finish() -> None:
+    """Millions of objects of imported libraries: without them a collection of cycles takes milliseconds, which
+    every training does when it is over."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from preforch_training.distributed.shares import shared
 from preforch_training.embeddings.batching import batch_tokens, length_batches, reading_device
-from preforch_training.tuning.device_memory import free_memory
 
 Ids = Sequence[int]
 
@@ -142,5 +141,4 @@ def _by_batches(of_batch: Callable[[Sequence[int]], list[float]], lengths: Seque
         for numbers in length_batches(lengths, tokens=batch_tokens(reading_device())):
             found_N[numbers] = of_batch(numbers)
             bar.update(len(numbers))
-    free_memory()
     return found_N
