@@ -16,12 +16,24 @@ if TYPE_CHECKING:
 
 
 def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--url`, `--api-key`, `--timeout`; the first two default to PREFORCH_URL and PREFORCH_API_KEY."""
+    """`--url`, `--max-retries` and those of `add_access_arguments`; the address defaults to PREFORCH_URL."""
     parser.add_argument(
         "--url",
         default=os.environ.get("PREFORCH_URL", "http://127.0.0.1:8000"),
         help="address of the gateway (default: $PREFORCH_URL or http://127.0.0.1:8000)",
     )
+    parser.add_argument(
+        "--max-retries",
+        type=int,
+        default=2,
+        metavar="N",
+        help="tries after the first where there is no connection, or the gateway is busy (default: 2)",
+    )
+    add_access_arguments(parser)
+
+
+def add_access_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--api-key`, which defaults to PREFORCH_API_KEY, and `--timeout`."""
     parser.add_argument(
         "--api-key", default=os.environ.get("PREFORCH_API_KEY"), help="default: $PREFORCH_API_KEY"
     )
@@ -40,7 +52,9 @@ def gateway_client(args: argparse.Namespace) -> Iterator["Client"]:
     from preforch_client import BadRequest, Client, PreferenceError
 
     try:
-        with Client(args.url, api_key=args.api_key, timeout=args.timeout) as client:
+        with Client(
+            args.url, api_key=args.api_key, timeout=args.timeout, max_retries=args.max_retries
+        ) as client:
             yield client
     except BadRequest:
         raise

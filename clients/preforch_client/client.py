@@ -1,10 +1,13 @@
 """The Python client, sync and async: thin shells around `wire`, which holds everything but the waiting.
 
 In:  a gateway's address; prompts, messages, weights.
-Out: frozen results, or a PreferenceError. Nothing is retried.
+Out: frozen results, or a PreferenceError. What `retries` allows is sent again, never a stream that has begun.
 """
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar, Unpack, overload
 
@@ -19,6 +22,7 @@ from preforch_client.results import (
     Recommendation,
     ServedObjectives,
 )
+from preforch_client.retries import DEFAULT_RETRIES, Tries, checked_retries
 from preforch_client.wire import Call, GenerateOptions, Messages, Weights
 
 T = TypeVar("T")
@@ -85,7 +89,9 @@ class Client:
 
     `timeout` is in seconds, for connecting and for each wait for bytes; None waits forever.
 
-    `transport` is httpx's seam: a MockTransport, or one with retries.
+    `max_retries`: how often a request is sent again whose answer has not begun (no connection, 429, 503).
+
+    `transport` is httpx's seam, such as a MockTransport.
     """
 
     def __init__(
@@ -94,9 +100,11 @@ class Client:
         *,
         api_key: str | None = None,
         timeout: float | None = 120.0,
+        max_retries: int = DEFAULT_RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         url, headers, limits = wire.http_settings(base_url, api_key=api_key, timeout=timeout)
+        self._max_retries = checked_retries(max_retries)
         self._http = httpx.Client(base_url=url, headers=headers, timeout=limits, transport=transport)
 
     @overload
@@ -184,18 +192,33 @@ class Client:
         self.close()
 
     def _call(self, call: Call[T]) -> T:
-        with wire.unreachable_as_ours(self._http.base_url):
-            response = self._http.request(call.method, call.path, json=call.body)
+        with wire.unreachable_as_ours(self._http.base_url), closing(self._send(call)) as response:
+            response.read()
         return call.read(response)
 
     def _stream(self, call: Call[T]) -> Stream[T]:
-        request = self._http.build_request(call.method, call.path, json=call.body)
         with wire.unreachable_as_ours(self._http.base_url):
-            response = self._http.send(request, stream=True)
+            response = self._send(call)
             if not response.is_success:
                 response.read()
         wire.check_status(response)
         return Stream(call, response)
+
+    def _send(self, call: Call[T]) -> httpx.Response:
+        """The answer of the last try, of which the head has come and the rest has not been read."""
+        request = self._http.build_request(call.method, call.path, json=call.body)
+        tries = Tries(self._max_retries)
+        while True:
+            try:
+                response = self._http.send(request, stream=True)
+            except httpx.TransportError as error:
+                if (wait := tries.wait_after_error(error)) is None:
+                    raise
+            else:
+                if (wait := tries.wait_after_answer(response)) is None:
+                    return response
+                response.close()
+            time.sleep(wait)
 
 
 class AsyncClient:
@@ -210,9 +233,11 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout: float | None = 120.0,
+        max_retries: int = DEFAULT_RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         url, headers, limits = wire.http_settings(base_url, api_key=api_key, timeout=timeout)
+        self._max_retries = checked_retries(max_retries)
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=limits, transport=transport)
 
     @overload
@@ -301,14 +326,30 @@ class AsyncClient:
 
     async def _call(self, call: Call[T]) -> T:
         with wire.unreachable_as_ours(self._http.base_url):
-            response = await self._http.request(call.method, call.path, json=call.body)
+            async with aclosing(await self._send(call)) as response:
+                await response.aread()
         return call.read(response)
 
     async def _stream(self, call: Call[T]) -> AsyncStream[T]:
-        request = self._http.build_request(call.method, call.path, json=call.body)
         with wire.unreachable_as_ours(self._http.base_url):
-            response = await self._http.send(request, stream=True)
+            response = await self._send(call)
             if not response.is_success:
                 await response.aread()
         wire.check_status(response)
         return AsyncStream(call, response)
+
+    async def _send(self, call: Call[T]) -> httpx.Response:
+        """The answer of the last try, of which the head has come and the rest has not been read."""
+        request = self._http.build_request(call.method, call.path, json=call.body)
+        tries = Tries(self._max_retries)
+        while True:
+            try:
+                response = await self._http.send(request, stream=True)
+            except httpx.TransportError as error:
+                if (wait := tries.wait_after_error(error)) is None:
+                    raise
+            else:
+                if (wait := tries.wait_after_answer(response)) is None:
+                    return response
+                await response.aclose()
+            await asyncio.sleep(wait)

@@ -14,6 +14,8 @@ Out: the exception to raise.
 import json
 from collections.abc import Mapping
 
+from preforch_client.retries import retry_after
+
 
 class PreferenceError(Exception):
     """Base of everything this client raises about an exchange with the gateway."""
@@ -74,7 +76,7 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> Prefere
         param=_text_field(fields, "param"),
         code=_text_field(fields, "code"),
         request_id=headers.get("X-Request-Id"),
-        retry_after=_seconds(headers.get("Retry-After")),
+        retry_after=retry_after(headers),
     )
 
 
@@ -118,10 +120,3 @@ def _class_of(status: int) -> type[PreferenceError]:
     if status in (429, 503):
         return ServiceUnavailable
     return BadRequest if 400 <= status < 500 else ServiceFailed
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except ValueError:
-        return None  # the date form of Retry-After, which a gateway never sends but a proxy may

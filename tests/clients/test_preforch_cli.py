@@ -141,7 +141,7 @@ def test_an_error_ends_a_script(gateway: Gateway) -> None:
 def test_an_error_in_a_terminal_does_not_end_the_conversation(gateway: Gateway) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "preforch_cli.main", "chat", "--url", gateway.url],
+        [sys.executable, "-m", "preforch_cli.main", "chat", "--url", gateway.url, "--max-retries", "0"],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -173,14 +173,14 @@ def test_weights_that_cannot_be_read_are_exit_code_2(text: str, capsys: pytest.C
 @pytest.mark.parametrize("argv", [["weights", "Hello"], ["chat", "Hello"]])
 def test_no_gateway_is_one_line_and_exit_code_1(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     url = unused_url()
-    assert main([*argv, "--url", url]) == 1
+    assert main([*argv, "--url", url, "--max-retries", "0"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"preforch: error: cannot reach {url}: ")
     assert error.count("\n") == 1
 
 
 def test_an_overloaded_gateway_is_exit_code_1(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["weights", "overload", "--url", gateway.url]) == 1
+    assert main(["weights", "overload", "--url", gateway.url, "--max-retries", "0"]) == 1
     assert "the queue is full (HTTP 429" in capsys.readouterr().err
 
 

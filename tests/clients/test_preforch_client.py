@@ -307,7 +307,7 @@ def test_each_status_has_its_error(status: int, kind: type[PreferenceError], str
     transport, _ = answering(
         {"error": error}, status=status, headers={"X-Request-Id": "r1", "Retry-After": "2"}
     )
-    with Client(transport=transport) as client, pytest.raises(PreferenceError) as caught:
+    with Client(transport=transport, max_retries=0) as client, pytest.raises(PreferenceError) as caught:
         client.chat(MESSAGES, stream=True) if stream else client.chat(MESSAGES)
     assert type(caught.value) is kind
     assert caught.value.status == status
@@ -326,7 +326,7 @@ def test_each_status_has_its_error(status: int, kind: type[PreferenceError], str
     ],
 )
 def test_errors_of_proxies_are_shown_as_they_are(content: bytes, message: str) -> None:
-    transport, _ = answering(content, status=502, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
+    transport, _ = answering(content, status=502)
     with Client(transport=transport) as client, pytest.raises(ServiceFailed, match=message) as caught:
         client.weights("Hello")
     assert caught.value.retry_after is None
@@ -357,7 +357,7 @@ def test_connection_errors_name_the_address(error: Exception, message: str) -> N
         lambda client: client.ready(),
     ]
     for call in calls:
-        client = Client("http://gateway:8000", transport=failing(error))
+        client = Client("http://gateway:8000", transport=failing(error), max_retries=0)
         with client, pytest.raises(ServiceUnreachable, match=message):
             call(client)
 
@@ -415,7 +415,7 @@ def test_the_async_client_streams_and_closes() -> None:
 
 def test_the_async_client_raises_the_same_errors() -> None:
     async def ask(transport: httpx.MockTransport, *, stream: bool) -> None:
-        async with AsyncClient(transport=transport) as client:
+        async with AsyncClient(transport=transport, max_retries=0) as client:
             if stream:
                 await client.generate("Hello", stream=True)
             else:
