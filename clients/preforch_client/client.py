@@ -6,7 +6,7 @@ Out: frozen results, or a PreferenceError. What `retries` allows is sent again, 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar, Unpack, overload
@@ -23,7 +23,7 @@ from preforch_client.results import (
     ServedObjectives,
 )
 from preforch_client.retries import DEFAULT_RETRIES, Tries, checked_retries
-from preforch_client.wire import Call, GenerateOptions, Messages, Weights
+from preforch_client.wire import Call, GenerateOptions, Inputs, Messages, Weights
 
 T = TypeVar("T")
 
@@ -112,13 +112,13 @@ class Client:
     @overload
     def weights(self, *, messages: Messages) -> Recommendation: ...
     @overload
-    def weights(self, *, inputs: Sequence[str] | Sequence[Messages]) -> tuple[Recommendation, ...]: ...
+    def weights(self, *, inputs: Inputs) -> tuple[Recommendation, ...]: ...
     def weights(
         self,
         prompt: str | None = None,
         *,
         messages: Messages | None = None,
-        inputs: Sequence[str] | Sequence[Messages] | None = None,
+        inputs: Inputs | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
         """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
         return self._call(wire.weights_call(prompt, messages, inputs))
@@ -245,13 +245,13 @@ class AsyncClient:
     @overload
     async def weights(self, *, messages: Messages) -> Recommendation: ...
     @overload
-    async def weights(self, *, inputs: Sequence[str] | Sequence[Messages]) -> tuple[Recommendation, ...]: ...
+    async def weights(self, *, inputs: Inputs) -> tuple[Recommendation, ...]: ...
     async def weights(
         self,
         prompt: str | None = None,
         *,
         messages: Messages | None = None,
-        inputs: Sequence[str] | Sequence[Messages] | None = None,
+        inputs: Inputs | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
         """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
         return await self._call(wire.weights_call(prompt, messages, inputs))

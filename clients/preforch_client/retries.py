@@ -4,8 +4,8 @@ In:  how a try ended: the head of an answer, or httpx's transport error.
 Out: seconds to wait before the next try; None where this is how it ends.
 
 Sent again are requests whose answer has not begun: no connection, one that closed instead of answering, 429
-and 503. Never sent again are those whose answer has begun, and those that waited for it in vain: they may still
-be worked on, and would be worked on twice.
+and 503. Never sent again are those whose answer has begun, and those that waited for it in vain: the gateway
+may be at work on them still, and would be twice.
 """
 
 import math

@@ -33,6 +33,9 @@ Weights = Mapping[str, float] | Sequence[float]
 Messages = Sequence[Mapping[str, object]]
 """A conversation in OpenAI's chat format."""
 
+Inputs = Sequence[str] | Sequence[Messages] | Sequence[str | Messages]
+"""Prompts and conversations."""
+
 
 class GenerateOptions(TypedDict, total=False):
     """What `generate` takes beside a prompt. One of prompt and messages is needed."""
@@ -63,7 +66,7 @@ class Call(Generic[T]):
 
 
 def weights_call(
-    prompt: str | None, messages: Messages | None, inputs: Sequence[str] | Sequence[Messages] | None
+    prompt: str | None, messages: Messages | None, inputs: Inputs | None
 ) -> Call[Recommendation | tuple[Recommendation, ...]]:
     """POST /weights."""
     body = _only_one(prompt=prompt, messages=messages, inputs=inputs)
