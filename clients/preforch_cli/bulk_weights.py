@@ -4,8 +4,8 @@ In:  lines of prompts or conversations.
 Out: a JSON line for each, as soon as its batch is answered; with `--out` in a file that a later run goes on
      with.
 
-A gateway that is away or busy is waited for. To weigh a prompt changes nothing, so that a request whose answer
-got lost is made again.
+A gateway that is away or busy is waited for. To weigh a prompt changes nothing, so that a request whose
+answer got lost is made again.
 """
 
 import sys
@@ -37,7 +37,7 @@ _PASSING = frozenset({502, 504})
 
 @dataclass(frozen=True)
 class BulkOptions:
-    """`batch`: lines in a request, at most. `patience`: seconds for a gateway that is away. `out` None: stdout."""
+    """`out`: None for stdout. `batch`: lines in a request. `patience`: seconds for a gateway that is away."""
 
     file: str
     out: Path | None = None

@@ -68,23 +68,19 @@ def _content(text: str) -> Content:
         raise ValueError(f"is not JSON: {error}; {ALLOWED}") from error
     if not isinstance(row, dict):
         raise ValueError(f"is not an object, got {type(row).__name__}; {ALLOWED}")
-    given = [row[name] for name in ("prompt", "messages") if row.get(name) is not None]
-    if len(given) != 1:
-        raise ValueError(f"holds {'both' if given else 'neither'} of prompt and messages; {ALLOWED}")
-    if not _is_text(row.get("prompt")) and not _is_conversation(row.get("messages")):
-        raise ValueError(f"prompt is not a text, or messages not a list of objects; {ALLOWED}")
+    prompt, messages = row.get("prompt"), row.get("messages")
+    if (prompt is None) == (messages is None):
+        raise ValueError(f"holds {'neither' if prompt is None else 'both'} of prompt and messages; {ALLOWED}")
+    if messages is None and not (isinstance(prompt, str) and prompt.strip()):
+        raise ValueError(f"prompt is not a text, or an empty one; {ALLOWED}")
+    if prompt is None and not (
+        isinstance(messages, list) and all(isinstance(turn, dict) for turn in messages)
+    ):
+        raise ValueError(f"messages is not a list of objects; {ALLOWED}")
+    content: Content = prompt if messages is None else messages
     try:
-        json.dumps(given, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except ValueError as error:
         # Half of a surrogate pair, NaN: Python reads what no request can carry.
         raise ValueError(f"cannot be sent: {error}; {ALLOWED}") from error
-    content: Content = given[0]
     return content
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_conversation(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)

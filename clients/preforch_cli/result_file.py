@@ -1,8 +1,8 @@
 """The results of lines, as JSON lines in a file that only grows: what is in it is done.
 
 In:  outcomes of lines, in order; what an earlier run has left.
-Out: one line each, `{"line": 1, "hash": "...", ...}`. A write that is cut short leaves at most one line without
-     its end; the next run removes it.
+Out: one line each, `{"line": 1, "hash": "...", ...}`. A write that is cut short leaves at most one line
+     without its end; the next run removes it.
 """
 
 import fcntl
@@ -45,8 +45,8 @@ def skip_done(file: BinaryIO, lines: Iterator[PromptLine]) -> tuple[int, Iterato
         if line is None or not _belongs(result, line, whole=whole):
             which = "any line" if line is None else f"line {line.number}"
             raise ValueError(
-                f"{file.name}, line {done + 1}: not the result of {which} of the input: the input has changed, "
-                "or the file holds something else; give another --out, or remove the file to start anew"
+                f"{file.name}, line {done + 1}: not the result of {which} of the input: the input has "
+                "changed, or the file holds something else; give another --out, or remove it to start anew"
             )
         if not whole:
             file.truncate(size)
