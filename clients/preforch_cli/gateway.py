@@ -1,4 +1,4 @@
-"""What `weights` and `chat` share: the arguments that name a gateway, and the client for it.
+"""What `weights`, `chat` and `bench` share: the arguments that name a gateway, and the client for it.
 
 The client is imported late: it needs httpx, and `--help` does not.
 """
@@ -48,14 +48,23 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def gateway_client(args: argparse.Namespace) -> Iterator["Client"]:
-    """A client for the gateway that the arguments name. Its errors leave as ValueError or CommandFailed."""
-    from preforch_client import BadRequest, Client, PreferenceError
+    """A client for the gateway that the arguments name. Its errors leave as those of `errors_as_ours`."""
+    from preforch_client import Client
+
+    with (
+        errors_as_ours(),
+        Client(args.url, api_key=args.api_key, timeout=args.timeout, max_retries=args.max_retries) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def errors_as_ours() -> Iterator[None]:
+    """Errors of a client leave as ValueError (what was sent) or CommandFailed (all else)."""
+    from preforch_client import BadRequest, PreferenceError
 
     try:
-        with Client(
-            args.url, api_key=args.api_key, timeout=args.timeout, max_retries=args.max_retries
-        ) as client:
-            yield client
+        yield
     except BadRequest:
         raise
     except PreferenceError as error:

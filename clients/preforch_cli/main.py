@@ -34,6 +34,11 @@ class Command:
     run: str = "run"
     extras: str = "client"
 
+    def load(self) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]:
+        """Its two functions. Raises ImportError where its extra is missing."""
+        module = importlib.import_module(self.module)
+        return getattr(module, self.add_arguments), getattr(module, self.run)
+
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
 """ONNX Runtime (when it is imported) and vLLM report to their makers unless told otherwise."""
@@ -87,6 +92,8 @@ COMMANDS = {
     ),
     "weights": Command("ask a gateway which weights it recommends for a prompt", "preforch_cli.weights"),
     "chat": Command("chat with a gateway in the terminal", "preforch_cli.chat"),
+    "bench": Command("measure latency and throughput of a gateway, a first look", "preforch_cli.bench"),
+    "completion": Command("print what makes a shell complete this command", "preforch_cli.completion"),
 }
 
 
@@ -123,30 +130,39 @@ def _run(arguments: list[str]) -> int:
         return _no_command(arguments)
     command = COMMANDS[chosen]
     try:
-        module = importlib.import_module(command.module)
+        add_arguments, run = command.load()
         parser = argparse.ArgumentParser(prog=f"{PROGRAM} {chosen}", description=_sentence(command.summary))
-        add_arguments: Callable[[argparse.ArgumentParser], None] = getattr(module, command.add_arguments)
-        run: Callable[[argparse.Namespace], int] = getattr(module, command.run)
         add_arguments(parser)
         return run(parser.parse_args(arguments[1:]))
     except ImportError as error:
-        package = (error.name or "").partition(".")[0]
-        if not package or package.startswith("preforch_"):
-            raise
+        package = missing_package(error)
         raise MissingExtra(chosen, package=package, extras=command.extras, why=str(error)) from error
+
+
+def missing_package(error: ImportError) -> str:
+    """What could not be imported. Raises the error itself where that is a module of this project."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package.startswith("preforch_"):
+        raise error
+    return package
 
 
 def _no_command(arguments: list[str]) -> int:
     """Print the help or the version, or say which commands there are."""
+    program_parser()[0].parse_args(arguments)
+    return 0
+
+
+def program_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of `preforch` itself, and those of its commands, whose arguments are not declared yet."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="Learn and serve, per prompt, how much each objective should count."
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.summary)
-    parser.parse_args(arguments)
-    return 0
+    return parser, {
+        name: commands.add_parser(name, help=command.summary) for name, command in COMMANDS.items()
+    }
 
 
 def _sentence(summary: str) -> str:

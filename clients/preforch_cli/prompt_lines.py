@@ -77,7 +77,7 @@ def _content(text: str) -> Content:
         isinstance(messages, list) and all(isinstance(turn, dict) for turn in messages)
     ):
         raise ValueError(f"messages is not a list of objects; {ALLOWED}")
-    content: Content = prompt if messages is None else messages
+    content: Content = row["prompt"] if messages is None else messages
     try:
         json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except ValueError as error:

@@ -14,25 +14,10 @@ from preforch_cli.chat import used
 from preforch_cli.main import COMMANDS, main
 from preforch_cli.weights import bar_character, weights_table
 from preforch_client import Preference
+from preforch_process import preforch
 from rote_gateway import ANSWER, BUNDLE, RECOMMENDED, Gateway
 
 TEXT = "".join(ANSWER)
-
-
-def preforch(
-    *arguments: str, stdin: str = "", blocked: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process, with packages that cannot be imported."""
-    block = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))"
-    code = f"{block}; from preforch_cli.main import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def unused_url() -> str:
@@ -154,8 +139,7 @@ def test_an_error_in_a_terminal_does_not_end_the_conversation(gateway: Gateway) 
     assert process.returncode == 0
     assert TEXT in out
     assert [line.split(" (")[0] for line in err.splitlines() if "error" in line] == [
-        "preforch: error: unknown command '/bogus'; there are: "
-        "/weights helpful=0.7,harmless=0.3   /weights auto   /reset   /quit",
+        "preforch: error: unknown command '/bogus'; there are /weights, /preset, /reset, /help, /quit",
         "preforch: error: weights are written name=number,name=number, got 'x'",
         "preforch: error: unknown objective 'wit'",
         "preforch: error: the queue is full",
@@ -276,3 +260,20 @@ def test_help_and_weights_need_no_other_extra(gateway: Gateway) -> None:
     wrong = preforch("serve", "nowhere", "--port", "70000", blocked=others)
     assert (wrong.returncode, "port" in wrong.stderr) == (2, True)
     assert preforch("weights", "Hello", "--url", gateway.url, blocked=(*others, "numpy")).returncode == 0
+
+
+@pytest.mark.parametrize("argv", [["--preset", "safe", "Hello"], None])
+def test_a_preset_is_sent_in_the_place_of_weights(gateway: Gateway, argv: list[str] | None) -> None:
+    if argv is None:
+        turns = "/weights helpful=1\n/preset safe\nHello\n/weights helpful=0.7\nHello\n"
+        assert preforch("chat", "--url", gateway.url, stdin=turns).returncode == 0
+        assert gateway.bodies("/v1/chat/completions")[1].get("preference_preset") is None
+    else:
+        assert main(["chat", "--url", gateway.url, *argv]) == 0
+    body = gateway.bodies("/v1/chat/completions")[0]
+    assert (body["preference_preset"], body.get("preference_weights")) == ("safe", None)
+
+
+def test_a_preset_and_weights_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "--preset", "safe", "--weights", "helpful=1", "Hello"]) == 2
+    assert "not allowed with argument" in capsys.readouterr().err
