@@ -15,7 +15,7 @@ from preforch_cli.gateway import add_access_arguments, errors_as_ours
 
 NOTE = (
     "p50, p95, p99: milliseconds to a whole answer, of the requests that were answered; this machine and\n"
-    "the network included. A first look: one run, no intervals; the p99 of few requests is nearly their slowest."
+    "the network included. A first look: one run, no intervals; a p99 of few requests is nearly the slowest."
 )
 
 

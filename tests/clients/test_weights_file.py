@@ -107,6 +107,7 @@ def at_work(command: list[str], out: Path) -> Iterator["subprocess.Popen[str]"]:
         yield run
 
 
+@pytest.mark.slow
 def test_kills_of_command_and_gateway_lose_and_double_nothing(bundle_folder: Path, tmp_path: Path) -> None:
     file, out, whole = tmp_path / "prompts.txt", tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     write_prompts(file, 500)
