@@ -4,7 +4,7 @@ Format 2 is written. Format 1, which had `context` in place of `objectives` and 
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -19,12 +19,17 @@ CARD_FILE = "preference.json"
 
 
 class PolicyCard(Record):
-    """`control_strings`: every special token of the policy's tokenizer, those of a context included."""
+    """`control_strings`: every special token of the policy's tokenizer, those of a context included.
+
+    `control_token_ids`: the tokens that no request may force into an answer, `control_token_ids` of the
+    policy's folder; None on cards from before they were written.
+    """
 
     format_version: Literal[2] = 2
     objectives: tuple[str, ...] = Field(description="by name, in order")
     conditioning: Conditioning
     control_strings: tuple[str, ...]
+    control_token_ids: tuple[int, ...] | None = None
     max_model_len: int = Field(ge=16, description="tokens of prompt and response together")
     revision: str = Field(description="hash over the policy's weights and tokenizer")
     name: str = "policy"
@@ -103,6 +108,7 @@ def read_policy_card(path: Path) -> PolicyCard:
 class AddedToken(BaseModel):
     """One entry of `added_tokens`."""
 
+    id: int
     content: str
     special: bool
     normalized: bool = False
@@ -115,18 +121,61 @@ class TokenizerFile(BaseModel):
     normalizer: dict[str, object] | None = None
 
 
+class _Token(BaseModel):
+    """A token as older versions of transformers write it."""
+
+    content: str
+
+
+class _TokenizerSettings(BaseModel):
+    """What is read of `tokenizer_config.json`."""
+
+    eos_token: str | _Token | None = None
+
+
+class _GenerationSettings(BaseModel):
+    """What is read of `generation_config.json`."""
+
+    eos_token_id: int | tuple[int, ...] | None = None
+
+
+Read = TypeVar("Read", bound=BaseModel)
+
+
+def _read(model: type[Read], file: Path) -> Read:
+    try:
+        return model.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{file}: {explain(error)}") from error
+
+
+def _read_if_there(model: type[Read], file: Path) -> Read:
+    return _read(model, file) if file.is_file() else model()
+
+
+def control_token_ids(folder: Path) -> tuple[int, ...]:
+    """Ids of the special tokens of a policy, without those at which its answers end, in rising order.
+
+    Whoever forces an end gets a shorter answer; whoever forces `<W1>` gets one under other weights. Raises
+    ArtifactError.
+    """
+    tokens = _read(TokenizerFile, folder / TOKENIZER_FILE).added_tokens
+    end = _read_if_there(_TokenizerSettings, folder / "tokenizer_config.json").eos_token
+    ends = _read_if_there(_GenerationSettings, folder / "generation_config.json").eos_token_id
+    ended = {ends} if isinstance(ends, int) else set(ends or ())
+    end = end.content if isinstance(end, _Token) else end
+    return tuple(sorted(t.id for t in tokens if t.special and t.content != end and t.id not in ended))
+
+
 def check_control_strings(folder: Path, card: PolicyCard) -> None:
     """Raise ArtifactError unless the card names every special token of the tokenizer, as it stands in a text.
 
     A token that is looked for in normalised text has countless look-alikes: with NFKC, `＜W1＞` is `<W1>`.
     """
     file = folder / TOKENIZER_FILE
-    try:
-        tokenizer = TokenizerFile.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ArtifactError(f"{file}: {explain(error)}") from error
+    tokenizer = _read(TokenizerFile, file)
     known = set(card.control_strings)
     missing = [
         token.content for token in tokenizer.added_tokens if token.special and token.content not in known
@@ -135,6 +184,12 @@ def check_control_strings(folder: Path, card: PolicyCard) -> None:
         raise ArtifactError(
             f"{folder / CARD_FILE}: control_strings lack {missing[0]!r}, a special token of {file}"
         )
+    if card.control_token_ids is not None:
+        unlisted = sorted(set(control_token_ids(folder)) - set(card.control_token_ids))
+        if unlisted:
+            raise ArtifactError(
+                f"{folder / CARD_FILE}: control_token_ids lack {unlisted[0]}, a special token of {file}"
+            )
     loose = [token.content for token in tokenizer.added_tokens if token.special and token.normalized]
     if loose and tokenizer.normalizer is not None:
         raise ArtifactError(

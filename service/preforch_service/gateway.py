@@ -17,7 +17,7 @@ from preforch_service.conditioning import Conditioner, conditioner_of
 from preforch_service.engine.admission import Admission
 from preforch_service.engine.pool import Pool, PooledAnswer
 from preforch_service.engine.readiness import Readiness
-from preforch_service.engine.relay import RelayResponse, relay_events, splice
+from preforch_service.engine.relay import RelayResponse, relay_events, rewritten_events, splice
 from preforch_service.engine.upstream import Upstream, UpstreamDown, UpstreamLate, read_all
 from preforch_service.errors import ApiError, EngineLate, Forbidden, Overloaded, Unavailable, engine_error
 from preforch_service.keys import ApiKey
@@ -25,7 +25,7 @@ from preforch_service.middleware.edge import InFlight
 from preforch_service.middleware.observer import Observation, observation_of
 from preforch_service.recommendation.active_bundle import InForce
 from preforch_service.recommendation.reloading import Reloader
-from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, Decision
+from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, Decision, announcement
 from preforch_service.requests.body import read_json, until_disconnect
 from preforch_service.requests.control_strings import ControlGuard
 from preforch_service.requests.engine_request import Prepared, Preparer, encode_json
@@ -93,9 +93,10 @@ def build_gateway(
         preparer = Preparer(
             conditioner,
             guard,
-            objectives=card.objectives,
+            card=card,
             model=model,
             template_kwargs=settings.template_kwargs,
+            unknown_fields=settings.unknown_fields,
         )
         pool = Pool(upstreams, metrics=metrics)
         admission = Admission(
@@ -143,14 +144,15 @@ def failure(gateway: Gateway, error: UpstreamDown) -> ApiError:
 class Generation:
     """One generation: the engine's answer, and what it must say about the weights.
 
-    `effect`: what they have to do with the answer. `content`: the whole answer, empty where it comes as
-    events.
+    `decisions`, `effects`: of each prompt the weights, and what they have to do with the answer. `content`:
+    the whole answer, empty where it comes as events.
     """
 
     gateway: Gateway
     request: Request
-    decision: Decision
-    effect: dict[str, Any]
+    prepared: Prepared
+    decisions: tuple[Decision, ...]
+    effects: tuple[dict[str, Any], ...]
     answer: PooledAnswer
     content: bytes
 
@@ -160,8 +162,10 @@ class Generation:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer says about the weights, as response headers."""
-        return self.decision.headers() | ({} if self.effect["applied"] else {APPLIED_HEADER: "false"})
+        """What the answer says about the weights and about dropped fields, as response headers."""
+        _, announced = announcement(self.decisions, self.effects)
+        applied = {} if self.effects[0]["applied"] else {APPLIED_HEADER: "false"}
+        return announced | applied | self.prepared.ignored.headers()
 
     @property
     def streams(self) -> bool:
@@ -179,11 +183,15 @@ class Generation:
 
     async def relay(self) -> Response:
         """The engine's answer with the preference object in it."""
-        preference = self.decision.preference() | self.effect
+        preference, _ = announcement(self.decisions, self.effects)
+        rewrite = self.prepared.rewrite
         if self.streams:
-            return self.stream(relay_events(self.answer.chunks(), preference))
+            chunks = self.answer.chunks()
+            body = chunks if rewrite is None else rewritten_events(chunks, rewrite)
+            return self.stream(relay_events(body, preference))
         content = self.content
         if self.answer.status == 200:
+            content = content if rewrite is None else encode_json(rewrite(json.loads(content)))
             content = splice(content, "preference", preference)
         elif self.answer.status >= 500 and not await self._engine_works():
             raise Unavailable("the engine is down", code="engine_down")
@@ -209,8 +217,8 @@ async def _ask(
     prepared: Prepared,
     path: str,
     ours: Mapping[str, str],
-) -> tuple[Decision, PooledAnswer, bytes]:
-    """A slot, the weights, the answer: whole, or the beginning of a stream.
+) -> tuple[list[Decision], PooledAnswer, bytes]:
+    """A slot, the weights of each prompt, the answer: whole, or the beginning of a stream.
 
     The slot is held until it is closed.
     """
@@ -218,12 +226,13 @@ async def _ask(
     with ExitStack() as stack:
         stack.callback(engine.admission.leave)
         with gateway.bundles.lease() as loaded:
-            (decision,) = await seen.track_decisions(loaded.weigher.decide([prepared.text], prepared.asked))
-        body = encode_json({**gateway.settings.within_tokens(prepared.finish(decision.weights)), **ours})
+            decisions = await seen.track_decisions(loaded.weigher.decide(prepared.texts, prepared.asked))
+        finished = prepared.finish([decision.weights for decision in decisions])
+        body = encode_json({**gateway.settings.within_tokens(finished), **ours})
         answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
         seen.engine_answered(answer.status)
         answer.closing.push(stack.pop_all())
-        return decision, answer, b"" if _streams(answer) else await read_all(answer)
+        return decisions, answer, b"" if _streams(answer) else await read_all(answer)
 
 
 async def start_generation(
@@ -236,16 +245,17 @@ async def start_generation(
         raise Forbidden(message, param="model", code="model_not_found")
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
+    prepared.ignored.count(gateway.metrics.ignored_fields)
     # Unique in the engine even when a client uses an id twice.
     ours = {"request_id": f"{request.state.request_id}-{secrets.token_hex(4)}"}
     ours |= {} if caller is None else {"cache_salt": caller.salt}
     asking = _ask(gateway, engine, observation_of(request), prepared, path, ours)
     try:
-        decision, answer, content = await until_disconnect(request, asking)
+        decisions, answer, content = await until_disconnect(request, asking)
     except UpstreamDown as error:
         raise failure(gateway, error) from error
-    effect = engine.conditioner.effect(decision.weights)
-    return Generation(gateway, request, decision, effect, answer, content)
+    effects = tuple(engine.conditioner.effect(decision.weights) for decision in decisions)
+    return Generation(gateway, request, prepared, tuple(decisions), effects, answer, content)
 
 
 async def served_models(gateway: Gateway, engine: EngineSide, request: Request) -> Response:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from preforch_service.flags import Metavar
 from preforch_service.keys import Keys
+from preforch_service.requests.ignored import UnknownFields
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.telemetry.logs import LogFormat
 
@@ -93,6 +94,11 @@ class ServeSettings(RequestLimits):
     )
     control_tokens: ControlMode = Field(
         default="escape", description="what to do with a text that holds control strings"
+    )
+    unknown_fields: UnknownFields = Field(
+        default="ignore",
+        description="what to do with fields that change neither prompt nor answer, and with unknown ones; "
+        "reject: a 400",
     )
     template_kwargs: Annotated[tuple[str, ...], Metavar("KEY")] = Field(
         default=(), description="of chat_template_kwargs, which users may set; repeat"

@@ -170,7 +170,7 @@ def test_a_fixed_policy_needs_the_objectives_of_the_bundle_and_no_context(bundle
             check_match(bundle, FIXED.model_copy(update={"objectives": objectives}))
 
 
-NORMALIZED = {"content": "<W1>", "special": True, "normalized": True}
+NORMALIZED = {"id": 7, "content": "<W1>", "special": True, "normalized": True}
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,15 @@ async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield held
 
 
+async def rewritten_events(
+    chunks: AsyncIterator[bytes], rewrite: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> AsyncIterator[bytes]:
+    """Events whose JSON is rewritten where it has choices."""
+    async for raw in events(chunks):
+        data = event_data(raw)
+        yield event(rewrite(data)) if data is not None and data.get("choices") else raw
+
+
 async def relay_events(chunks: AsyncIterator[bytes], preference: Mapping[str, Any]) -> AsyncIterator[bytes]:
     """The engine's bytes; the first event with choices gets the preference object."""
     pending = True

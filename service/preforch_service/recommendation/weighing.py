@@ -32,6 +32,7 @@ from preforch_service.telemetry.metrics import Metrics
 
 Source = Literal["orchestrator", "user", "blended", "fallback"]
 HEADER = "X-Preference-Weights"
+SOURCE_HEADER = "X-Preference-Source"
 APPLIED_HEADER = "X-Preference-Applied"
 """Only on answers of a policy that does not read the weights, and then `false`."""
 
@@ -78,7 +79,7 @@ class Decision:
         """The same in short, as response headers."""
         return {
             HEADER: assignments(self.weights),
-            "X-Preference-Source": self.source,
+            SOURCE_HEADER: self.source,
             "X-Preference-Bundle": self.bundle,
         }
 
@@ -88,6 +89,22 @@ class Decision:
             return {"entropy": None, "confidence": None}
         value, confidence = entropy(self.recommended.weights), self.recommended.confidence
         return {"entropy": round(value, 6), "confidence": round(confidence, 6)}
+
+
+def announcement(
+    decisions: Sequence[Decision], effects: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The `preference` object and the headers of an answer to one prompt or several.
+
+    `effects`: what the weights have to do with the answer, of each. Of several prompts the object holds one
+    for each, in order, and the headers are those on which all agree.
+    """
+    shown = [{**decision.preference(), **effect} for decision, effect in zip(decisions, effects, strict=True)]
+    if len(decisions) == 1:
+        return shown[0], decisions[0].headers()
+    headers = [decision.headers() for decision in decisions]
+    agreed = {name: value for name, value in headers[0].items() if all(h[name] == value for h in headers)}
+    return {"prompts": shown}, {SOURCE_HEADER: "mixed"} | agreed
 
 
 def check_asked(given: object, names: Sequence[str]) -> Asked:

@@ -1,14 +1,15 @@
 """From a user's request to the engine's.
 
 In:  the parsed JSON body of a chat or a completion, and weights from header and model alias.
-Out: a `Prepared` text for the orchestrator; then, with the decision, the JSON body for the engine.
+Out: `Prepared` texts for the orchestrator; then, with the decisions, the JSON body for the engine.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
 
 from preforch_service.conditioning import Conditioner
@@ -17,8 +18,10 @@ from preforch_service.recommendation.weighing import HEADER, Asked, combine_carr
 from preforch_service.requests.control_strings import ControlGuard
 from preforch_service.requests.fields import (
     CHAT_FORWARDED,
+    CHAT_NOT_SERVED,
     CHAT_REFUSED,
     COMPLETION_FORWARDED,
+    COMPLETION_NOT_SERVED,
     COMPLETION_REFUSED,
     CONSTRAINTS,
     TEMPLATE_SEES,
@@ -26,16 +29,28 @@ from preforch_service.requests.fields import (
     check_fields,
     check_template_kwargs,
 )
+from preforch_service.requests.ignored import Ignored, UnknownFields
+from preforch_service.requests.legacy_functions import asks_for_functions, with_function_call, with_tools
+from preforch_service.requests.logit_bias import check_bias
 from preforch_service.requests.messages import guard_messages, orchestrator_text, read_messages
+
+_NO_CHAT = {**CHAT_REFUSED, **CHAT_NOT_SERVED}
+_NO_COMPLETION = {**COMPLETION_REFUSED, **COMPLETION_NOT_SERVED}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked request. `finish` makes the engine's body of it, in which the policy finds the weights."""
+    """A checked request of one or more prompts, each with a text for the orchestrator.
 
-    text: str
+    `finish` makes the engine's body of it, in which the policy finds the weights of each prompt.
+    `rewrite` changes a whole answer, or one event of it, where a client expects an older format.
+    """
+
+    texts: tuple[str, ...]
     asked: Asked | None
-    finish: Callable[[Weights], dict[str, Any]]
+    finish: Callable[[Sequence[Weights]], dict[str, Any]]
+    ignored: Ignored
+    rewrite: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 def encode_json(body: Mapping[str, object]) -> bytes:
@@ -46,6 +61,34 @@ def encode_json(body: Mapping[str, object]) -> bytes:
         raise BadRequest(f"the body holds a number that is not finite: {error}") from error
 
 
+def _prompts(given: object) -> dict[str, str]:
+    """The prompts of a completion by the place that an error names. Raises BadRequest."""
+    prompts = {"prompt": given}
+    if isinstance(given, list) and given:
+        prompts = {f"prompt[{i}]": prompt for i, prompt in enumerate(given)}
+    for param, prompt in prompts.items():
+        if not isinstance(prompt, str) or not prompt:
+            ids = isinstance(prompt, int) or (isinstance(prompt, list) and prompt != [])
+            hint = "; token ids are not served: they could hold control tokens" if ids else ""
+            message = f"prompt must be a string that is not empty, or a list of such{hint}"
+            raise BadRequest(message, param="prompt" if ids else param)
+    return {param: str(prompt) for param, prompt in prompts.items()}
+
+
+def _in_one(bodies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One request of the bodies of several prompts. Raises BadRequest where more than these differs."""
+    first = bodies[0]
+    if len(bodies) == 1:
+        return first
+    if any(body | {"prompt": None} != first | {"prompt": None} for body in bodies):
+        message = (
+            "the weights of these prompts belong to different members of the policy, and one request is "
+            "answered by one of them: send the prompts one by one, or give weights of all objectives"
+        )
+        raise BadRequest(message, param="prompt")
+    return first | {"prompt": [body["prompt"] for body in bodies]}
+
+
 class Preparer:
     """Checks requests and rewrites them for one policy."""
 
@@ -54,45 +97,60 @@ class Preparer:
         conditioner: Conditioner,
         guard: ControlGuard,
         *,
-        objectives: tuple[str, ...],
+        card: PolicyCard,
         model: str,
         template_kwargs: tuple[str, ...],
+        unknown_fields: UnknownFields,
     ) -> None:
         self._conditioner = conditioner
         self._guard = guard
-        self._objectives = objectives
+        self._objectives = card.objectives
+        ids = card.control_token_ids
+        self._control_token_ids = None if ids is None else frozenset(ids)
         self._model = model
         self._template_kwargs = template_kwargs
+        self._unknown_fields = unknown_fields
 
     def chat(
         self, body: dict[str, Any], header: str | None, *, weights_param: str = WEIGHTS_FIELD
     ) -> Prepared:
         """A chat completion. Raises BadRequest."""
-        check_fields(body, forwarded=CHAT_FORWARDED, refused=CHAT_REFUSED)
-        messages = read_messages(body.get("messages"))
-        kwargs = check_template_kwargs(body.get("chat_template_kwargs"), allowed=self._template_kwargs)
-        clean = self._clean(body) | {"messages": guard_messages(messages, self._guard)}
+        ignored = Ignored(self._unknown_fields)
+        fields = check_fields(with_tools(body), forwarded=CHAT_FORWARDED, refused=_NO_CHAT, ignored=ignored)
+        check_bias(fields.get("logit_bias"), self._control_token_ids)
+        messages = read_messages(fields.get("messages"), ignored)
+        kwargs = check_template_kwargs(fields.get("chat_template_kwargs"), allowed=self._template_kwargs)
+        clean = self._clean(fields) | {"messages": guard_messages(messages, self._guard)}
         clean["chat_template_kwargs"] = kwargs
         clean |= self._guarded(clean, *TEMPLATE_SEES, *CONSTRAINTS)
 
-        def finish(weights: Weights) -> dict[str, Any]:
-            return self._conditioner.chat(clean, weights)
+        def finish(weights: Sequence[Weights]) -> dict[str, Any]:
+            (decided,) = weights
+            return self._conditioner.chat(clean, decided)
 
-        return Prepared(orchestrator_text(messages), self._asked(body, header, weights_param), finish)
+        return Prepared(
+            (orchestrator_text(messages),),
+            self._asked(fields, header, weights_param),
+            finish,
+            ignored,
+            with_function_call if asks_for_functions(body) else None,
+        )
 
     def completion(self, body: dict[str, Any], header: str | None) -> Prepared:
-        """A completion of one string prompt. Raises BadRequest."""
-        check_fields(body, forwarded=COMPLETION_FORWARDED, refused=COMPLETION_REFUSED)
-        prompt = body.get("prompt")
-        if not isinstance(prompt, str) or not prompt:
-            raise BadRequest("prompt must be one string that is not empty", param="prompt")
-        clean = self._clean(body) | {"prompt": self._guard.text(prompt, "prompt")}
+        """A completion of one string prompt or of several. Raises BadRequest."""
+        ignored = Ignored(self._unknown_fields)
+        fields = check_fields(body, forwarded=COMPLETION_FORWARDED, refused=_NO_COMPLETION, ignored=ignored)
+        check_bias(fields.get("logit_bias"), self._control_token_ids)
+        prompts = _prompts(fields.get("prompt"))
+        clean = self._clean(fields)
         clean |= self._guarded(clean, *CONSTRAINTS)
+        guarded = [self._guard.text(prompt, param) for param, prompt in prompts.items()]
 
-        def finish(weights: Weights) -> dict[str, Any]:
-            return self._conditioner.completion(clean, weights)
+        def finish(weights: Sequence[Weights]) -> dict[str, Any]:
+            decided = zip(guarded, weights, strict=True)
+            return _in_one([self._conditioner.completion(clean | {"prompt": p}, w) for p, w in decided])
 
-        return Prepared(prompt, self._asked(body, header), finish)
+        return Prepared(tuple(prompts.values()), self._asked(fields, header), finish, ignored)
 
     def _guarded(self, body: Mapping[str, Any], *names: str) -> dict[str, Any]:
         """Those of the fields that are there, without control strings."""

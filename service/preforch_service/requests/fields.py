@@ -1,18 +1,20 @@
 """Which fields of a request reach the engine.
 
-A test classifies every field of vLLM's request models by these tables.
+A test classifies every field of vLLM's and of OpenAI's request models by these tables.
 
-FORWARDED fields pass; REFUSED fields are a 400 that says why; OURS are set by the gateway and refused from
-users. A field in none of them is refused too.
+FORWARDED fields pass; REFUSED fields, which vLLM knows, and NOT_SERVED ones, which it does not, would change
+prompt or answer and are a 400 that says why; the gateway's own are among the former. All others are dropped
+and named to the client (`ignored`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from preforch_service.errors import BadRequest
+from preforch_service.requests.ignored import Ignored
 
 WEIGHTS_FIELD = "preference_weights"
-MAX_BIASES = 300
-"""Entries of `logit_bias`, as with OpenAI. vLLM's core fails on more than 1024."""
 
 _SAMPLING = frozenset(
     {
@@ -75,7 +77,8 @@ COMPLETION_FORWARDED = _SAMPLING | {"prompt"}
 _OURS = "the gateway sets it"
 _CUTS = "it could cut the weights off the prompt"
 _PROMPT = "it replaces or bypasses the prompt that carries the weights"
-_MEDIA = "only text is served"
+MEDIA = "only text is served, no images, audio, video or files"
+_SEARCH = "web search is not served"
 _SERVER = "it belongs to the operator"
 _FORCES = "it could force control tokens into the answer"
 
@@ -94,17 +97,40 @@ _REFUSED = {
     "watermarking": _SERVER,
     "routed_experts_prompt_start": _SERVER,
     "return_token_offsets": _SERVER,
-    "mm_payload": _MEDIA,
-    "return_mm_kwargs": _MEDIA,
+    "mm_payload": MEDIA,
+    "return_mm_kwargs": MEDIA,
 }
 CHAT_REFUSED = _REFUSED | {
     "chat_template": _PROMPT,
     "add_generation_prompt": _PROMPT,
     "continue_final_message": _CUTS,
-    "media_io_kwargs": _MEDIA,
-    "mm_processor_kwargs": _MEDIA,
+    "media_io_kwargs": MEDIA,
+    "mm_processor_kwargs": MEDIA,
 }
 COMPLETION_REFUSED = _REFUSED | {"prompt_embeds": _PROMPT, "suffix": "the context must end the prompt"}
+
+_CONSTRAINED = "structured_outputs and response_format constrain an answer"
+_MESSAGE = "what is said to the policy stands in messages"
+_NOT_SERVED = {
+    **dict.fromkeys(("audio", "modalities"), MEDIA),
+    **dict.fromkeys(("web_search_options", "web_search", "search_parameters"), _SEARCH),
+    "moderation": "answers are not moderated here",
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), _CONSTRAINED),
+    **dict.fromkeys(("grammar", "regex", "ebnf", "json_schema", "structural_tag"), _CONSTRAINED),
+    **dict.fromkeys(("prompt_token_ids", "input_ids", "input_embeds"), _PROMPT),
+    "extra_body": "it is an argument of a client, whose fields belong in the body itself",
+}
+CHAT_NOT_SERVED = _NOT_SERVED | {
+    **dict.fromkeys(("system", "instructions", "input"), _MESSAGE),
+    "prompt": "it belongs to /v1/completions",
+}
+COMPLETION_NOT_SERVED = _NOT_SERVED | {
+    "best_of": "n answers are given out as they come",
+    **dict.fromkeys(CHAT_FORWARDED - COMPLETION_FORWARDED, "it belongs to /v1/chat/completions"),
+    **dict.fromkeys(("functions", "function_call"), "it belongs to /v1/chat/completions"),
+}
+CHANGES_NOTHING: Mapping[str, object] = {"modalities": ["text"], "best_of": 1}
+"""Fields that are not served, with the one value that asks for what is done anyway."""
 
 NESTED: Mapping[str, frozenset[str]] = {
     "stream_options": frozenset({"include_usage", "continuous_usage_stats"}),
@@ -130,6 +156,8 @@ NESTED_REFUSED = {
 """Structural tags, grammars and regular expressions can name a token by its id, or spell a control string in
 ways that no check sees, and so force control tokens into the answer. The others are vLLM's own, and no user
 has to set them."""
+DROPS_UNKNOWN = frozenset({"stream_options", "tools", "tools.function"})
+"""Of the objects with limited fields, those in which an unknown one is no constraint of the answer."""
 
 TEMPLATE_SEES = (
     "tools",
@@ -158,60 +186,97 @@ MESSAGE_FIELDS = frozenset(
     }
 )
 MESSAGE_REFUSED = {
-    "audio": _MEDIA,
-    "function_call": "tool_calls replaced it",
+    **dict.fromkeys(("audio", "images"), MEDIA),
     "task": "no template of ours knows it",
+    **dict.fromkeys(("prefix", "partial"), "an answer cannot be begun for the policy"),
 }
+TOOL_CALL_FIELDS = frozenset({"id", "type", "function"})
+CALLED_FIELDS = frozenset({"name", "arguments"})
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Types of content parts, and where each holds its text."""
 
 
+MEDIA_PARTS = ("image", "audio", "video", "file")
+"""What is in the type of a content part that is no text: `image_url`, `input_audio`."""
+# In the name of a field that asks for weights by another name: in camel case, or misspelt.
+_WEIGHTS_NAME = re.compile(r"preference|weight", re.IGNORECASE)
+
+
 def check_fields(
-    body: Mapping[str, object], *, forwarded: frozenset[str], refused: Mapping[str, str]
-) -> None:
-    """Raise BadRequest naming the first field that may not reach the engine."""
-    for name in body:
-        if name in forwarded or name == WEIGHTS_FIELD:
-            continue
-        reason = refused.get(name, "unknown field")
-        raise BadRequest(f"field {name!r} is not allowed: {reason}", param=name, code="field_not_allowed")
+    body: Mapping[str, Any], *, forwarded: frozenset[str], refused: Mapping[str, str], ignored: Ignored
+) -> dict[str, Any]:
+    """The fields of a body that the gateway and the engine read; the others are noted in `ignored`.
+
+    Raises BadRequest naming the first field that may not be left out and is not served.
+    """
+    kept = {name: value for name, value in body.items() if _is_kept(name, value, forwarded, refused, ignored)}
+    _check_tool_types(kept.get("tools"))
     for path, allowed in NESTED.items():
         first, *others = path.split(".")
-        if first in body:
-            _check_nested(body[first], others, allowed, first)
-    _check_bias(body.get("logit_bias"))
+        if first in kept:
+            kept[first] = _keep_nested(kept[first], others, allowed, first, path, ignored)
+    return kept
 
 
-def _check_bias(given: object) -> None:
-    """A bias may keep tokens out of the answer, but not force them into it.
-
-    Tokens have numbers here, not text.
-    """
-    if given is None:
-        return
-    if not isinstance(given, Mapping) or len(given) > MAX_BIASES:
+def _is_kept(
+    name: str, value: object, forwarded: frozenset[str], refused: Mapping[str, str], ignored: Ignored
+) -> bool:
+    if name in forwarded or name == WEIGHTS_FIELD:
+        return True
+    if name in refused and value is not None and value != CHANGES_NOTHING.get(name):
         raise BadRequest(
-            f"logit_bias must be an object with at most {MAX_BIASES} entries", param="logit_bias"
+            f"field {name!r} is not allowed: {refused[name]}", param=name, code="field_not_allowed"
         )
-    for token, bias in given.items():
-        if not isinstance(bias, int | float) or bias > 0:
-            forces = _FORCES.removeprefix("it ")
-            message = f"a bias must be a number of at most 0, got {bias!r}: a positive one {forces}"
-            raise BadRequest(message, param=f"logit_bias.{token[:64]}")
+    if value is not None and _WEIGHTS_NAME.search(name):
+        # Dropping it would answer under other weights than the user meant to ask for.
+        message = f"field {name[:64]!r} is not allowed: weights go into {WEIGHTS_FIELD!r}"
+        raise BadRequest(message, param=name[:64], code="field_not_allowed")
+    ignored.drop(name, param=name)
+    return False
 
 
-def _check_nested(value: object, path: Sequence[str], allowed: frozenset[str], param: str) -> None:
-    """Go down the path, through lists, to the objects whose fields are limited."""
+def _check_tool_types(tools: object) -> None:
+    for i, tool in enumerate(tools if isinstance(tools, list) else ()):
+        kind = tool.get("type") if isinstance(tool, Mapping) else None
+        if isinstance(kind, str) and kind != "function":
+            reason = _SEARCH if "search" in kind else "served is 'function'"
+            raise BadRequest(f"tool type {kind!r} is not served: {reason}", param=f"tools[{i}].type")
+
+
+def _keep_nested(
+    value: object, path: Sequence[str], allowed: frozenset[str], param: str, place: str, ignored: Ignored
+) -> object:
+    """The value without what is dropped of the objects at the path, through lists."""
     if isinstance(value, list):
-        for i, item in enumerate(value):
-            _check_nested(item, path, allowed, f"{param}[{i}]")
-    elif isinstance(value, Mapping) and path:
-        _check_nested(value.get(path[0]), path[1:], allowed, f"{param}.{path[0]}")
-    elif isinstance(value, Mapping):
-        wrong = next((name for name in value if name not in allowed), None)
-        if wrong is not None:
-            message = f"field {wrong!r} of {param} is not allowed; allowed are {sorted(allowed)}"
-            raise BadRequest(message, param=f"{param}.{wrong}", code="field_not_allowed")
+        return [
+            _keep_nested(item, path, allowed, f"{param}[{i}]", place, ignored) for i, item in enumerate(value)
+        ]
+    if not isinstance(value, Mapping):
+        return value
+    if path:
+        inner = {path[0]: value[path[0]]} if path[0] in value else {}
+        return {
+            **value,
+            **{
+                name: _keep_nested(item, path[1:], allowed, f"{param}.{name}", place, ignored)
+                for name, item in inner.items()
+            },
+        }
+    wrong = next((name for name in value if name not in allowed), None)
+    if wrong is not None and place not in DROPS_UNKNOWN:
+        message = f"field {wrong!r} of {param} is not allowed; allowed are {sorted(allowed)}"
+        raise BadRequest(message, param=f"{param}.{wrong}", code="field_not_allowed")
+    return keep_known(value, allowed, param, place, ignored)
+
+
+def keep_known(
+    value: Mapping[str, Any], known: frozenset[str], param: str, place: str, ignored: Ignored
+) -> dict[str, Any]:
+    """The fields of one object that are known."""
+    for name in value:
+        if name not in known:
+            ignored.drop(name, param=f"{param}.{name}", place=place)
+    return {name: item for name, item in value.items() if name in known}
 
 
 def check_template_kwargs(given: object, *, allowed: tuple[str, ...]) -> dict[str, object]:

@@ -17,7 +17,12 @@ from preforch_service.errors import BadRequest, TooLarge
 from preforch_service.requests.fields import CONSTRAINTS, TEMPLATE_SEES
 
 TEXT_FIELDS = tuple(
-    dict.fromkeys(("messages", "prompt", "inputs", *TEMPLATE_SEES, *CONSTRAINTS, "stop", "bad_words", "user"))
+    dict.fromkeys(
+        (
+            *("messages", "prompt", "inputs", "functions", *TEMPLATE_SEES, *CONSTRAINTS),
+            *("stop", "bad_words", "user"),
+        )
+    )
 )
 """Fields whose text is read by the orchestrator, printed into the prompt, or worked on by the engine."""
 BAD_WORDS_CHARACTERS = 500
@@ -44,6 +49,9 @@ class RequestLimits(Record):
     max_characters: int = Field(default=1_000_000, ge=1, description="all text of a request together")
     max_inputs: int = Field(default=256, ge=1, description="in one request to /weights")
     max_n: int = Field(default=16, ge=1, description="answers to one prompt")
+    max_prompts: int = Field(
+        default=32, ge=1, description="prompts of one completion that has several, n times each"
+    )
     max_tokens: int | None = Field(
         default=None, ge=1, description="of one answer; default: what the policy can hold"
     )
@@ -59,6 +67,7 @@ class RequestLimits(Record):
         _at_most(_length(body.get("messages")), self.max_messages, "messages", "entries")
         for i, messages in enumerate(inputs if isinstance(inputs, list) else ()):
             _at_most(_length(messages), self.max_messages, f"inputs[{i}]", "entries")
+        self._check_prompts(body)
         self._check_characters(body)
         _at_most(
             sum(map(len, _texts(body.get("bad_words")))), BAD_WORDS_CHARACTERS, "bad_words", "characters"
@@ -75,6 +84,15 @@ class RequestLimits(Record):
                 raise BadRequest(f"{name} must be a number, got {type(given).__name__}", param=name)
             if given is not None and given > limit:
                 raise _too_much(f"{name} is {given}, at most {limit} is allowed", name)
+
+    def _check_prompts(self, body: Mapping[str, Any]) -> None:
+        prompts, n = _length(body.get("prompt")), body.get("n") or 1
+        if prompts > 1 and prompts * n > self.max_prompts:
+            raise _too_much(
+                f"prompt has {prompts} entries, {n} answers to each; at most {self.max_prompts} answers are "
+                "allowed",
+                "prompt",
+            )
 
     def _check_characters(self, body: Mapping[str, Any]) -> None:
         counts = {name: sum(map(len, _texts(body[name]))) for name in TEXT_FIELDS if name in body}

@@ -1,7 +1,7 @@
 """Messages of a chat request.
 
 In:  `messages` as a user sent them. Out: the orchestrator's reading of them (original text), and the messages
-     that the engine gets: only known fields, content as one string, no control strings.
+     that the engine gets: only known fields, content as one string, no control strings, functions as tools.
 """
 
 from typing import Any
@@ -10,38 +10,48 @@ from preforch_models.conversation import Message, conversation_text
 
 from preforch_service.errors import BadRequest
 from preforch_service.requests.control_strings import ControlGuard
-from preforch_service.requests.fields import MESSAGE_FIELDS, MESSAGE_REFUSED, ROLES, TEXT_PARTS
+from preforch_service.requests.fields import (
+    CALLED_FIELDS,
+    MEDIA,
+    MEDIA_PARTS,
+    MESSAGE_FIELDS,
+    MESSAGE_REFUSED,
+    ROLES,
+    TEXT_PARTS,
+    TOOL_CALL_FIELDS,
+    keep_known,
+)
+from preforch_service.requests.ignored import Ignored
+from preforch_service.requests.legacy_functions import with_tool_turns
+
+_IN_CALL = "messages.tool_calls"
 
 
-def read_messages(given: object) -> list[dict[str, Any]]:
-    """Check shape, roles and fields; join the parts of every content. Raises BadRequest."""
+def read_messages(given: object, ignored: Ignored) -> list[dict[str, Any]]:
+    """Check shape, roles and fields; join the parts of every content. What is dropped is noted in `ignored`.
+
+    Raises BadRequest.
+    """
     if not isinstance(given, list) or not given:
         raise BadRequest("messages must be a list with at least one message", param="messages")
-    messages = [_read_message(message, f"messages[{i}]") for i, message in enumerate(given)]
+    turns = enumerate(with_tool_turns(given))
+    messages = [_read_message(message, f"messages[{i}]", ignored) for i, message in turns]
     if all(message["role"] != "user" for message in messages):
         raise BadRequest("a conversation needs a user turn", param="messages", code="no_user_turn")
     return messages
 
 
-def _read_message(given: object, param: str) -> dict[str, Any]:
+def _read_message(given: object, param: str, ignored: Ignored) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise BadRequest("a message must be an object", param=param)
     if given.get("role") not in ROLES:
         raise BadRequest(
             f"role {given.get('role')!r} is not allowed; allowed are {list(ROLES)}", param=f"{param}.role"
         )
-    # Clients send answers back as they got them, with `"audio": null` and the like.
-    message = {key: value for key, value in given.items() if key in MESSAGE_FIELDS or value not in (None, [])}
-    unknown = next((key for key in message if key not in MESSAGE_FIELDS), None)
-    if unknown is not None:
-        reason = MESSAGE_REFUSED.get(unknown, "unknown field")
-        raise BadRequest(f"message field {unknown!r} is not allowed: {reason}", param=f"{param}.{unknown}")
-    calls = message.get("tool_calls")
-    if calls is not None and not isinstance(calls, list):
-        raise BadRequest(
-            f"tool_calls must be a list, got {type(calls).__name__}", param=f"{param}.tool_calls"
-        )
-    content = join_parts(given.get("content"), f"{param}.content")
+    message = _known_fields(given, param, ignored)
+    if message.get("tool_calls") is not None:
+        message["tool_calls"] = _tool_calls(message["tool_calls"], f"{param}.tool_calls", ignored)
+    content = join_parts(given.get("content"), f"{param}.content", ignored)
     if content is None and given["role"] != "assistant":
         raise BadRequest("content is missing", param=f"{param}.content")
     if content is not None or "content" in given:
@@ -49,27 +59,58 @@ def _read_message(given: object, param: str) -> dict[str, Any]:
     return message
 
 
-def join_parts(content: object, param: str) -> str | None:
+def _known_fields(given: dict[str, Any], param: str, ignored: Ignored) -> dict[str, Any]:
+    # Clients send answers back as they got them, with `"audio": null` and the like.
+    message = {key: value for key, value in given.items() if key in MESSAGE_FIELDS or value not in (None, [])}
+    for name, reason in MESSAGE_REFUSED.items():
+        if message.get(name, False) is not False:
+            raise BadRequest(
+                f"message field {name!r} is not allowed: {reason}",
+                param=f"{param}.{name}",
+                code="field_not_allowed",
+            )
+    return keep_known(message, MESSAGE_FIELDS, param, "messages", ignored)
+
+
+def _tool_calls(given: object, param: str, ignored: Ignored) -> list[object]:
+    if not isinstance(given, list):
+        raise BadRequest(f"tool_calls must be a list, got {type(given).__name__}", param=param)
+    return [_tool_call(call, f"{param}[{i}]", ignored) for i, call in enumerate(given)]
+
+
+def _tool_call(given: object, param: str, ignored: Ignored) -> dict[str, Any]:
+    function = given.get("function") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not isinstance(function, dict):
+        raise BadRequest("a tool call must hold a function object", param=param)
+    call = keep_known(given, TOOL_CALL_FIELDS, param, _IN_CALL, ignored)
+    call["function"] = keep_known(
+        function, CALLED_FIELDS, f"{param}.function", f"{_IN_CALL}.function", ignored
+    )
+    return call
+
+
+def join_parts(content: object, param: str, ignored: Ignored) -> str | None:
     """Content as one string, so that what is checked for control strings is what the template prints."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise BadRequest("content must be a string or a list of text parts", param=param)
-    return "".join(_part_text(part, f"{param}[{i}]") for i, part in enumerate(content))
+    return "".join(_part_text(part, f"{param}[{i}]", ignored) for i, part in enumerate(content))
 
 
-def _part_text(part: object, param: str) -> str:
+def _part_text(part: object, param: str, ignored: Ignored) -> str:
     if not isinstance(part, dict):
         raise BadRequest("a content part must be an object", param=param)
     kind = part.get("type")
     if not isinstance(kind, str) or kind not in TEXT_PARTS:
-        raise BadRequest(
-            f"content part type {kind!r} is not served; served are {list(TEXT_PARTS)}", param=f"{param}.type"
-        )
+        media = isinstance(kind, str) and any(medium in kind for medium in MEDIA_PARTS)
+        reason = MEDIA if media else f"served are {list(TEXT_PARTS)}"
+        raise BadRequest(f"content part type {kind!r} is not served: {reason}", param=f"{param}.type")
     key = TEXT_PARTS[kind]
     text = part.get(key)
-    if not isinstance(text, str) or set(part) - {"type", key}:
-        raise BadRequest(f"a {kind!r} part holds {key!r}, a string, and nothing else", param=param)
+    if not isinstance(text, str):
+        raise BadRequest(f"a {kind!r} part holds {key!r}, a string", param=param)
+    keep_known(part, frozenset({"type", key}), param, "messages.content", ignored)
     return text
 
 
@@ -88,17 +129,9 @@ def guard_messages(messages: list[dict[str, Any]], guard: ControlGuard) -> list[
         param = f"messages[{i}]"
         clean: dict[str, Any] = {key: guard.value(value, f"{param}.{key}") for key, value in message.items()}
         for j, call in enumerate(message.get("tool_calls") or []):
-            arguments = _arguments(call, f"{param}.tool_calls[{j}]")
-            if arguments is not None:
+            arguments = call["function"].get("arguments")
+            if isinstance(arguments, str):
                 where = f"{param}.tool_calls[{j}].function.arguments"
                 clean["tool_calls"][j]["function"]["arguments"] = guard.json_text(arguments, where)
         guarded.append(clean)
     return guarded
-
-
-def _arguments(call: object, param: str) -> str | None:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        raise BadRequest("a tool call must hold a function object", param=param)
-    arguments = function.get("arguments")
-    return arguments if isinstance(arguments, str) else None

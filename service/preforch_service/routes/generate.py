@@ -62,7 +62,7 @@ async def generated_events(
 
 async def answer(generation: Generation) -> Response:
     """The engine's answer in our own format; its errors as they are."""
-    decision, effect = generation.decision, generation.effect
+    (decision,), (effect,) = generation.decisions, generation.effects
     if generation.streams:
         return generation.stream(generated_events(generation.answer.chunks(), decision, effect))
     if generation.answer.status != 200:

@@ -8,9 +8,10 @@ Out: keyword arguments for the decorator; and the document with what all operati
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER
-from preforch_service.requests.limits import RequestLimits
+from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, SOURCE_HEADER
+from preforch_service.requests.ignored import IGNORED_HEADER
 from preforch_service.routes.openapi_schemas import Schema, ref, schemas
+from preforch_service.settings import ServeSettings
 
 READ_ERRORS = (400, 401, 429, 500, 503)
 """What every route with data may answer: wrong Host, no key, too many requests, our fault, shutting down."""
@@ -36,13 +37,15 @@ _ERRORS = {
     503: "Not now: loading, draining, overloaded, or the engine is down",
     504: "The engine did not answer in time",
 }
-_PREFERENCE_HEADERS = (HEADER, "X-Preference-Source", "X-Preference-Bundle", APPLIED_HEADER)
+_PREFERENCE_HEADERS = (HEADER, SOURCE_HEADER, "X-Preference-Bundle", APPLIED_HEADER, IGNORED_HEADER)
+_SOMETIMES = (HEADER, APPLIED_HEADER, IGNORED_HEADER)
 _HEADERS = {
     "X-Request-Id": "the id that the request came with, or a new one",
-    HEADER: "the decided weights, as helpful=0.70,harmless=0.30",
-    "X-Preference-Source": "orchestrator, user, blended or fallback",
+    HEADER: "the decided weights, as helpful=0.70,harmless=0.30; absent where prompts differ",
+    SOURCE_HEADER: "orchestrator, user, blended or fallback; mixed where prompts differ",
     "X-Preference-Bundle": "revision of the orchestrator's bundle",
     APPLIED_HEADER: "false, where the policy does not read the weights",
+    IGNORED_HEADER: "fields of the request that were dropped, where there were any: store, metadata, ...",
     "WWW-Authenticate": "Bearer",
 }
 _WEIGHTS_PARAMETER = {
@@ -112,14 +115,14 @@ def described(
     return {"openapi_extra": operation, "response_model": None}
 
 
-def complete(document: Mapping[str, Any], names: Sequence[str], limits: RequestLimits) -> dict[str, Any]:
+def complete(document: Mapping[str, Any], names: Sequence[str], settings: ServeSettings) -> dict[str, Any]:
     """The document with its components, and with the header that every answer has."""
     for operations in document["paths"].values():
         for operation in operations.values():
             for answer in operation["responses"].values():
                 answer.setdefault("headers", {})["X-Request-Id"] = ref("X-Request-Id", kind="headers")
     headers = {
-        name: {"description": text, "required": name != APPLIED_HEADER, "schema": {"type": "string"}}
+        name: {"description": text, "required": name not in _SOMETIMES, "schema": {"type": "string"}}
         for name, text in _HEADERS.items()
     }
     headers["Retry-After"] = {
@@ -128,7 +131,7 @@ def complete(document: Mapping[str, Any], names: Sequence[str], limits: RequestL
         "schema": {"type": "integer", "minimum": 0},
     }
     components = {
-        "schemas": schemas(names, limits),
+        "schemas": schemas(names, settings, unknown_fields=settings.unknown_fields),
         "headers": headers,
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}},
     }

@@ -16,6 +16,7 @@ from preforch_service.requests.fields import (
     TEXT_PARTS,
     WEIGHTS_FIELD,
 )
+from preforch_service.requests.ignored import UnknownFields
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.wire import Generated, GenerateRequest, Recommended, Reloaded, WeightsRequest
 
@@ -121,9 +122,9 @@ def _messages() -> Schema:
     message = {
         "type": "object",
         "properties": {
-            "role": {"enum": list(ROLES)},
+            "role": {"enum": [*ROLES, "function"]},
             "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]},
-            **{name: {} for name in ("name", "tool_calls", "tool_call_id", "tools")},
+            **{name: {} for name in ("name", "tool_calls", "tool_call_id", "tools", "function_call")},
         },
         "required": ["role"],
     }
@@ -136,17 +137,24 @@ def _messages() -> Schema:
     }
 
 
-def engine_body(fields: Iterable[str], *, required: str, known: Schema) -> Schema:
-    """A body of which only the listed fields may reach the engine."""
+def engine_body(
+    fields: Iterable[str], *, required: str, known: Schema, unknown_fields: UnknownFields
+) -> Schema:
+    """A body of which only the listed fields may reach the engine; others are dropped, if not refused."""
     types = _TYPES | {WEIGHTS_FIELD: ref("GivenWeights")} | known
     described = {name: {"description": text} for name, text in _DESCRIBED.items()}
     properties = {
         name: types.get(name, {}) | described.get(name, {}) for name in sorted({*fields, WEIGHTS_FIELD})
     }
-    return {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [required],
+        "additionalProperties": unknown_fields == "ignore",
+    }
 
 
-def _engine_answer(item: str) -> Schema:
+def _engine_answer(item: str, preference: Schema) -> Schema:
     choice = {
         "type": "object",
         "properties": {"index": {"type": "integer"}, item: {}},
@@ -160,7 +168,7 @@ def _engine_answer(item: str) -> Schema:
             "model": {"type": "string"},
             "choices": {"type": "array", "items": choice},
             "usage": nullable({"type": "object"}),
-            "preference": ref("Preference"),
+            "preference": preference,
         },
         "required": ["id", "model", "choices", "preference"],
     }
@@ -230,7 +238,27 @@ def _model() -> Schema:
     }
 
 
-def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
+def _prompt(limits: RequestLimits) -> Schema:
+    text = {"type": "string", "minLength": 1}
+    several = {"type": "array", "items": text, "minItems": 1, "maxItems": limits.max_prompts}
+    return {"anyOf": [text, several], "description": "one string, or several: each has its own weights"}
+
+
+def _preferences() -> Schema:
+    each = {"type": "array", "items": ref("Preference"), "description": "of each prompt, in order"}
+    several = {"type": "object", "properties": {"prompts": each}, "required": ["prompts"]}
+    return {"anyOf": [ref("Preference"), several]}
+
+
+_FUNCTIONS = {
+    "functions": nullable({"type": "array", "description": "the old form of tools"}),
+    "function_call": {"description": "the old form of tool_choice"},
+}
+
+
+def schemas(
+    names: Sequence[str], limits: RequestLimits, *, unknown_fields: UnknownFields = "ignore"
+) -> dict[str, Schema]:
     """All components, for the objectives of a bundle and the limits of a request."""
     prompted = {"messages": nullable(ref("Messages")), "weights": ref("GivenWeights")}
     one = {"anyOf": [{"type": "string"}, ref("Messages")]}
@@ -244,7 +272,18 @@ def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
         },
         "required": ["results", "bundle"],
     }
-    completion = {"prompt": {"type": "string", "minLength": 1, "description": "one string"}}
+    chat_body = engine_body(
+        {*CHAT_FORWARDED, *_FUNCTIONS},
+        required="messages",
+        known={"messages": ref("Messages"), **_FUNCTIONS},
+        unknown_fields=unknown_fields,
+    )
+    completion_body = engine_body(
+        COMPLETION_FORWARDED,
+        required="prompt",
+        known={"prompt": _prompt(limits)},
+        unknown_fields=unknown_fields,
+    )
     return {
         "GivenWeights": given_weights(names),
         "Preference": preference(names),
@@ -259,10 +298,10 @@ def schemas(names: Sequence[str], limits: RequestLimits) -> dict[str, Schema]:
         ),
         "Generated": _wire(Generated),
         "Reloaded": _wire(Reloaded),
-        "ChatRequest": engine_body(CHAT_FORWARDED, required="messages", known={"messages": ref("Messages")}),
-        "ChatAnswer": _engine_answer("message"),
-        "CompletionRequest": engine_body(COMPLETION_FORWARDED, required="prompt", known=completion),
-        "CompletionAnswer": _engine_answer("text"),
+        "ChatRequest": chat_body,
+        "ChatAnswer": _engine_answer("message", ref("Preference")),
+        "CompletionRequest": completion_body,
+        "CompletionAnswer": _engine_answer("text", _preferences()),
         "Models": {
             "type": "object",
             "properties": {

@@ -9,15 +9,16 @@ from preforch_service.gateway import Gateway, weights_header
 from preforch_service.middleware.observer import observation_of
 from preforch_service.recommendation.weighing import HEADER, Decision, combine_carriers
 from preforch_service.requests.body import until_disconnect, validate
+from preforch_service.requests.ignored import Ignored
 from preforch_service.requests.messages import orchestrator_text, read_messages
 from preforch_service.routes.openapi import READ_ERRORS, SEND_ERRORS, described, json_answer
 from preforch_service.routes.plain_route import PlainRoute
 from preforch_service.wire import Messages, Recommended, WeightsRequest
 
 
-def text_of_input(given: str | Messages) -> str:
-    """What the orchestrator reads of one input."""
-    return given if isinstance(given, str) else orchestrator_text(read_messages(given))
+def text_of_input(given: str | Messages, ignored: Ignored) -> str:
+    """What the orchestrator reads of one input. What of its messages is dropped is noted in `ignored`."""
+    return given if isinstance(given, str) else orchestrator_text(read_messages(given, ignored))
 
 
 def recommended(decision: Decision) -> dict[str, Any]:
@@ -36,7 +37,9 @@ def weights_router(gateway: Gateway) -> APIRouter:
         """Weights for a prompt, a conversation, or up to 256 inputs."""
         asked_for = validate(WeightsRequest, await gateway.read(request))
         carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
-        texts = [text_of_input(given) for given in asked_for.each()]
+        ignored = Ignored(gateway.settings.unknown_fields)
+        texts = [text_of_input(given, ignored) for given in asked_for.each()]
+        ignored.count(gateway.metrics.ignored_fields)
         async with gateway.weights_admission.slot():
             with gateway.bundles.lease() as loaded:
                 asked = combine_carriers(carriers, loaded.bundle.names)
@@ -44,7 +47,8 @@ def weights_router(gateway: Gateway) -> APIRouter:
                 decisions = await until_disconnect(request, observation_of(request).track_decisions(deciding))
         results = [recommended(decision) for decision in decisions]
         single = asked_for.inputs is None
-        return JSONResponse(results[0] if single else {"results": results, "bundle": loaded.bundle.revision})
+        found = results[0] if single else {"results": results, "bundle": loaded.bundle.revision}
+        return JSONResponse(found, headers=ignored.headers())
 
     @router.get("/objectives", **described({200: json_answer("Objectives")}, errors=READ_ERRORS))
     async def objectives(_request: Request) -> Response:

@@ -70,6 +70,11 @@ class Metrics:
             phase=("reading", "waiting", "weights", "first_byte", "answer"),
         )
         self.ready = self._gauge("ready", "1 while the gateway is ready")
+        self.ignored_fields = self._counter(
+            "ignored_fields",
+            "Requests with a field that was dropped; names that nobody knows are other",
+            "field",
+        )
         self.control_strings = self._counter(
             "control_strings", "Texts in which control strings were found", action=("escape", "reject")
         )

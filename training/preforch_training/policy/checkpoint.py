@@ -12,7 +12,7 @@ from preforch_models.conditioning.members import MEMBERS_FOLDER
 from preforch_models.files import write_text
 from preforch_models.manifest import digest, sha256_of
 from preforch_models.objectives import Record
-from preforch_models.policy_card import CARD_FILE, PolicyCard
+from preforch_models.policy_card import CARD_FILE, PolicyCard, control_token_ids
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 POLICY_FILE = "policy.json"
@@ -53,6 +53,7 @@ def save_policy(
         objectives=objectives,
         conditioning=conditioning,
         control_strings=tuple(special),
+        control_token_ids=control_token_ids(folder),
         max_model_len=max_model_len,
         revision=digest(hashes | conditioning.revisions)[:16],
         name=info.name,
