@@ -185,7 +185,7 @@ def test_unknown_models_are_a_404(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["chat_template", "request_id", "cache_salt", "kv_transfer_params", "made_up"]
+    "field", ["chat_template", "request_id", "cache_salt", "kv_transfer_params", "guided_json"]
 )
 def test_fields_that_are_not_listed_are_refused(served: Served, field: str) -> None:
     assert error_of(served.chat(**{field: "x"}), 400)["param"] == field
