@@ -117,7 +117,8 @@ class FakeUpstream:
     """An engine whose template prints the weights; `answer` makes the answers to generations.
 
     `tokens`: what the template prints around a text, for weights that are empty where a request names none.
-    `drops`: what its template drops from a user's text. `silent`: it never answers what is no generation.
+    `drops`: what its template drops from a user's text. `members`: further models. `silent`: it never answers
+    what is no generation.
     """
 
     answer: Callable[[dict[str, Any]], FakeAnswer] = lambda body: json_answer(CHAT)
@@ -126,6 +127,7 @@ class FakeUpstream:
     health: int = 200
     probe: int = 200
     drops: str = ""
+    members: Sequence[str] = ()
     tokens: Callable[[Weights], list[str]] = lambda weights: [
         piece
         for token, value in zip(objective_tokens(3), weights.values(), strict=True)
@@ -144,9 +146,9 @@ class FakeUpstream:
         if path == "/v1/models" and self.silent:
             return FakeAnswer([threading.Event()])
         if path == "/v1/models":
-            return json_answer(
-                {"object": "list", "data": [{"id": "tiny", "root": "/secret/policy", "max_model_len": 256}]}
-            )
+            data = [{"id": "tiny", "root": "/secret/policy", "max_model_len": 256}]
+            data += [{"id": name} for name in self.members]
+            return json_answer({"object": "list", "data": data})
         sent = json.loads(body or b"{}")
         if path == "/tokenize":
             text = sent["messages"][0]["content"].replace(self.drops, "") if self.drops else ""

@@ -20,11 +20,12 @@ class Served:
         bundle: Bundle,
         *,
         upstream: FakeUpstream | None = None,
+        recommender: FakeRecommender | None = None,
         conditioning: Conditioning | None = None,
         **settings: object,
     ) -> None:
         self.upstream = upstream or FakeUpstream()
-        self.recommender = FakeRecommender()
+        self.recommender = recommender or FakeRecommender()
         self.bundle = bundle
         self.gateway = make_gateway(
             bundle,
@@ -46,10 +47,11 @@ def serve(
     bundle: Bundle,
     *,
     upstream: FakeUpstream | None = None,
+    recommender: FakeRecommender | None = None,
     conditioning: Conditioning | None = None,
     **settings: object,
 ) -> Iterator[Served]:
-    served = Served(bundle, upstream=upstream, conditioning=conditioning, **settings)
+    served = Served(bundle, upstream=upstream, recommender=recommender, conditioning=conditioning, **settings)
     with running(served.gateway) as url, served.client as client:
         client.base_url = httpx.URL(url)
         yield served

@@ -140,28 +140,22 @@ def test_an_operator_may_have_them_refused(bundle: Bundle) -> None:
         assert len(served.upstream.bodies) == 1
 
 
-@pytest.mark.parametrize(
-    ("part", "word"),
-    [
-        ({"type": "image_url", "image_url": {"url": "x"}}, "images"),
-        ({"type": "input_audio", "input_audio": {}}, "audio"),
-        ({"type": "file", "file": {}}, "files"),
-        ({"type": "tool_reference"}, "served are"),
-    ],
-)
-def test_what_the_policy_cannot_read_is_refused_in_words(served: Served, part: object, word: str) -> None:
-    messages = [{"role": "user", "content": [{"type": "text", "text": "see"}, part]}]
-    for path in ("/v1/chat/completions", "/weights"):
-        error = error_of(served.post(path, {"messages": messages}), 400)
-        assert (error["param"], word in error["message"]) == ("messages[0].content[1].type", True)
+def test_what_the_policy_cannot_read_is_refused_in_words(served: Served) -> None:
+    parts = {"image_url": "images", "input_audio": "audio", "file": "files", "tool_reference": "served are"}
+    for kind, word in parts.items():
+        part = {"type": kind, kind: {}}
+        messages = [{"role": "user", "content": [{"type": "text", "text": "see"}, part]}]
+        for path in ("/v1/chat/completions", "/weights"):
+            error = error_of(served.post(path, {"messages": messages}), 400)
+            assert (error["param"], word in error["message"]) == ("messages[0].content[1].type", True)
 
 
-@pytest.mark.parametrize("field", ["audio", "images", "prefix", "partial", "task"])
-def test_what_would_change_a_turn_is_refused(served: Served, field: str) -> None:
-    messages = [*HELLO["messages"], {"role": "assistant", "content": "x", field: True}]
-    assert error_of(served.chat(messages=messages), 400)["param"] == f"messages[1].{field}"
-    messages[1] = {"role": "assistant", "content": "x", field: None}
-    assert HEADER not in served.chat(messages=messages).headers
+def test_what_would_change_a_turn_is_refused(served: Served) -> None:
+    for field in ("audio", "images", "prefix", "partial", "task"):
+        turn: dict[str, object] = {"role": "assistant", "content": "x"}
+        messages = [*HELLO["messages"], turn | {field: True}]
+        assert error_of(served.chat(messages=messages), 400)["param"] == f"messages[1].{field}"
+        assert HEADER not in served.chat(messages=[*HELLO["messages"], turn | {field: None}]).headers
 
 
 def test_a_bias_may_be_positive_where_it_forces_no_control_token(served: Served) -> None:

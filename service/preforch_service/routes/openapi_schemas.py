@@ -16,7 +16,7 @@ from preforch_service.requests.fields import (
     TEXT_PARTS,
     WEIGHTS_FIELD,
 )
-from preforch_service.requests.ignored import UnknownFields
+from preforch_service.requests.ignored import IGNORED_HEADER, UnknownFields
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.wire import Generated, GenerateRequest, Recommended, Reloaded, WeightsRequest
 
@@ -151,6 +151,10 @@ def engine_body(
         "properties": properties,
         "required": [required],
         "additionalProperties": unknown_fields == "ignore",
+        "description": (
+            "what would change prompt or answer and is not served is a 400; other fields without a name here are "
+            f"dropped and named in {IGNORED_HEADER}, or a 400 where the operator wants that"
+        ),
     }
 
 

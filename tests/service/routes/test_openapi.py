@@ -127,15 +127,20 @@ def test_every_reference_leads_somewhere(api: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "forwarded"),
-    [("ChatRequest", fields.CHAT_FORWARDED), ("CompletionRequest", fields.COMPLETION_FORWARDED)],
+    ("name", "forwarded", "translated"),
+    [
+        ("ChatRequest", fields.CHAT_FORWARDED, {"functions", "function_call"}),
+        ("CompletionRequest", fields.COMPLETION_FORWARDED, set()),
+    ],
 )
 def test_bodies_for_the_engine_hold_exactly_the_allowed_fields(
-    api: dict[str, Any], name: str, forwarded: frozenset[str]
+    api: dict[str, Any], name: str, forwarded: frozenset[str], translated: set[str]
 ) -> None:
     schema = api["components"]["schemas"][name]
-    assert set(schema["properties"]) == forwarded | {fields.WEIGHTS_FIELD}
-    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == forwarded | translated | {fields.WEIGHTS_FIELD}
+    assert schema["additionalProperties"] is True
+    strict = schemas(("a", "b"), RequestLimits(), unknown_fields="reject")[name]
+    assert strict == schema | {"additionalProperties": False, "properties": strict["properties"]}
 
 
 def json_types(schema: Schema, defs: Schema) -> set[str]:
