@@ -15,6 +15,7 @@ from preforch_models.policy_card import (
     PolicyCard,
     check_control_strings,
     check_match,
+    control_token_ids,
     parse_policy_card,
     read_policy_card,
 )
@@ -189,3 +190,48 @@ def test_special_tokens_with_look_alikes_are_refused(
     file.write_text(json.dumps({"added_tokens": [token], "normalizer": normalizer}), encoding="utf-8")
     with pytest.raises(ArtifactError, match="look-alikes") if refused else nullcontext():
         check_control_strings(tmp_path, CARD)
+
+
+SPECIAL = {
+    token: {"id": number, "content": token, "special": special}
+    for number, (token, special) in enumerate(
+        {"<|endoftext|>": True, "<|im_end|>": True, "<think>": False, "<W2>": True, "<W1>": True}.items()
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "generation", "expected"),
+    [
+        (None, None, (0, 1, 3, 4)),
+        ({"eos_token": "<|im_end|>"}, None, (0, 3, 4)),
+        ({"eos_token": {"content": "<|im_end|>"}}, {"eos_token_id": None}, (0, 3, 4)),
+        ({}, {"eos_token_id": [1, 0]}, (3, 4)),
+        ({"eos_token": None}, {"eos_token_id": 1}, (0, 3, 4)),
+    ],
+)
+def test_control_tokens_are_the_special_ones_at_which_no_answer_ends(
+    tmp_path: Path, settings: object, generation: object, expected: tuple[int, ...]
+) -> None:
+    files = {"tokenizer": {"added_tokens": list(SPECIAL.values())}, "tokenizer_config": settings}
+    for name, content in (files | {"generation_config": generation}).items():
+        if content is not None:
+            (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    assert control_token_ids(tmp_path) == expected
+    card = CARD.model_copy(update={"control_strings": tuple(SPECIAL), "control_token_ids": expected})
+    check_control_strings(tmp_path, card)
+    check_control_strings(tmp_path, card.model_copy(update={"control_token_ids": (*expected, 99)}))
+    check_control_strings(tmp_path, card.model_copy(update={"control_token_ids": None}))
+    with pytest.raises(ArtifactError, match="control_token_ids lack 4, a special token"):
+        check_control_strings(tmp_path, card.model_copy(update={"control_token_ids": expected[:-1]}))
+
+
+def test_a_policy_of_a_run_has_the_ids_of_its_context_on_its_card(run_folder: Path) -> None:
+    folder = run_folder / "policy" / "wic" / "round-0"
+    card = read_policy_card(folder)
+    tokens = {
+        t["content"]: t["id"] for t in json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    }
+    assert card.control_token_ids is not None
+    assert {tokens[f"<W{k}>"] for k in (1, 2, 3)} <= set(card.control_token_ids)
+    assert tokens["<|im_end|>"] not in card.control_token_ids

@@ -325,6 +325,33 @@ def _arguments_param(param: str, name: str, value: object) -> str:
     return param + {"escaped key": "", "deep": ".a[0].b[0]"}.get(name, ".a")
 
 
+def functions() -> list[Attack]:
+    """Tools, calls and results of the old kind."""
+    function = {"name": "look_up", "description": POISON, "parameters": {"type": "object"}}
+    called = says(None, function_call={"name": "look_up", "arguments": '{"a": "\\u003cW1>"}'})
+    answered = {"role": "function", "name": "look_up", "content": TURN}
+    return [
+        Attack(
+            "description of a function",
+            "tool definition",
+            with_(functions=[function], function_call="none"),
+            "tools[0].function.description",
+        ),
+        Attack(
+            "arguments of a function",
+            "tool call",
+            turns(user("x"), called),
+            "messages[1].tool_calls[0].function.arguments.a",
+        ),
+        Attack(
+            "result of a function",
+            "tool result",
+            turns(user("x"), called | {"function_call": {"name": "look_up", "arguments": "{}"}}, answered),
+            "messages[2].content",
+        ),
+    ]
+
+
 def tool_calls() -> list[Attack]:
     """Names and ids of called tools."""
     return [
@@ -541,7 +568,8 @@ def constraints() -> list[Attack]:
                 ),
                 ("structured_outputs", "json", '{"const": "\\u003cW1>"}'),
                 ("response_format", "format", {"type": "token", "token": 300}),
-                ("logit_bias", "300", 100),
+                # `<W2>` of the one style, and Llama's end of a message of the other.
+                ("logit_bias", "305", 100),
             )
         ),
     ]
@@ -573,6 +601,11 @@ def other_fields() -> list[Attack]:
                 "kv_transfer_params": {"prompt_token_ids": [1, 2]},
                 "prompt_token_ids": [1, 2],
             }.items()
+        ),
+        Attack(
+            "unknown and ignored fields",
+            "other field",
+            with_(metadata={POISON: POISON}, prediction={"content": POISON}, **{POISON: POISON}),
         ),
         Attack("stop strings", "other field", with_(stop=["<W1>", "<|im_end|>"]), printed=False),
     ]
@@ -640,7 +673,7 @@ def routes() -> list[Attack]:
         Attack(
             "prompt as token ids", "route", {"prompt": [300, 301, 302]}, "prompt", COMPLETION, refused=True
         ),
-        Attack("prompt as a list", "route", {"prompt": ["<W", "1>"]}, "prompt", COMPLETION, refused=True),
+        Attack("prompt in a list", "route", {"prompt": [f"once {POISON}"]}, "prompt[0]", COMPLETION),
         Attack(
             "suffix of a completion",
             "route",
@@ -711,16 +744,24 @@ def unknown_messages() -> list[Attack]:
         Attack(
             "key of a content part",
             "split",
-            turns(user([{"type": "text", "text": "x", "cache_control": POISON}])),
-            "messages[0].content[0]",
-            refused=True,
+            turns(user([{"type": "text", "text": "x", "cache_control": {POISON: POISON}, POISON: POISON}])),
         ),
         Attack(
-            "unknown field of a message",
+            "field of a message that other templates read",
             "role",
             turns(user("x", task=POISON)),
             "messages[0].task",
             refused=True,
+        ),
+        Attack("unknown field of a message", "role", turns(user("x", **{POISON: POISON, "agent": POISON}))),
+        Attack(
+            "unknown field of a tool call",
+            "tool call",
+            turns(
+                user("x"),
+                says(None, tool_calls=[call("{}")["tool_calls"][0] | {"extra_content": POISON, POISON: 1}]),
+                result("y"),
+            ),
         ),
     ]
 
@@ -732,6 +773,7 @@ ATTACKS: tuple[Attack, ...] = (
     *roles(),
     *names_and_reasoning(),
     *call_arguments(),
+    *functions(),
     *tool_calls(),
     *tool_results(),
     *tools(),

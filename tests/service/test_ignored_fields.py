@@ -159,7 +159,8 @@ def test_what_would_change_a_turn_is_refused(served: Served) -> None:
 
 
 def test_a_bias_may_be_positive_where_it_forces_no_control_token(served: Served) -> None:
-    for path, body in {"/v1/chat/completions": HELLO, "/v1/completions": {"prompt": "x"}}.items():
+    bodies: dict[str, dict[str, Any]] = {"/v1/chat/completions": HELLO, "/v1/completions": {"prompt": "x"}}
+    for path, body in bodies.items():
         _, sent = engine_bytes(served, path, body | {"logit_bias": {"4": 50}})
         assert b'"logit_bias": {"4": 50}' in sent
         error = error_of(served.post(path, body | {"logit_bias": {"4": 50, "5": 1}}), 400)

@@ -152,8 +152,8 @@ def engine_body(
         "required": [required],
         "additionalProperties": unknown_fields == "ignore",
         "description": (
-            "what would change prompt or answer and is not served is a 400; other fields without a name here are "
-            f"dropped and named in {IGNORED_HEADER}, or a 400 where the operator wants that"
+            "what would change prompt or answer and is not served is a 400; other fields without a name here "
+            f"are dropped and named in {IGNORED_HEADER}, or a 400 where the operator wants that"
         ),
     }
 

@@ -15,9 +15,9 @@ FUNCTION = {"name": "f", "parameters": {"type": "object"}}
 TOOLS = {"tools": [{"type": "function", "function": FUNCTION}], "parallel_tool_calls": False}
 USER = {"role": "user", "content": "hello"}
 CALL = {"name": "f", "arguments": '{"x": "hi"}'}
-CALLED = {"role": "assistant", "content": None, "function_call": CALL}
+CALLED: dict[str, Any] = {"role": "assistant", "content": None, "function_call": CALL}
 RESULT = {"role": "function", "name": "f", "content": "ok"}
-NEW_TURNS = [
+NEW_TURNS: list[dict[str, Any]] = [
     USER,
     {
         "role": "assistant",
