@@ -568,8 +568,7 @@ def constraints() -> list[Attack]:
                 ),
                 ("structured_outputs", "json", '{"const": "\\u003cW1>"}'),
                 ("response_format", "format", {"type": "token", "token": 300}),
-                # `<W2>` of the one style, and Llama's end of a message of the other.
-                ("logit_bias", "305", 100),
+                ("logit_bias", "300", 100),
             )
         ),
     ]

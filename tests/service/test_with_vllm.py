@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from preforch_models.context import ContextFormat, parse_context
+from preforch_models.context import ContextFormat, parse_context, render_context
 from preforch_models.policy_card import read_policy_card
 from processes import alive, children, title, wait_until
 from tokenizers import Tokenizer
@@ -205,6 +205,64 @@ def test_completions_end_with_the_context(served: Served) -> None:
     with served.openai.completions.create(model="tiny", prompt="hello", max_tokens=2, stream=True) as stream:
         first = next(iter(stream))
     assert (first.model_extra or {})["preference"]["source"] == "orchestrator"
+
+
+def test_a_completion_of_several_prompts_has_a_context_and_choices_for_each(served: Served) -> None:
+    prompts = ["hello", "good day to you"]
+    body = {"prompt": prompts, "n": 2, "max_tokens": 2, "echo": True, "ignore_eos": True}
+    answer = served.post("/v1/completions", body)
+    contexts = [
+        render_context(each["weights"], served.context_format) for each in answer["preference"]["prompts"]
+    ]
+    begins = [prompt + context for prompt, context in zip(prompts, contexts, strict=True) for _ in range(2)]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert all(c["text"].startswith(b) for c, b in zip(answer["choices"], begins, strict=True))
+    alone = [served.post("/v1/completions", body | {"prompt": prompt})["usage"] for prompt in prompts]
+    assert answer["usage"]["prompt_tokens"] == sum(usage["prompt_tokens"] for usage in alone)
+    assert answer["usage"]["completion_tokens"] == 8
+    streamed = served.http.post("/v1/completions", json=body | {"stream": True}).text.split("\n\n")[:-2]
+    chunks = [json.loads(event.removeprefix("data: ")) for event in streamed]
+    assert chunks[0]["preference"] == answer["preference"]
+    texts = [
+        "".join(c["text"] for chunk in chunks for c in chunk["choices"] if c["index"] == i) for i in range(4)
+    ]
+    assert all(text.startswith(begin) for text, begin in zip(texts, begins, strict=True))
+    assert (
+        len(served.post("/v1/completions", body | {"use_beam_search": True, "echo": False})["choices"]) == 4
+    )
+
+
+def test_what_changes_nothing_changes_no_token_and_is_named(served: Served) -> None:
+    body: dict[str, Any] = {"messages": HELLO, "max_tokens": 8, "temperature": 0, "preference_weights": FULL}
+    plain = served.post("/v1/chat/completions", body)
+    fields = {"store": True, "metadata": {"a": "<W1>"}, "prompt_cache_key": "k", "verbosity": "low"}
+    part = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}
+    messages = [{"role": "user", "content": [part], "agent": "coder"}]
+    response = served.http.post("/v1/chat/completions", json=body | fields | {"messages": messages})
+    named = "store, metadata, prompt_cache_key, verbosity, messages.agent, messages.content.cache_control"
+    assert response.headers["X-Preference-Ignored"] == named
+    for key in ("choices", "usage", "preference"):
+        assert response.json()[key] == plain[key]
+
+
+def test_a_positive_bias_makes_text_likelier_and_forces_no_control_token(served: Served) -> None:
+    (letter,) = served.tokenizer.encode("e").ids
+    body: dict[str, Any] = {"messages": HELLO, "max_tokens": 4, "ignore_eos": True, "temperature": 0}
+    answer = served.post("/v1/chat/completions", body | {"logit_bias": {str(letter): 100}})
+    assert answer["choices"][0]["message"]["content"] == "eeee"
+    for token in ("<W1>", "<|im_start|>"):
+        number = served.tokenizer.token_to_id(token)
+        for written in (f"{number}", f"0{number}", f" {number}"):
+            response = served.http.post("/v1/chat/completions", json=body | {"logit_bias": {written: 100}})
+            assert (response.status_code, response.json()["error"]["param"]) == (400, f"logit_bias.{written}")
+
+
+def test_functions_of_the_old_kind_are_called(served: Served) -> None:
+    function = {"name": "f", "parameters": {"type": "object", "properties": {"x": {"enum": [1]}}}}
+    body = {"functions": [function], "function_call": {"name": "f"}, "max_tokens": 40}
+    answer = served.post("/v1/chat/completions", body | {"messages": HELLO})
+    message = answer["choices"][0]["message"]
+    assert (message["function_call"]["name"], "tool_calls" in message) == ("f", False)
 
 
 def test_what_the_engine_supports_passes_through(served: Served) -> None:
