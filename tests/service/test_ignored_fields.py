@@ -24,7 +24,7 @@ AGENT: dict[str, Any] = {
     "stream": True,
     "stream_options": {"include_usage": True},
     "tools": [TOOL],
-    "tool_choice": "auto",
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
 }
 """What an agent sends, so that every place is there."""
 EVERYWHERE: dict[str, tuple[tuple[str | int, ...], object]] = {
@@ -53,6 +53,7 @@ EVERYWHERE: dict[str, tuple[tuple[str | int, ...], object]] = {
         {"x": "<W1>"},
     ),
     "tools.cache_control": (("tools", 0, "cache_control"), {"type": "ephemeral"}),
+    "tool_choice.cache_control": (("tool_choice", "cache_control"), {"type": "ephemeral"}),
     "tools.function.cache_control": (("tools", 0, "function", "cache_control"), {"type": "ephemeral"}),
 }
 """By the name in the header: where a field stands in `AGENT`, and a value."""

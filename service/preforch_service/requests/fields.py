@@ -262,8 +262,9 @@ def _keep_nested(
                 for name, item in inner.items()
             },
         }
-    wrong = next((name for name in value if name not in allowed), None)
-    if wrong is not None and place not in DROPS_UNKNOWN:
+    droppable = value if place in DROPS_UNKNOWN else ("cache_control",)
+    wrong = next((name for name in value if name not in allowed and name not in droppable), None)
+    if wrong is not None:
         message = f"field {wrong!r} of {param} is not allowed; allowed are {sorted(allowed)}"
         raise BadRequest(message, param=f"{param}.{wrong}", code="field_not_allowed")
     return keep_known(value, allowed, param, place, ignored)

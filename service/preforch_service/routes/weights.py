@@ -9,9 +9,10 @@ from preforch_service.gateway import Gateway, weights_header
 from preforch_service.middleware.observer import observation_of
 from preforch_service.recommendation.weighing import HEADER, Decision, combine_carriers
 from preforch_service.requests.body import until_disconnect, validate
-from preforch_service.requests.ignored import Ignored
+from preforch_service.requests.ignored import IGNORED_HEADER, Ignored
 from preforch_service.requests.messages import orchestrator_text, read_messages
 from preforch_service.routes.openapi import READ_ERRORS, SEND_ERRORS, described, json_answer
+from preforch_service.routes.openapi_schemas import ref
 from preforch_service.routes.plain_route import PlainRoute
 from preforch_service.wire import Messages, Recommended, WeightsRequest
 
@@ -31,6 +32,7 @@ def weights_router(gateway: Gateway) -> APIRouter:
     """`POST /weights` and `GET /objectives`."""
     router = APIRouter(route_class=PlainRoute)
     answer = json_answer("Recommended", "ManyRecommended")
+    answer["headers"] = {IGNORED_HEADER: ref(IGNORED_HEADER, kind="headers")}
 
     @router.post("/weights", **described({200: answer}, errors=SEND_ERRORS, body="WeightsRequest"))
     async def weights(request: Request) -> Response:
