@@ -257,14 +257,6 @@ def test_a_positive_bias_makes_text_likelier_and_forces_no_control_token(served:
             assert (response.status_code, response.json()["error"]["param"]) == (400, f"logit_bias.{written}")
 
 
-def test_functions_of_the_old_kind_are_called(served: Served) -> None:
-    function = {"name": "f", "parameters": {"type": "object", "properties": {"x": {"enum": [1]}}}}
-    body = {"functions": [function], "function_call": {"name": "f"}, "max_tokens": 40}
-    answer = served.post("/v1/chat/completions", body | {"messages": HELLO})
-    message = answer["choices"][0]["message"]
-    assert (message["function_call"]["name"], "tool_calls" in message) == ("f", False)
-
-
 def test_what_the_engine_supports_passes_through(served: Served) -> None:
     body = {"messages": HELLO, "max_tokens": 4, "n": 2, "logprobs": True, "top_logprobs": 2, "seed": 7}
     answer = served.post("/v1/chat/completions", body)
@@ -278,6 +270,8 @@ def test_what_the_engine_supports_passes_through(served: Served) -> None:
     served.post(
         "/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, "tools": [tool], "tool_choice": "none"}
     )
+    old = {"functions": [tool["function"]], "function_call": "none"}
+    served.post("/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, **old})
 
 
 def test_errors_of_the_engine_arrive_in_openais_shape(served: Served) -> None:
