@@ -35,8 +35,9 @@ class Refusal:
 
 
 INVALID = Refusal(HTTPStatus.BAD_REQUEST, "this is not a valid HTTP request")
-NO_UPGRADE = Refusal(
-    HTTPStatus.BAD_REQUEST, "the connection cannot be upgraded; ask without the header Upgrade"
+NO_TUNNEL = Refusal(HTTPStatus.BAD_REQUEST, "this is not a proxy: CONNECT is not served")
+UNKNOWN_EXPECTATION = Refusal(
+    HTTPStatus.EXPECTATION_FAILED, "the header Expect may hold 100-continue and nothing else"
 )
 
 

@@ -7,9 +7,12 @@ In:  the application and its limits. Out: a `uvicorn.Config` whose connections
 3. are closed when a new one is asked nothing in that time, or one that has answered nothing more in the time
    that clients keep one, and broken off when nothing of an answer is read for a while;
 4. answer what is not HTTP in OpenAI's error shape;
-5. never become WebSockets or anything else. What follows a request to upgrade is not read: uvicorn would take
-   a body that comes later for another request;
-6. serve one request at a time: a second one that does not wait for the answer is not read, and the connection
+5. never become WebSockets or anything else: an offer to upgrade is ignored, and its request answered as any
+   other, body included (RFC 9110, 7.8). llhttp, uvicorn's parser, would leave that body to another protocol,
+   and uvicorn would take it for another request;
+6. are closed after an answer to a client that asked whether to send its body (`Expect`) and was not told to:
+   it may send it all the same, or another request, and nothing tells which (RFC 9110, 10.1.1);
+7. serve one request at a time: a second one that does not wait for the answer is not read, and the connection
    ends with the first answer. uvicorn would stop reading, and so not see that the client leaves.
 
 uvicorn offers no seam for this: `LimitedProtocol` overrides methods of its protocol and reads its state.
@@ -20,9 +23,11 @@ one has changed.
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -30,7 +35,8 @@ from uvicorn.server import ServerState
 
 from preforch_service.connection import (
     INVALID,
-    NO_UPGRADE,
+    NO_TUNNEL,
+    UNKNOWN_EXPECTATION,
     ByteCount,
     ReaderWatch,
     Refusal,
@@ -43,7 +49,6 @@ KEEP_ALIVE = 95
 """Seconds that a connection may stay idle after an answer. Whoever ends one must be the side that asks, or a
 request meets a connection that is being closed and is lost: httpx and the clients built on it keep one for 5,
 aiohttp 15, load balancers 60, Go 90. uvicorn's own default is 5, as httpx's."""
-BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +76,27 @@ class Refused(ValueError):
     """Ends the parsing of a request. uvicorn then calls `send_400_response`."""
 
 
+class Parser(httptools.HttpRequestParser):
+    """llhttp as uvicorn sets it up, but for an offer to upgrade, at whose head llhttp ends the request.
+
+    `on_offer` gets what follows that head. (uvicorn is told of it by an exception, and drops it.)
+    """
+
+    def __init__(self, protocol: HttpToolsProtocol, on_offer: Callable[[bytes], None]) -> None:
+        super().__init__(protocol)
+        self._on_offer = on_offer
+        # What follows `Connection: close` does not spoil the request before it.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    # uvicorn feeds bytes and nothing else.
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+        """Raises HttpParserError for what is not HTTP."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._on_offer(data[offer.args[0] :])
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. While `data_received` runs, the parser calls the methods `on_...`."""
 
@@ -82,6 +108,7 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.parser = Parser(self, self._ignore_offer)
         self._limits = config.limits
         self._idle_timeout = config.idle_timeout
         self._count = ByteCount(config.limits.max_header_bytes)
@@ -151,12 +178,21 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refusal = self._head_too_large
             raise Refused
         if self.parser.should_upgrade():
-            if any(name in BODY_HEADERS for name, _ in self.headers):
-                self._refusal = NO_UPGRADE
+            if self.parser.get_method() == b"CONNECT":
+                self._refusal = NO_TUNNEL
                 raise Refused
-            self._ignore_input = True
+            return  # see `_ignore_offer`
+        self._check_expectation()
         super().on_headers_complete()
-        self.cycle.keep_alive &= not self._ignore_input
+        self.cycle.keep_alive &= not self.expect_100_continue
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        # The body is there, so whatever comes next is another request.
+        if self.expect_100_continue and not self.cycle.response_started:
+            self.cycle.keep_alive = self.parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         self._count.add_body(len(body))
@@ -165,6 +201,26 @@ class LimitedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """uvicorn calls this when parsing fails, also by `Refused`. The words are ours."""
         self._refuse_with(self._refusal)
+
+    def _ignore_offer(self, rest: bytes) -> None:
+        """Parse the head once more without the offer, and `rest`, which follows it, as its body.
+
+        So llhttp itself decides, from the same headers, where that ends. It takes a new parser: the old one
+        has nothing more to read where the connection is to be closed after the answer.
+        """
+        version = self.parser.get_http_version()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version.encode("ascii"))]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = Parser(self, self._ignore_offer)
+        self.parser.feed_data(b"\r\n".join([*lines, b"", rest]))
+
+    def _check_expectation(self) -> None:
+        """Raise Refused for one that is not known here."""
+        if any(name == b"expect" and value.lower() != b"100-continue" for name, value in self.headers):
+            self._refusal = UNKNOWN_EXPECTATION
+            raise Refused
+        # Such a client does not know the answer 100, and must not get it.
+        self.expect_100_continue &= self.parser.get_http_version() != "1.0"
 
     @property
     def _answered(self) -> bool:
