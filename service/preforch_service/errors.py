@@ -8,6 +8,7 @@ ApiError
   TooSlow            408
   TooLarge           413
   WrongContentType   415
+  WrongContentEncoding  415  with Accept-Encoding
   RateLimited        429  with Retry-After
   BundleRefused      422  the bundle of a reload; the old one keeps serving
   Unavailable        503  with Retry-After
@@ -97,6 +98,17 @@ class WrongContentType(BadRequest):
     """The body is not announced as JSON."""
 
     status = 415
+
+
+class WrongContentEncoding(BadRequest):
+    """The body is compressed in a way that is not read here."""
+
+    status = 415
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is read."""
+        return {"Accept-Encoding": "gzip, identity"}
 
 
 class RateLimited(ApiError):

@@ -19,7 +19,15 @@ from preforch_service.engine.pool import Pool, PooledAnswer
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.relay import RelayResponse, relay_events, rewritten_events, splice
 from preforch_service.engine.upstream import Upstream, UpstreamDown, UpstreamLate, read_all
-from preforch_service.errors import ApiError, EngineLate, Forbidden, Overloaded, Unavailable, engine_error
+from preforch_service.errors import (
+    ApiError,
+    EngineLate,
+    Forbidden,
+    NotFound,
+    Overloaded,
+    Unavailable,
+    engine_error,
+)
 from preforch_service.keys import ApiKey
 from preforch_service.middleware.edge import InFlight
 from preforch_service.middleware.observer import Observation, observation_of
@@ -258,10 +266,13 @@ async def start_generation(
     return Generation(gateway, request, prepared, tuple(decisions), effects, answer, content)
 
 
-async def served_models(gateway: Gateway, engine: EngineSide, request: Request) -> Response:
-    """The engine's models that the caller may use, and whether they read weights.
+async def served_models(
+    gateway: Gateway, engine: EngineSide, request: Request, *, only: str | None = None
+) -> Response:
+    """The engine's models that the caller may use, and whether they read weights; or the one called `only`.
 
-    vLLM's `root`, the path of the policy, is replaced by its name. Raises ApiError or ClientGone.
+    vLLM's `root`, the path of the policy, is replaced by its name. Raises ApiError (NotFound for a model that
+    would not be listed) or ClientGone.
     """
     caller: ApiKey | None = request.state.caller
     seconds = gateway.settings.health_timeout
@@ -291,7 +302,16 @@ async def served_models(gateway: Gateway, engine: EngineSide, request: Request) 
                 "conditioning": engine.conditioner.kind,
                 "applied": engine.conditioner.applies_weights,
             }
-        content = encode_json(models)
+        content = encode_json(models if only is None else _model(models["data"], only))
     else:
         content = engine_error(answer.status, content)
     return Response(content, answer.status, media_type="application/json")
+
+
+def _model(listed: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    for model in listed:
+        if model["id"] == name:
+            return model
+    served = ", ".join(repr(model["id"]) for model in listed) or "none that you may use"
+    message = f"model {name!r} does not exist; served is {served}"
+    raise NotFound(message, param="model", code="model_not_found")

@@ -98,6 +98,11 @@ def test_the_models_are_the_engines_without_the_path_of_the_policy(served: Serve
     model = {"id": "tiny", "root": "tiny", "max_model_len": 256}
     model |= {"preference": {"conditioning": "context", "applied": True}}
     assert served.client.get("/v1/models").json() == {"object": "list", "data": [model]}
+    assert served.client.get("/v1/models/tiny").json() == model
+    for unknown in ("other", "org/other", "tiny@helpful=1"):
+        error = error_of(served.client.get(f"/v1/models/{unknown}"), 404)
+        assert (error["param"], error["code"]) == ("model", "model_not_found")
+        assert f"{unknown!r} does not exist; served is 'tiny'" in error["message"]
 
 
 @pytest.mark.parametrize("carrier", ["body", "list", "header", "alias"])
@@ -271,7 +276,7 @@ def test_errors_have_openais_shape_everywhere(served: Served) -> None:
     error_of(client.get("/nothing"), 404)
     response = client.get("/weights")
     error_of(response, 405)
-    assert response.headers["allow"] == "POST"
+    assert response.headers["allow"] == "OPTIONS, POST"
     error_of(client.post("/weights", content="{}", headers={"content-type": "text/plain"}), 415)
     error_of(client.post("/weights", content="{}"), 415)
     for content in ("", "{", "[]", "[" * 5000, '{"prompt": "\udcff"}'.encode("utf-8", "surrogateescape")):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from preforch_service.errors import BadRequest, ClientGone, TooSlow, WrongContentType
+from preforch_service.requests.compression import gunzip_for
 from preforch_service.requests.limits import RequestLimits
 
 T = TypeVar("T")
@@ -24,7 +25,10 @@ _NO_MARKS = bytes(set(range(256)) - set(_OPENING + _CLOSING + b","))
 
 
 async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
-    """The body as a JSON object. Raises BadRequest, TooLarge, TooSlow, WrongContentType or ClientGone."""
+    """The body as a JSON object.
+
+    Raises BadRequest, TooLarge, TooSlow, WrongContentType, WrongContentEncoding or ClientGone.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise WrongContentType(f"Content-Type must be application/json, got {media_type or 'none'!r}")
@@ -47,19 +51,25 @@ async def read_json(request: Request, limits: RequestLimits) -> dict[str, Any]:
 
 
 async def _read_bytes(request: Request, limits: RequestLimits) -> bytes:
+    """The body, inflated where it is compressed. It is within the limit in both forms."""
     limits.check_length(request.headers.get("content-length"))
+    gunzip = gunzip_for(request.headers)
+    received, most = 0, limits.max_body_bytes
     raw = bytearray()
     try:
         async with asyncio.timeout(limits.receive_timeout):
             async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > limits.max_body_bytes:
+                received += len(chunk)
+                raw += chunk if gunzip is None else gunzip.content(chunk, most + 1 - len(raw))
+                if max(received, len(raw)) > most:
                     raise limits.too_large("more")
     except ClientDisconnect as error:
         raise ClientGone from error
     except TimeoutError as error:
         message = f"the body did not come within {limits.receive_timeout:g} s"
         raise TooSlow(message, code="request_timeout") from error
+    if gunzip is not None:
+        gunzip.check_end()
     return bytes(raw)
 
 

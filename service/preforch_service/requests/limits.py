@@ -37,7 +37,7 @@ class RequestLimits(Record):
     max_header_bytes: int = Field(
         default=32 * 2**10, ge=1024, description="request line and headers together"
     )
-    max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="of the JSON")
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="of the JSON, compressed or not")
     receive_timeout: float = Field(
         default=30.0, gt=0, description="for the head of a request, then for its body"
     )

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request, Response
 from preforch_service.gateway import EngineSide, Gateway, served_models, start_generation, weights_header
 from preforch_service.routes.openapi import (
     ENGINE_ERRORS,
+    MODEL_PARAMETER,
     READ_ERRORS,
     SEND_ERRORS,
     described,
@@ -39,9 +40,20 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
         prepared = engine.preparer.completion(await gateway.read(request), weights_header(request))
         return await (await start_generation(gateway, engine, request, prepared, "/v1/completions")).relay()
 
-    @router.get("/models", **described({200: json_answer("Models")}, errors=(*READ_ERRORS, 502, 504)))
+    read_errors = (*READ_ERRORS, 502, 504)
+
+    @router.get("/models", **described({200: json_answer("Models")}, errors=read_errors))
     async def models(request: Request) -> Response:
         """The engine's models that the API key may use, and whether they read weights."""
         return await served_models(gateway, engine, request)
+
+    @router.get(
+        # Names of models may hold slashes.
+        "/models/{model:path}",
+        **described({200: json_answer("Model")}, errors=(*read_errors, 404), parameters=[MODEL_PARAMETER]),
+    )
+    async def model(request: Request) -> Response:
+        """One of these models."""
+        return await served_models(gateway, engine, request, only=request.path_params["model"])
 
     return router

@@ -28,7 +28,7 @@ _ERRORS = {
     404: "No such model",
     408: "The body came too slowly",
     413: "The body is over a limit",
-    415: "Content-Type is not application/json",
+    415: "Content-Type is not application/json, or Content-Encoding another than gzip",
     422: "The bundle is not usable; the old one keeps serving",
     429: "Too many requests; come back after Retry-After seconds",
     500: "A fault of the gateway or of the engine",
@@ -47,6 +47,13 @@ _HEADERS = {
     APPLIED_HEADER: "false, where the policy does not read the weights",
     IGNORED_HEADER: "fields of the request that were dropped, where there were any: store, metadata, ...",
     "WWW-Authenticate": "Bearer",
+}
+MODEL_PARAMETER = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+    "description": "as /v1/models lists it",
 }
 _WEIGHTS_PARAMETER = {
     "name": HEADER,
@@ -96,22 +103,27 @@ def _error_answer(status: int) -> Schema:
 
 
 def described(
-    answers: Mapping[int, Schema], *, errors: Sequence[int] = (), body: str | None = None
+    answers: Mapping[int, Schema],
+    *,
+    errors: Sequence[int] = (),
+    body: str | None = None,
+    parameters: Sequence[Schema] = (),
 ) -> dict[str, Any]:
     """Keyword arguments of a route's decorator. Routes without `errors` are open, the others may want a key.
 
-    `body` is the component of the JSON body; a route with a body takes weights in a header, too.
+    `body` is the component of the JSON body; a route with a body takes weights in a header, too. `parameters`
+    are the route's own.
     """
     operation: dict[str, Any] = {
         "responses": {str(status): answer for status, answer in answers.items()}
         | {str(status): _error_answer(status) for status in sorted(errors)},
         # Either is enough: no key is needed where the operator has set none.
         "security": [{}, {"key": []}] if errors else [],
-        "parameters": [_REQUEST_ID_PARAMETER],
+        "parameters": [*parameters, _REQUEST_ID_PARAMETER],
     }
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
-        operation["parameters"] = [_WEIGHTS_PARAMETER, _REQUEST_ID_PARAMETER]
+        operation["parameters"].insert(0, _WEIGHTS_PARAMETER)
     return {"openapi_extra": operation, "response_model": None}
 
 

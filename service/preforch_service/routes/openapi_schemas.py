@@ -306,11 +306,12 @@ def schemas(
         "ChatAnswer": _engine_answer("message", ref("Preference")),
         "CompletionRequest": completion_body,
         "CompletionAnswer": _engine_answer("text", _preferences()),
+        "Model": _model(),
         "Models": {
             "type": "object",
             "properties": {
                 "object": {"type": "string"},
-                "data": {"type": "array", "items": _model()},
+                "data": {"type": "array", "items": ref("Model")},
             },
             "required": ["data"],
         },
