@@ -18,7 +18,7 @@ from preforch_service.engine.admission import Admission
 from preforch_service.engine.pool import Pool, PooledAnswer
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.relay import RelayResponse, relay_events, rewritten_events, splice
-from preforch_service.engine.upstream import Upstream, UpstreamDown, UpstreamLate, read_all
+from preforch_service.engine.upstream import Upstream, UpstreamDown, UpstreamLate, read_all, streams
 from preforch_service.errors import (
     ApiError,
     EngineLate,
@@ -43,8 +43,6 @@ from preforch_service.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     # The SDK is loaded only where traces are wanted.
     from preforch_service.telemetry.tracing import Tracing
-
-EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ class Generation:
     @property
     def streams(self) -> bool:
         """Whether the answer comes as events."""
-        return _streams(self.answer)
+        return streams(self.answer)
 
     def stream(self, body: AsyncIterator[bytes]) -> Response:
         """Events made of the answer's; one more tells of a failure."""
@@ -186,6 +184,7 @@ class Generation:
             self.answer,
             body,
             headers=self.headers,
+            keep_alive=self.gateway.settings.sse_keep_alive,
             on_failure=lambda error: failure(self.gateway, error),
         )
 
@@ -214,10 +213,6 @@ class Generation:
         return Response(content, self.answer.status, headers=self.headers, media_type="application/json")
 
 
-def _streams(answer: PooledAnswer) -> bool:
-    return answer.status == 200 and answer.content_type == EVENT_STREAM
-
-
 async def _ask(
     gateway: Gateway,
     engine: EngineSide,
@@ -240,7 +235,7 @@ async def _ask(
         answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
         seen.engine_answered(answer.status)
         answer.closing.push(stack.pop_all())
-        return decisions, answer, b"" if _streams(answer) else await read_all(answer)
+        return decisions, answer, b"" if streams(answer) else await read_all(answer)
 
 
 async def start_generation(

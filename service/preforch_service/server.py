@@ -228,8 +228,13 @@ async def _upstreams(
         return
 
     def upstream(url: str, socket: Path | None = None) -> AiohttpUpstream:
-        first_byte, idle = settings.first_byte_timeout, settings.idle_timeout
-        return AiohttpUpstream(url, socket=socket, first_byte_timeout=first_byte, idle_timeout=idle)
+        return AiohttpUpstream(
+            url,
+            socket=socket,
+            first_byte_timeout=settings.first_byte_timeout,
+            idle_timeout=settings.idle_timeout,
+            patience=settings.sse_keep_alive,
+        )
 
     if engine is not None:
         upstreams = {"engine": upstream("http://engine", engine.socket)}

@@ -119,6 +119,12 @@ class ServeSettings(RequestLimits):
     idle_timeout: float = Field(
         default=120.0, gt=0, description="between two pieces of an answer, on either side"
     )
+    sse_keep_alive: float = Field(
+        default=0.0,
+        ge=0,
+        description="of silence in a stream, after which a comment is sent that keeps the connection open; "
+        "0 is off",
+    )
     health_timeout: float = Field(
         default=10.0, gt=0, description="for a health check of the engine; also: silence that asks for one"
     )

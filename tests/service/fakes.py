@@ -69,6 +69,7 @@ class FakeAnswer:
     pieces: Sequence[bytes | Exception | threading.Event]
     status: int = 200
     content_type: str = "application/json"
+    begun: bool = True
     closed: threading.Event = field(default_factory=threading.Event)
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ FLAGS = """
 --log-format --access-log --no-access-log --otlp-endpoint --max-header-bytes --max-body-bytes
 --receive-timeout --max-depth --max-values --max-messages --max-characters --max-inputs --max-n --max-tokens
 --max-stop --max-running --max-waiting --max-weights --first-byte-timeout --idle-timeout --health-timeout
---hang-timeout --unknown-fields --max-prompts --drain-timeout --engine-arg --engine-log
+--hang-timeout --unknown-fields --max-prompts --drain-timeout --engine-arg --engine-log --sse-keep-alive
 """
 
 

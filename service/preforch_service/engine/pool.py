@@ -67,6 +67,11 @@ class PooledAnswer:
         """Media type, without parameters."""
         return self._answer.content_type
 
+    @property
+    def begun(self) -> bool:
+        """Whether something of the body, or its end, is there."""
+        return self._answer.begun
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises UpstreamDown."""
         try:
@@ -168,7 +173,8 @@ class Pool:
                 self._metrics.upstream_failures.labels("status").inc()
                 # 503 is a full queue, or an engine whose health check says that it is dead.
                 member.suspect = member.suspect or answer.status != 503
-            member.last_byte = monotonic()
+            if answer.begun:
+                member.last_byte = monotonic()
             return PooledAnswer(answer, member, closing=stack.pop_all(), on_failure=failed)
 
     @contextmanager

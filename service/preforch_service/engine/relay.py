@@ -2,24 +2,31 @@
 
 In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the last key of the JSON body, or
      of the first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
+     While the engine is silent, comments keep the connection alive, where they are wanted.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from preforch_service.engine.upstream import Answer, UpstreamDown
+from preforch_service.engine.upstream import EVENT_STREAM, Answer, UpstreamDown
 from preforch_service.errors import ApiError, error_body
 from preforch_service.requests.body import until_disconnect
 
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
+_COMMENTS = re.compile(rb"(?::[^\n]*\n)*")
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n"
+"""A comment. No blank line follows: several clients take one for the end of an event, which then is empty and
+not JSON (openai-go before 2026, openai-python where events have ids)."""
 
 
 def splice(document: bytes, name: str, value: object) -> bytes:
@@ -31,10 +38,12 @@ def splice(document: bytes, name: str, value: object) -> bytes:
 
 def event_data(event: bytes) -> dict[str, Any] | None:
     """The JSON object of an event, or None for `[DONE]`, comments and the like."""
-    if not event.startswith(b"data:"):
+    found = _COMMENTS.match(event)
+    start = found.end() if found else 0
+    if not event.startswith(b"data:", start):
         return None
     try:
-        data = json.loads(event[5:])
+        data = json.loads(event[start + 5 :])
     except ValueError:
         return None
     return data if isinstance(data, dict) else None
@@ -115,8 +124,36 @@ def _splice_first(piece: bytes, preference: Mapping[str, Any]) -> bytes | None:
     return None
 
 
+async def kept_alive(pieces: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
+    """The pieces, and a comment whenever none has come for `seconds`; 0: none ever.
+
+    A piece holds whole events, so that no comment lies within one.
+    """
+    if not seconds:
+        async for piece in pieces:
+            yield piece
+        return
+    coming = asyncio.ensure_future(anext(pieces, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait([coming], timeout=seconds)
+            if not done:
+                yield KEEP_ALIVE
+                continue
+            next_piece = coming.result()
+            if next_piece is None:
+                return
+            yield next_piece
+            coming = asyncio.ensure_future(anext(pieces, None))
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
 class RelayResponse(Response):
     """Sends events as they come, and ends with an error event when they break off.
+
+    `keep_alive`: seconds of silence after which a comment is sent; 0: none.
 
     Starlette's StreamingResponse starts a task group for each answer. Here one task watches for a client that
     leaves; the engine's answer is closed however this ends.
@@ -128,14 +165,16 @@ class RelayResponse(Response):
         body: AsyncIterator[bytes],
         *,
         headers: Mapping[str, str],
+        keep_alive: float,
         on_failure: Callable[[UpstreamDown], ApiError],
     ) -> None:
         self.status_code = answer.status
-        self.media_type = "text/event-stream"
+        self.media_type = EVENT_STREAM
         self.background = None
         self.init_headers(headers)
         self._answer = answer
         self._body = body
+        self._keep_alive = keep_alive
         self._on_failure = on_failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,8 +186,9 @@ class RelayResponse(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            async for piece in self._body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async with aclosing(kept_alive(self._body, self._keep_alive)) as pieces:
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
         except UpstreamDown as error:
             await send(
                 {

@@ -1,12 +1,13 @@
 """Talks to one vLLM server, over TCP or a Unix socket.
 
 In:  method, path, JSON bytes. Out: an `Answer`, once its first bytes are there; the others are read as they
-     come.
+     come. A stream whose head is there may be had earlier, for a client that is to be told that it lives.
 """
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from preforch_service.engine.watch import Watch
 # vLLM closes idle connections after 5 s.
 KEEP_ALIVE = 3.0
 CONNECT_TIMEOUT = 5.0
+EVENT_STREAM = "text/event-stream"
 
 
 class UpstreamDown(Exception):
@@ -53,6 +55,11 @@ class Answer(Protocol):
         """Media type, without parameters."""
         ...
 
+    @property
+    def begun(self) -> bool:
+        """Whether something of the body, or its end, is there. A head alone shows no engine at work."""
+        ...
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises UpstreamDown when it breaks off."""
         ...
@@ -68,7 +75,7 @@ class Upstream(Protocol):
     async def request(
         self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request and wait for the first bytes of the answer's body.
+        """Send a request and wait for the first bytes of the answer's body, or as long as is useful.
 
         Raises UpstreamDown or UpstreamLate.
         """
@@ -79,6 +86,11 @@ class Upstream(Protocol):
         ...
 
 
+def streams(answer: Answer) -> bool:
+    """Whether the answer comes as events."""
+    return answer.status == 200 and answer.content_type == EVENT_STREAM
+
+
 async def read_all(answer: Answer) -> bytes:
     """The whole body; the answer is closed in any case."""
     try:
@@ -87,13 +99,33 @@ async def read_all(answer: Answer) -> bytes:
         answer.close()
 
 
+class FirstByteLimit:
+    """From now on, an engine has so many seconds to begin its answer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deadline = asyncio.get_running_loop().time() + seconds
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None, None]:
+        """Around each wait for it. Raises UpstreamLate."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                yield
+        except TimeoutError as error:
+            raise UpstreamLate(f"the engine sent nothing for {self._seconds:g} s") from error
+
+
 class AiohttpAnswer:
     """An answer that aiohttp reads. `idle_timeout` is the longest wait between two pieces, in seconds."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, idle_timeout: float) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, limit: FirstByteLimit, *, idle_timeout: float
+    ) -> None:
         self._response = response
+        self._limit = limit
         self._idle_timeout = idle_timeout
-        self._first = b""
+        self._first: bytes | None = None
 
     @property
     def status(self) -> int:
@@ -105,9 +137,22 @@ class AiohttpAnswer:
         """Media type, without parameters."""
         return self._response.content_type
 
-    async def start(self) -> None:
-        """Wait for the first piece of the body, or its end."""
-        self._first = await self._piece()
+    @property
+    def begun(self) -> bool:
+        """Whether something of the body, or its end, is there."""
+        return self._first is not None
+
+    async def start(self, patience: float) -> None:
+        """Wait for the first piece of the body, or its end; of a stream for `patience` seconds.
+
+        With a patience of 0, as long as it takes.
+        """
+        if not patience or not streams(self):
+            self._first = await self._piece()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                self._first = await self._piece()
 
     async def _piece(self) -> bytes:
         try:
@@ -118,6 +163,9 @@ class AiohttpAnswer:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises UpstreamDown or UpstreamLate."""
         piece = self._first
+        if piece is None:
+            async with self._limit.held():
+                piece = await self._piece()
         # Closing wakes who reads.
         with Watch(self._idle_timeout, self.close) as watch:
             while piece:
@@ -148,11 +196,17 @@ class AiohttpUpstream:
         socket: Path | None = None,
         first_byte_timeout: float = 600,
         idle_timeout: float = 120,
+        patience: float = 0,
     ) -> None:
+        """A stream that has not begun `patience` seconds after its head is handed on all the same; 0: none.
+
+        If it then fails, it is too late to ask another engine, or to answer with another status.
+        """
         self._url = url.rstrip("/")
         self._socket = socket
         self._first_byte_timeout = first_byte_timeout
         self._idle_timeout = idle_timeout
+        self._patience = patience
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._answers: weakref.WeakSet[AiohttpAnswer] = weakref.WeakSet()
@@ -175,19 +229,17 @@ class AiohttpUpstream:
         self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
     ) -> AiohttpAnswer:
         """Send a request and wait for the first bytes of the answer. Raises UpstreamDown or UpstreamLate."""
-        try:
-            async with asyncio.timeout(self._first_byte_timeout):
-                response = await self._head(method, path, body, headers or {})
-                answer = AiohttpAnswer(response, idle_timeout=self._idle_timeout)
-                self._answers.add(answer)
-                try:
-                    await answer.start()
-                except BaseException:
-                    answer.close()
-                    raise
-                return answer
-        except TimeoutError as error:
-            raise UpstreamLate(f"the engine sent nothing for {self._first_byte_timeout:g} s") from error
+        limit = FirstByteLimit(self._first_byte_timeout)
+        async with limit.held():
+            response = await self._head(method, path, body, headers or {})
+            answer = AiohttpAnswer(response, limit, idle_timeout=self._idle_timeout)
+            self._answers.add(answer)
+            try:
+                await answer.start(self._patience)
+            except BaseException:
+                answer.close()
+                raise
+            return answer
 
     async def _head(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]

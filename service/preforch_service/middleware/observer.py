@@ -2,8 +2,8 @@
 
 In:  requests. Out: `X-Request-Id` on every answer; metrics, one log line and, with a tracer, spans per
      request. What the parts inside know of a request (where its weights came from, when the engine was asked)
-     they tell its `Observation`, which lies in the request's state. Nothing here reads a body, a URL or a
-     query.
+     they tell its `Observation`, which lies in the request's state. Nothing here reads a body (but to
+     know comments that keep a connection alive, which no engine wrote), a URL or a query.
 """
 
 import re
@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preforch_service.engine.relay import KEEP_ALIVE
 from preforch_service.middleware.edge import HEALTH
 from preforch_service.recommendation.weighing import Decision
 from preforch_service.telemetry.logs import AccessLog
@@ -97,7 +98,7 @@ class Observation:
             return
         body = message.get("body", b"")
         self.bytes += len(body)
-        if body and self.first_byte_at is None:
+        if body and body != KEEP_ALIVE and self.first_byte_at is None:
             self.first_byte_at = time.perf_counter()
         self.complete = not message.get("more_body")
 

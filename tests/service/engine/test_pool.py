@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import pytest
-from fakes import CHAT, chunk, policy_card, running_app
+from fakes import CHAT, FakeAnswer, FakeUpstream, chunk, policy_card, running_app
 from preforch_models.context import ContextFormat, objective_tokens
 from preforch_service.conditioning import conditioner_of
 from preforch_service.conditioning.rendering import PROBE
@@ -322,3 +323,19 @@ def test_a_dead_address_takes_nothing_and_the_gateway_is_ready_with_the_other(on
 
     with running_app(one) as address:
         asyncio.run(check(address))
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_the_head_of_a_stream_is_no_sign_of_life(begun: bool) -> None:
+    """vLLM's server sends one, whatever its core does."""
+
+    async def check() -> None:
+        answer = FakeAnswer([], content_type="text/event-stream", begun=begun)
+        pool = Pool({"one": FakeUpstream(lambda body: answer)}, metrics=Metrics())
+        (member,) = pool.members
+        pool.mark(member, None)
+        member.in_flight, member.last_byte = 1, monotonic() - 100
+        await pool.request("POST", PATH, HELLO)
+        assert member.silent(50) == (not begun)
+
+    asyncio.run(check())

@@ -7,7 +7,13 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from preforch_service.engine.upstream import CONNECT_TIMEOUT, AiohttpUpstream, UpstreamDown, read_all
+from preforch_service.engine.upstream import (
+    CONNECT_TIMEOUT,
+    AiohttpUpstream,
+    UpstreamDown,
+    UpstreamLate,
+    read_all,
+)
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -156,5 +162,75 @@ def test_closing_the_client_breaks_off_what_is_being_read(tmp_path: Path, answer
             await upstream.close()
             with pytest.raises(UpstreamDown):
                 await asyncio.wait_for(reading, 5)
+
+    asyncio.run(check())
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+
+
+@asynccontextmanager
+async def silent_after(head: bytes, path: Path, **options: float) -> AsyncIterator[AiohttpUpstream]:
+    """An engine that sends a head, and 0.3 s later `{}`."""
+    ended = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        await asyncio.sleep(0.3)
+        writer.write(b"{}")
+        writer.close()
+        ended.set()
+
+    upstream = AiohttpUpstream("http://engine", socket=path, **options)
+    async with await asyncio.start_unix_server(handle, path):
+        try:
+            yield upstream
+        finally:
+            await upstream.close()
+            await ended.wait()
+
+
+@pytest.mark.parametrize(
+    ("head", "patience", "begun"),
+    [
+        (EVENTS, 0.05, False),
+        (EVENTS, 0, True),
+        (EVENTS, 5, True),
+        (ANSWER[:-2], 0.05, True),
+        (EVENTS.replace(b"200 OK", b"503 No"), 0.05, True),
+    ],
+)
+def test_only_a_silent_stream_is_handed_on_before_it_begins(
+    tmp_path: Path, head: bytes, patience: float, begun: bool
+) -> None:
+    async def check() -> None:
+        async with silent_after(head, tmp_path / "s", patience=patience) as upstream:
+            answer = await upstream.request("POST", "/", b"{}")
+            assert answer.begun == begun
+            assert await read_all(answer) == b"{}"
+
+    asyncio.run(check())
+
+
+def test_a_stream_that_was_handed_on_early_has_no_more_time_to_begin(tmp_path: Path) -> None:
+    async def check() -> None:
+        options = {"patience": 0.05, "first_byte_timeout": 0.15}
+        async with silent_after(EVENTS, tmp_path / "s", **options) as upstream:
+            answer = await upstream.request("POST", "/", b"{}")
+            with pytest.raises(UpstreamLate, match=r"sent nothing for 0\.15 s"):
+                await read_all(answer)
+
+    asyncio.run(check())
+
+
+def test_closing_breaks_off_a_stream_that_has_not_begun(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with silent_after(EVENTS, tmp_path / "s", patience=0.05) as upstream:
+            reading = asyncio.create_task(read_all(await upstream.request("POST", "/", b"{}")))
+            await asyncio.sleep(0.05)
+            await upstream.close()
+            with pytest.raises(UpstreamDown):
+                await asyncio.wait_for(reading, 0.2)
 
     asyncio.run(check())

@@ -52,7 +52,9 @@ async function* eventData(body) {
       if (done) return;
       const events = (rest + value).split("\n\n");
       rest = events.pop();
-      for (const event of events) {
+      for (const received of events) {
+        // Comments keep the connection alive, and may stand before an event.
+        const event = received.replace(/^(?::.*\n)+/, "");
         if (event.startsWith("data:")) yield event.slice("data:".length).trim();
       }
     }
