@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 import tiny
+from fakes import FakeUpstream, engine_app, running_app, stream_answer
 from preforch_models.conditioning.fixed import FixedConditioning
 from preforch_models.manifest import Manifest, write_manifest
 from preforch_models.policy_card import read_policy_card
@@ -172,6 +174,30 @@ def test_weights_are_served_without_torch_and_a_signal_ends_it_with_0(bundle_fol
         assert 'preforch_decisions_total{source="orchestrator"} 1.0' in text
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_a_stream_that_never_begins_is_kept_alive_until_the_gateway_has_drained(run_folder: Path) -> None:
+    card = run_folder / "policy" / "wic" / "round-0" / "preference.json"
+    silent = FakeUpstream(lambda body: stream_answer(threading.Event()))
+    with running_app(engine_app(silent)) as engine:
+        options = ["--upstream", engine, "--policy-card", str(card), "--port", "0", "--sse-keep-alive", "0.1"]
+        command = [sys.executable, "-m", "preforch_service", str(run_folder / "bundle"), *options]
+        with subprocess.Popen(
+            [*command, "--drain-timeout", "0.3"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[-1]
+            body = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
+            with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as response:
+                assert response.status_code == 200
+                lines = response.iter_lines()
+                assert [next(lines) for _ in range(3)] == [": keep-alive"] * 3
+                process.send_signal(signal.SIGTERM)
+                *comments, error, _, done, _ = lines
+            assert process.wait(10) == 0
+    assert set(comments) == {": keep-alive"}
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "draining"
+    assert done == "data: [DONE]"
 
 
 @pytest.mark.parametrize("engine_arg", ["--no-such-flag"])
