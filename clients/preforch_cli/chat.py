@@ -160,7 +160,8 @@ def used(preference: "Preference") -> str:
     shown = "  ".join(f"{name} {value:.2f}" for name, value in preference.weights.items())
     bounds = ", within bounds" if preference.clamped else ""
     unread = "" if preference.applied else ", not read by this policy"
-    return f"[{shown} | {preference.source}{bounds}{unread}]"
+    advice = ", advice to a model not trained to follow them" if preference.advice else ""
+    return f"[{shown} | {preference.source}{bounds}{unread}{advice}]"
 
 
 def _converse(conversation: Conversation, source: TextIO, *, history: str) -> None:

@@ -52,8 +52,8 @@ class Preference(Result):
     """The weights of an answer; `source` is user, blended, orchestrator or fallback.
 
     `applied` is False where the policy does not read weights: the answer does not depend on them. (Older
-    gateways, which do not say it, serve only policies that do.) `member`: of a set of policies, the one that
-    gave it.
+    gateways, which do not say it, serve only policies that do.) `advice` is True where the policy reads them
+    and was not trained to follow them. `member`: of a set of policies, the one that gave it.
     """
 
     weights: dict[str, float]
@@ -63,6 +63,7 @@ class Preference(Result):
     reason: str | None = None
     bundle: str = ""
     applied: bool = True
+    advice: bool = False
     member: MemberChoice | None = None
 
 
@@ -75,14 +76,15 @@ class Usage(Result):
 
 
 class Generation(Result):
-    """Answer of `generate`. `applied` and `member` as in `Preference`; `texts` holds all answers where `n` is
-    above 1."""
+    """Answer of `generate`. `applied`, `advice` and `member` as in `Preference`; `texts` holds all answers
+    where `n` is above 1."""
 
     text: str
     texts: tuple[str, ...] | None = None
     weights: dict[str, float]
     source: str
     applied: bool = True
+    advice: bool = False
     member: MemberChoice | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
@@ -93,8 +95,8 @@ class Generation(Result):
 class GenerationChunk(Result):
     """One event of a streamed `generate`: what is new in answer `index`.
 
-    The first event names weights and source, and `applied` says in it whether the policy reads them, `member`
-    which of a set answers.
+    The first event names weights and source, and says in `applied` whether the policy reads them, in `advice`
+    whether they are advice to one that was not trained to follow them, in `member` which of a set answers.
     """
 
     text: str = ""
@@ -102,6 +104,7 @@ class GenerationChunk(Result):
     weights: dict[str, float] | None = None
     source: str | None = None
     applied: bool | None = None
+    advice: bool | None = None
     member: MemberChoice | None = None
     finish_reason: str | None = None
     usage: Usage | None = None

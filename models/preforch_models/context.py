@@ -117,13 +117,23 @@ def chat_template(context_format: ContextFormat | None, turns: str | None = None
     turn ends with the context, and is otherwise as it was. With a format of None there is no context:
     `weights` may be given and change nothing.
     """
-    turns = _template("chat_template.jinja") if turns is None else turns
+    turns = template_file("chat_template.jinja") if turns is None else turns
     if context_format is None:
         return turns
-    names = "[" + ", ".join(f"'{name}'" for name in context_format.objectives) + "]"
-    preamble = _template("chat_template_context.jinja").replace("__OBJECTIVES__", names)
     written = f'" <{context_format.letter}" ~ loop.index ~ "> " ~ {context_format.expression}'
-    return preamble.replace("__WRITTEN__", written) + _TURNS + turns
+    preamble = template_file("chat_template_context.jinja").replace("__WRITTEN__", written)
+    return before_turns(context_format.objectives, preamble, turns)
+
+
+def before_turns(objectives: Sequence[str], preamble: str, turns: str) -> str:
+    """A chat template of a part that may change `messages`, then `turns`.
+
+    It raises unless `weights` has every one of the `objectives`, which the part finds under that name, and no
+    other.
+    """
+    names = "[" + ", ".join(f"'{name}'" for name in objectives) + "]"
+    checks = template_file("chat_template_weights.jinja").replace("__OBJECTIVES__", names)
+    return checks + preamble + _TURNS + turns
 
 
 def turns_of(template: str) -> str:
@@ -140,5 +150,6 @@ def begin_with(text: str, turns: str) -> str:
 _TURNS = "{#- What follows prints the turns. #}\n"
 
 
-def _template(name: str) -> str:
+def template_file(name: str) -> str:
+    """A part of a chat template, from the files of this package."""
     return resources.files("preforch_models").joinpath(name).read_text(encoding="utf-8")

@@ -19,7 +19,8 @@ CARD_FILE = "preference.json"
 
 
 class PolicyCard(Record):
-    """`control_strings`: every special token of the policy's tokenizer, those of a context included.
+    """`control_strings`: every special token of the policy's tokenizer, those of a context included, and the
+    marks of its conditioning.
 
     `control_token_ids`: the tokens that no request may force into an answer, `control_token_ids` of the
     policy's folder; None on cards from before they were written.
@@ -45,6 +46,9 @@ class PolicyCard(Record):
         missing = [token for token in tokens if token not in self.control_strings]
         if missing:
             raise ValueError(f"control_strings lack the context token {missing[0]!r}")
+        for mark in self.conditioning.marks:
+            if mark not in self.control_strings:
+                raise ValueError(f"control_strings lack the mark {mark!r} of the conditioning")
         named = self.conditioning.names_objectives
         if named is not None and named != set(self.objectives):
             raise ValueError(

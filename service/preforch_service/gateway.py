@@ -170,8 +170,7 @@ class Generation:
     def headers(self) -> dict[str, str]:
         """What the answer says about the weights and about dropped fields, as response headers."""
         _, announced = announcement(self.decisions, self.effects)
-        applied = {} if self.effects[0]["applied"] else {APPLIED_HEADER: "false"}
-        return announced | applied | self.prepared.ignored.headers()
+        return announced | applied_header(self.effects[0]) | self.prepared.ignored.headers()
 
     @property
     def streams(self) -> bool:
@@ -211,6 +210,13 @@ class Generation:
         else:
             content = engine_error(self.answer.status, content)
         return Response(content, self.answer.status, headers=self.headers, media_type="application/json")
+
+
+def applied_header(effect: Mapping[str, Any]) -> dict[str, str]:
+    """What the headers say of weights that the policy does not follow, or need not."""
+    if effect.get("advice"):
+        return {APPLIED_HEADER: "advice"}
+    return {} if effect["applied"] else {APPLIED_HEADER: "false"}
 
 
 async def _ask(

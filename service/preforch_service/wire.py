@@ -1,6 +1,6 @@
 """Requests and answers of the routes that are not OpenAI's."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -104,13 +104,15 @@ class Reloaded(BaseModel):
 
 
 class Generated(BaseModel):
-    """Answer of /generate. `applied`: the answer depends on the weights; `member`: of a set of policies, the
-    name, weights and distance of the one that gave it. `texts`: all answers where n is above 1."""
+    """Answer of /generate. `applied`: the answer depends on the weights; `advice`: the policy was not trained
+    to follow them; `member`: of a set of policies, the name, weights and distance of the one that gave it.
+    `texts`: all answers where n is above 1."""
 
     text: str
     weights: dict[str, float]
     source: str
     applied: bool
+    advice: Literal[True] | None = None
     member: dict[str, Any] | None = None
     finish_reason: str | None
     usage: dict[str, Any] | None

@@ -98,6 +98,9 @@ def test_chat_says_that_a_policy_does_not_read_the_weights() -> None:
     assert used(Preference.model_validate(said | {"applied": False})) == (
         "[helpful 0.70  harmless 0.30 | user, within bounds, not read by this policy]"
     )
+    assert used(Preference.model_validate(said | {"applied": True, "advice": True})) == (
+        "[helpful 0.70  harmless 0.30 | user, within bounds, advice to a model not trained to follow them]"
+    )
 
 
 def test_chat_reads_turns_from_a_pipe(gateway: Gateway) -> None:

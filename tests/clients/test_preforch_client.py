@@ -217,6 +217,19 @@ def test_whether_weights_were_applied_is_read_and_true_where_an_older_gateway_is
         assert client.generate("Hello").applied is read
 
 
+@pytest.mark.parametrize(("said", "read"), [({"advice": True}, True), ({}, False)])
+def test_whether_weights_are_advice_is_read_and_false_where_nothing_is_said(
+    said: dict[str, bool], read: bool
+) -> None:
+    transport, _ = answering({"text": "Wait.", "weights": WEIGHTS, "source": "user"} | said)
+    with Client(transport=transport) as client:
+        assert client.generate("Hello").advice is read
+    first = chunk(text="Wait.", weights=WEIGHTS, source="user", **said)
+    transport, _ = answering(Pieces(first + b"data: [DONE]\n\n", 5))
+    with Client(transport=transport) as client:
+        assert [bool(event.advice) for event in client.generate("Hello", stream=True)] == [read]
+
+
 def test_results_cannot_be_changed() -> None:
     transport, _ = answering(COMPLETION)
     with Client(transport=transport) as client, pytest.raises(ValueError, match="frozen"):

@@ -8,6 +8,7 @@ import pytest
 from preforch_models.conditioning import Conditioning
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_models.conditioning.instruction import InstructionConditioning
 from preforch_models.conditioning.mixture import MixedPolicy, MixtureConditioning
 from preforch_models.conditioning.scores import ScoresConditioning
 from preforch_models.context import ContextFormat, context_tokens
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 NAMES = ("humor", "helpful")
 CONTEXT = ContextConditioning(encoding="levels")
 FIXED = FixedConditioning()
+INSTRUCTION = InstructionConditioning(descriptions={"humor": "is funny", "helpful": ""})
 SCORES = ScoresConditioning(encoding="digits", mapping="l2", low=(-1.0, 0.0), high=(1.0, 2.0))
 MIXTURE = MixtureConditioning(
     members={name: MixedPolicy(folder=f"../../best-{name}/round-0", revision=name[:2]) for name in NAMES}
@@ -28,6 +30,15 @@ WRITTEN: list[tuple[Conditioning, dict[str, Any]]] = [
     (
         SCORES,
         {"kind": "scores", "encoding": "digits", "mapping": "l2", "low": [-1.0, 0.0], "high": [1.0, 2.0]},
+    ),
+    (
+        INSTRUCTION,
+        {
+            "kind": "instruction",
+            "note": "the weights are advice to a model that was not trained to follow them",
+            "descriptions": {"humor": "is funny", "helpful": ""},
+            "turn_marks": [],
+        },
     ),
     (
         MIXTURE,
@@ -47,7 +58,7 @@ def read(text: str) -> Conditioning:
     return adapter.validate_json(text)
 
 
-@pytest.mark.parametrize(("conditioning", "written"), WRITTEN, ids=["context", "fixed", "scores", "mixture"])
+@pytest.mark.parametrize(("conditioning", "written"), WRITTEN, ids=[kind.kind for kind, _ in WRITTEN])
 def test_a_card_holds_the_kind_and_its_settings_alone(
     conditioning: Conditioning, written: dict[str, Any]
 ) -> None:
@@ -56,9 +67,8 @@ def test_a_card_holds_the_kind_and_its_settings_alone(
 
 
 def test_an_unknown_kind_is_told_which_there_are() -> None:
-    with pytest.raises(
-        ValidationError, match=r"'heads'.*: 'context', 'scores', 'members', 'mixture', 'fixed'"
-    ):
+    known = "'context', 'scores', 'instruction', 'members', 'mixture', 'fixed'"
+    with pytest.raises(ValidationError, match=f"'heads'.*: {known}"):
         read('{"kind": "heads"}')
 
 
@@ -68,7 +78,10 @@ def test_a_kind_is_never_guessed() -> None:
 
 
 def test_a_kind_says_whether_its_policy_reads_weights() -> None:
-    assert [kind.reads_weights for kind in (CONTEXT, SCORES, MIXTURE, FIXED)] == [True, True, True, False]
+    assert [kind.reads_weights for kind in (CONTEXT, SCORES, INSTRUCTION, MIXTURE, FIXED)] == [
+        *[True] * 4,
+        False,
+    ]
 
 
 def test_only_a_policy_that_reads_a_context_has_a_format_of_it() -> None:

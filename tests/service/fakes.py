@@ -171,7 +171,7 @@ def policy_card(context_format: ContextFormat, conditioning: Conditioning | None
     return PolicyCard(
         objectives=context_format.objectives,
         conditioning=conditioning or ContextConditioning(encoding=context_format.encoding),
-        control_strings=CONTROL,
+        control_strings=(*CONTROL, *(conditioning.marks if conditioning else ())),
         control_token_ids=(5, 6, 7, 8),
         max_model_len=256,
         revision="r",

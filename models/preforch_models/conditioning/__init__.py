@@ -9,12 +9,18 @@ from pydantic import Field
 
 from preforch_models.conditioning.context import ContextConditioning
 from preforch_models.conditioning.fixed import FixedConditioning
+from preforch_models.conditioning.instruction import InstructionConditioning
 from preforch_models.conditioning.members import MembersConditioning
 from preforch_models.conditioning.mixture import MixtureConditioning
 from preforch_models.conditioning.scores import ScoresConditioning
 
 Conditioning = Annotated[
-    ContextConditioning | ScoresConditioning | MembersConditioning | MixtureConditioning | FixedConditioning,
+    ContextConditioning
+    | ScoresConditioning
+    | InstructionConditioning
+    | MembersConditioning
+    | MixtureConditioning
+    | FixedConditioning,
     Field(discriminator="kind"),
 ]
 """The table of kinds. The gateway's half of each that can be served is in `preforch_service.conditioning`."""

@@ -19,6 +19,11 @@ class ConditioningSettings(Record):
         return None
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """Strings that no user's text may hold, though they are no tokens."""
+        return ()
+
+    @property
     def revisions(self) -> dict[str, str]:
         """Revisions of policies in other folders that this one consists of, by objective."""
         return {}

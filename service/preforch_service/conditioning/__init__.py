@@ -13,6 +13,7 @@ from preforch_models.weights import Weights
 
 from preforch_service.conditioning.context import ContextConditioner
 from preforch_service.conditioning.fixed import FixedConditioner
+from preforch_service.conditioning.instruction import InstructionConditioner
 from preforch_service.conditioning.members import MembersConditioner
 from preforch_service.conditioning.rendering import Render
 from preforch_service.conditioning.scores import ScoresConditioner
@@ -30,7 +31,8 @@ class Conditioner(Protocol):
     """What operators should know of this policy when the gateway starts."""
 
     def effect(self, weights: Weights, /) -> dict[str, Any]:
-        """What an answer says of its weights: `applied`, whether they have a say in it, and by what."""
+        """What an answer says of its weights: `applied`, whether they have a say in it, and by what; `advice`
+        where the policy was not trained to follow them."""
 
     def chat(self, body: dict[str, Any], weights: Weights, /) -> dict[str, Any]:
         """The engine's body of a chat, edited so that the policy reads the weights."""
@@ -51,6 +53,7 @@ class Conditioner(Protocol):
 CONDITIONERS: Mapping[str, Callable[[PolicyCard], Conditioner]] = {
     ContextConditioner.kind: ContextConditioner,
     ScoresConditioner.kind: ScoresConditioner,
+    InstructionConditioner.kind: InstructionConditioner,
     MembersConditioner.kind: MembersConditioner,
     FixedConditioner.kind: FixedConditioner,
 }

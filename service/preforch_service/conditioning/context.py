@@ -39,7 +39,7 @@ class ContextConditioner:
 
     def chat(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
         """The weights are an argument of the chat template, besides those that the user may set."""
-        return body | {"chat_template_kwargs": {**body.get("chat_template_kwargs", {}), "weights": weights}}
+        return with_weights(body, weights)
 
     def completion(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
         """The prompt ends with the context."""
@@ -78,6 +78,11 @@ class ContextConditioner:
             control_strings=self._control_strings,
             model=model,
         )
+
+
+def with_weights(body: dict[str, Any], weights: Weights) -> dict[str, Any]:
+    """The engine's body of a chat, with the weights as an argument of the chat template."""
+    return body | {"chat_template_kwargs": {**body.get("chat_template_kwargs", {}), "weights": weights}}
 
 
 def expected_tokens(weights: Weights, context_format: ContextFormat) -> list[str]:

@@ -34,7 +34,8 @@ Source = Literal["orchestrator", "user", "blended", "fallback"]
 HEADER = "X-Preference-Weights"
 SOURCE_HEADER = "X-Preference-Source"
 APPLIED_HEADER = "X-Preference-Applied"
-"""Only on answers of a policy that does not read the weights, and then `false`."""
+"""Only on answers of a policy that does not read the weights, and then `false`; or that was not trained to
+follow them, and then `advice`."""
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ def generated(content: bytes, decision: Decision, effect: Mapping[str, Any]) -> 
         id=chat["id"],
         texts=texts if len(texts) > 1 else None,
     )
-    left_out = {name for name in ("texts", "member") if getattr(found, name) is None}
+    left_out = {name for name in ("texts", "member", "advice") if getattr(found, name) is None}
     return found.model_dump(exclude=left_out)
 
 

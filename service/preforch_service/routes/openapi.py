@@ -44,7 +44,8 @@ _HEADERS = {
     HEADER: "the decided weights, as helpful=0.70,harmless=0.30; absent where prompts differ",
     SOURCE_HEADER: "orchestrator, user, blended or fallback; mixed where prompts differ",
     "X-Preference-Bundle": "revision of the orchestrator's bundle",
-    APPLIED_HEADER: "false, where the policy does not read the weights",
+    APPLIED_HEADER: "false, where the policy does not read the weights; advice, where it was not trained to "
+    "follow them",
     IGNORED_HEADER: "fields of the request that were dropped, where there were any: store, metadata, ...",
     "WWW-Authenticate": "Bearer",
 }

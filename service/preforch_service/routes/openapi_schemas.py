@@ -96,6 +96,10 @@ def preference(names: Sequence[str]) -> Schema:
             "clamped": {"type": "boolean", "description": "the operator's bounds changed the weights"},
             "bundle": {"type": "string", "description": "revision of the orchestrator's bundle"},
             "applied": {"type": "boolean", "description": "false: the policy does not read the weights"},
+            "advice": {
+                "const": True,
+                "description": "the policy was not trained to follow the weights that it reads",
+            },
             "reason": {"type": "string", "description": "why these are fallback weights"},
             "member": {
                 "type": "object",

@@ -142,10 +142,12 @@ export class Answer {
     }
   }
 
-  #take({ text, weights, source, applied }) {
+  #take({ text, weights, source, applied, advice }) {
     if (weights) {
       const unread = applied === false ? "; the model does not read them" : "";
-      this.element.querySelector(".source").textContent = `Weights ${SOURCES[source] ?? source}${unread}`;
+      const advised = advice ? "; advice to a model that was not trained to follow them" : "";
+      const about = `${SOURCES[source] ?? source}${unread}${advised}`;
+      this.element.querySelector(".source").textContent = `Weights ${about}`;
       this.element.querySelector(".used").replaceChildren(...Object.entries(weights).map(usedWeight));
     }
     if (text) {
