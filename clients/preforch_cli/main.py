@@ -68,6 +68,11 @@ COMMANDS = {
         "run_demo",
         "training,service,vllm,demo",
     ),
+    "card": Command(
+        "make a policy of an instruct model as it is, which is told the weights in words",
+        "preforch_training.untrained.command",
+        extras="training",
+    ),
     "inspect": Command(
         "show what a run, bundle or policy holds",
         "preforch_training.cli",

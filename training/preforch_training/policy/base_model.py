@@ -93,7 +93,7 @@ def add_context(
     tokenizer.add_tokens(
         [AddedToken(token, special=True, normalized=False) for token in added], special_tokens=True
     )
-    _match_as_written(tokenizer)
+    match_as_written(tokenizer)
     tokenizer.eos_token = turns.end
     separate_pad(tokenizer, end=turns.end)
     tokenizer.chat_template = chat_template(context_format, turns.template)
@@ -123,7 +123,7 @@ def _end_with(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Non
         settings.pad_token_id = tokenizer.pad_token_id
 
 
-def _match_as_written(tokenizer: PreTrainedTokenizerFast) -> None:
+def match_as_written(tokenizer: PreTrainedTokenizerFast) -> None:
     """A token that is looked for in normalised text has look-alikes that nobody can escape: `＜s＞` with
     NFKC."""
     strict = [

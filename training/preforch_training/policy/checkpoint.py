@@ -41,7 +41,8 @@ def save_policy(
     """Write checkpoint, tokenizer, policy card and `policy.json`. The card's revision hashes all that vLLM
     reads, and the revisions of other policies that this one consists of.
 
-    The tokenizer's chat template must be one of the conditioning: `preforch_models.context.chat_template`.
+    The tokenizer's chat template must be one of the conditioning: `preforch_models.context.chat_template`, or
+    `preforch_models.instruction.instruction_template`. Without a model, weights may lie there already.
     """
     if model is not None:
         model.save_pretrained(folder)
@@ -52,7 +53,7 @@ def save_policy(
     card = PolicyCard(
         objectives=objectives,
         conditioning=conditioning,
-        control_strings=tuple(special),
+        control_strings=(*special, *conditioning.marks),
         control_token_ids=control_token_ids(folder),
         max_model_len=max_model_len,
         revision=digest(hashes | conditioning.revisions)[:16],

@@ -1,0 +1,1 @@
+"""`preforch card`: policies of models that nobody trained here."""
