@@ -87,7 +87,8 @@ def check_previous(run: Path, folder: Path) -> None:
     from `policy/base` or a round of another policy, or, as a mean, from runs that were.
 
     That happens when training is stopped half-way through making them anew. Where the base, or the round
-    before, is gone, as in a copy of the newest round alone, there is nothing to compare.
+    before, is gone, as in a copy of the newest round alone, there is nothing to compare; nor is there for a
+    policy that was made from nothing of the run (`preforch card`).
     """
     number = int(folder.name.removeprefix("round-"))
     if number:
@@ -96,7 +97,10 @@ def check_previous(run: Path, folder: Path) -> None:
     starts = [run / "policy" / "base", *sorted(run.glob("policy/*/round-*"))]
     if not (starts[0] / MANIFEST).is_file():
         return
-    runs = [name for name in read_manifest(folder).inputs if name.startswith("run-")]
+    inputs = read_manifest(folder).inputs
+    if not inputs:
+        return
+    runs = [name for name in inputs if name.startswith("run-")]
     for name in runs:
         _check_input(folder, name, [folder.with_name(name)])
     for made in [folder.with_name(name) for name in runs] or [folder]:

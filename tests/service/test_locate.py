@@ -84,6 +84,12 @@ def test_a_mean_of_runs_is_made_from_them_and_they_from_a_start(run: Path) -> No
         find_policy(run)
 
 
+def test_a_policy_that_was_made_from_nothing_of_the_run_is_not_stale(run: Path) -> None:
+    add_round(run, "wic", 0, previous=add_artifact(run / "policy" / "base"))
+    told = add_round(run, "told", 0)
+    assert find_policy(run, "told") == told
+
+
 def test_another_policy_may_be_stale(run: Path) -> None:
     base = add_artifact(run / "policy" / "base")
     wic = add_round(run, "wic", 0, previous=base, content="wic")

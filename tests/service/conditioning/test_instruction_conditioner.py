@@ -1,4 +1,4 @@
-"""A policy of kind `instruction` is told the decided weights in words, and answers say that they are advice."""
+"""A policy of kind `instruction` is told weights in words, and answers say that they are advice."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ DESCRIPTIONS = {"helpful": "serves what was asked", "harmless": "does no damage"
 CONDITIONING = InstructionConditioning(descriptions=DESCRIPTIONS)
 FORMAT = ContextFormat(objectives=tuple(DESCRIPTIONS))
 WEIGHTS = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
-TURNS = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+TURNS = "{% for message in messages %}<{{ message.role }}>\n{{ message.content }}\n{% endfor %}"
 conditioner = conditioner_of(policy_card(FORMAT, CONDITIONING))
 
 

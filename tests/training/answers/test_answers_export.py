@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 from answers_world import QUESTIONS, RecordingSampler, write_questions, write_run
+from instruct_models import write_instruct
 from preforch_models.conversation import conversation_text
 from preforch_models.weights import assignments, round_weights
 from preforch_training.answers.export import Order, carry_out, prepare
@@ -18,7 +19,9 @@ from preforch_training.answers.weighing import make_weigher
 from preforch_training.cli import ANSWER_FORMATS
 from preforch_training.config import read_config
 from preforch_training.orchestrator.prediction import predict_weights
+from preforch_training.publishing.card import render_card
 from preforch_training.sampling.vllm import Generation, SampleRequest
+from preforch_training.untrained.policy import Untrained, write_policy
 
 NAMES = ("helpful", "harmless", "humor")
 
@@ -56,6 +59,20 @@ def test_the_second_turn_is_asked_after_the_first_answer(order: Order) -> None:
         )
         for first, second in (row["turns"] for row in QUESTIONS["mt_bench"] if len(row["turns"]) == 2)
     }
+
+
+def test_an_untrained_model_that_lies_in_the_run_answers_too(order: Order, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(order.run, tmp_path / "run"))
+    model = write_instruct("qwen3", tmp_path / "Some-7B")
+    told = Untrained(model, dict.fromkeys(NAMES, "what it is"), "told")
+    write_policy(told, run / "policy" / "told" / "round-0")
+    sampler = asked(replace(order, run=run, policy="told", weights="helpful=0.7,harmless=0.2,humor=0.1"))
+    assert {call[0] for call in sampler.calls} == {run / "policy" / "told" / "round-0"}
+    assert {assignments(request.weights) for request in sampler.requests} == {
+        "helpful=0.70,harmless=0.20,humor=0.10"
+    }
+    card = render_card(run, read_config(run / "config.toml"), "policy/told/round-0")
+    assert "Started from: Some-7B, which is as it was." in card
 
 
 def test_temperatures_are_the_benchmarks_unless_another_is_asked_for(order: Order) -> None:

@@ -122,6 +122,9 @@ def _metadata(source: CardSource) -> ModelCardData:
 
 def _base(source: CardSource) -> str:
     """The hub id of the model that training started from, or words that say what it was."""
+    untrained = source.manifest.config.get("untrained")
+    if untrained is not None:
+        return f"{untrained}, which is as it was"
     made = {"policy": "policy/base", "bundle": "orchestrator"}.get(source.manifest.kind, source.label)
     origin = ""
     if (source.run / made / MANIFEST).is_file():

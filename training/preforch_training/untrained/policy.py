@@ -29,7 +29,6 @@ from preforch_training.policy.base_model import match_as_written
 from preforch_training.policy.checkpoint import PolicyInfo, save_policy
 from preforch_training.policy.tokenizer import check_out_of_reach, load_tokenizer
 from preforch_training.policy.turns import turns_for
-from preforch_training.run import origin_of
 from preforch_training.tuning.chat_templates import render
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -105,7 +104,10 @@ def write_policy(made: Untrained, target: Path) -> Place:
             conditioning=conditioning,
             max_model_len=max_model_len,
         )
-        config = {"origin": origin_of(str(made.model)), "conditioning": conditioning.model_dump(mode="json")}
+        config = {
+            "untrained": made.model.resolve().name,
+            "conditioning": conditioning.model_dump(mode="json"),
+        }
         write_manifest(folder, Manifest(kind="policy", config=config))
     return place
 
