@@ -30,7 +30,7 @@ from preforch_models.run_folder import find_policy
 from preforch_models.weights import Weights
 from preforch_service.engine.supervisor import EngineCommand
 from preforch_service.locate import find_bundle
-from preforch_service.recommendation.weighing import announced
+from preforch_service.recommendation.bounds import announced
 from proxy import KINDS
 from random_policy import write_random_policy
 from servers import Server, free_port, machine, running
@@ -150,7 +150,8 @@ def started(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
         width, layers = options.random_policy
         policy = write_random_policy(policy, folder / "policy", width=width, layers=layers)
     card = read_policy_card(policy)
-    weights = announced(bundle.info.fallback, bundle.info)[0]
+    info = bundle.info
+    _, weights = announced(info.fallback, info.objectives, info.context.units)
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(start_engine(policy, card, weights, options.engine_args, folder))
         if options.engine_core is not None:

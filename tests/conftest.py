@@ -13,8 +13,8 @@ from preforch_models.bundle import Bundle, read_bundle
 
 
 def pytest_collection_finish() -> None:
-    """Millions of objects of imported libraries: without them a collection of cycles takes milliseconds, which
-    every training does when it is over."""
+    """Without the objects of imported libraries, millions, a collection of cycles takes milliseconds: every
+    training ends with one."""
     gc.collect()
     gc.freeze()
 

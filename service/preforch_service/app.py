@@ -31,7 +31,7 @@ from preforch_service.telemetry.metrics import DISTRIBUTION
 
 EXPOSED = (
     *("X-Preference-Weights", "X-Preference-Source", "X-Preference-Bundle"),
-    *("X-Preference-Applied", "X-Preference-Ignored"),
+    *("X-Preference-Applied", "X-Preference-Preset", "X-Preference-Ignored"),
     *("X-Request-Id", "Retry-After", "WWW-Authenticate"),
 )
 """Response headers that pages of other origins may read."""

@@ -14,17 +14,22 @@ from pydantic import ValidationError
 from preforch_service.flags import add_flags
 from preforch_service.keys import read_keys
 from preforch_service.locate import fetched
+from preforch_service.recommendation.presets import read_presets
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.settings import ServeSettings
 from preforch_service.telemetry.logs import configure_logging
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare a flag for each field of ServeSettings, and the one that keys are read from."""
+    """Declare a flag for each field of ServeSettings; keys and presets are read from files."""
     limits = RequestLimits.model_fields
     own = {name: field for name, field in ServeSettings.model_fields.items() if name not in limits}
     del own["keys"]
+    presets = own.pop("presets")
     add_flags(parser.add_argument, own)
+    parser.add_argument(
+        "--presets", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=presets.description
+    )
     parser.add_argument(
         "--api-keys",
         type=Path,
@@ -40,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     known = {name: value for name, value in vars(args).items() if name in ServeSettings.model_fields}
     try:
         keys = read_keys(getattr(args, "api_keys", None), os.environ)
-        settings = ServeSettings.model_validate({**known, "keys": keys})
+        presets = read_presets(known["presets"]) if "presets" in known else {}
+        settings = ServeSettings.model_validate({**known, "keys": keys, "presets": presets})
         configure_logging(settings.log_format, sys.stderr)
         # After all other settings were found right: it can take long.
         settings = fetch(settings)

@@ -32,8 +32,15 @@ from preforch_service.keys import ApiKey
 from preforch_service.middleware.edge import InFlight
 from preforch_service.middleware.observer import Observation, observation_of
 from preforch_service.recommendation.active_bundle import InForce
+from preforch_service.recommendation.carriers import Asked
 from preforch_service.recommendation.reloading import Reloader
-from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, Decision, announcement
+from preforch_service.recommendation.weighing import (
+    APPLIED_HEADER,
+    HEADER,
+    PRESET_HEADER,
+    Decision,
+    announcement,
+)
 from preforch_service.requests.body import read_json, until_disconnect
 from preforch_service.requests.control_strings import ControlGuard
 from preforch_service.requests.engine_request import Prepared, Preparer, encode_json
@@ -100,6 +107,7 @@ def build_gateway(
             conditioner,
             guard,
             card=card,
+            carriers=bundles.current.carriers,
             model=model,
             template_kwargs=settings.template_kwargs,
             unknown_fields=settings.unknown_fields,
@@ -129,10 +137,10 @@ def build_gateway(
     return Gateway(settings, bundles, reloader, readiness, metrics, side, weights, tracing)
 
 
-def weights_header(request: Request) -> str | None:
-    """The weights in the request's headers; several headers are one."""
-    given = request.headers.getlist(HEADER)
-    return ",".join(given) if given else None
+def carrying_headers(request: Request) -> dict[str, str]:
+    """Those of the request's headers that name weights or a preset; several of one name are one."""
+    given = {name: request.headers.getlist(name) for name in (HEADER, PRESET_HEADER)}
+    return {name: ",".join(values) for name, values in given.items() if values}
 
 
 def failure(gateway: Gateway, error: UpstreamDown) -> ApiError:
@@ -225,6 +233,7 @@ async def _ask(
     seen: Observation,
     prepared: Prepared,
     path: str,
+    caller: ApiKey | None,
     ours: Mapping[str, str],
 ) -> tuple[list[Decision], PooledAnswer, bytes]:
     """A slot, the weights of each prompt, the answer: whole, or the beginning of a stream.
@@ -235,7 +244,8 @@ async def _ask(
     with ExitStack() as stack:
         stack.callback(engine.admission.leave)
         with gateway.bundles.lease() as loaded:
-            decisions = await seen.track_decisions(loaded.weigher.decide(prepared.texts, prepared.asked))
+            deciding = loaded.weigher.decide(prepared.texts, prepared.asked, caller=caller)
+            decisions = await seen.track_decisions(deciding)
         finished = prepared.finish([decision.weights for decision in decisions])
         body = encode_json({**gateway.settings.within_tokens(finished), **ours})
         answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
@@ -244,21 +254,30 @@ async def _ask(
         return decisions, answer, b"" if streams(answer) else await read_all(answer)
 
 
+def check_model(model: str, caller: ApiKey | None, asked: Asked) -> None:
+    """Raise Forbidden where the caller's key does not allow the model under what is asked for."""
+    if caller is None or caller.may_use(model, asked.preset_alone):
+        return
+    message = f"API key {caller.name!r} may not use model {model!r}"
+    under = [name for name in caller.models or () if name.startswith(f"{model}@")]
+    if under:
+        message += f", but without weights of its own {under}"
+    raise Forbidden(message, param="model", code="model_not_found")
+
+
 async def start_generation(
     gateway: Gateway, engine: EngineSide, request: Request, prepared: Prepared, path: str
 ) -> Generation:
     """Decide the weights and ask the engine. Raises ApiError or ClientGone."""
     caller: ApiKey | None = request.state.caller
-    if caller is not None and not caller.may_use(engine.model):
-        message = f"API key {caller.name!r} may not use model {engine.model!r}"
-        raise Forbidden(message, param="model", code="model_not_found")
+    check_model(engine.model, caller, prepared.asked or Asked())
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
     prepared.ignored.count(gateway.metrics.ignored_fields)
     # Unique in the engine even when a client uses an id twice.
     ours = {"request_id": f"{request.state.request_id}-{secrets.token_hex(4)}"}
     ours |= {} if caller is None else {"cache_salt": caller.salt}
-    asking = _ask(gateway, engine, observation_of(request), prepared, path, ours)
+    asking = _ask(gateway, engine, observation_of(request), prepared, path, caller, ours)
     try:
         decisions, answer, content = await until_disconnect(request, asking)
     except UpstreamDown as error:
@@ -292,17 +311,8 @@ async def served_models(
     if answer.status == 200:
         models = json.loads(content)
         models["data"] = [
-            model
-            for model in models["data"]
-            if model["id"] not in engine.conditioner.models
-            and (caller is None or caller.may_use(model["id"]))
+            model for listed in models["data"] for model in _offered(listed, gateway, engine, caller)
         ]
-        for model in models["data"]:
-            model["root"] = engine.model
-            model["preference"] = {
-                "conditioning": engine.conditioner.kind,
-                "applied": engine.conditioner.applies_weights,
-            }
         content = encode_json(models if only is None else _model(models["data"], only))
     else:
         content = engine_error(answer.status, content)
@@ -316,3 +326,21 @@ def _model(listed: list[dict[str, Any]], name: str) -> dict[str, Any]:
     served = ", ".join(repr(model["id"]) for model in listed) or "none that you may use"
     message = f"model {name!r} does not exist; served is {served}"
     raise NotFound(message, param="model", code="model_not_found")
+
+
+def _offered(
+    listed: dict[str, Any], gateway: Gateway, engine: EngineSide, caller: ApiKey | None
+) -> list[dict[str, Any]]:
+    """A model of the engine, and its aliases for presets, as far as the caller may use them."""
+    name = listed["id"]
+    if name in engine.conditioner.models:
+        return []
+    presets = gateway.bundles.current.carriers.presets if name == engine.model else {}
+    about = {"conditioning": engine.conditioner.kind, "applied": engine.conditioner.applies_weights}
+    plain = listed | {"root": engine.model, "preference": about}
+    offered: list[tuple[str | None, dict[str, Any]]] = [(None, plain)]
+    offered += [
+        (preset, plain | {"id": f"{name}@{preset}", "preference": about | {"preset": preset}})
+        for preset in presets
+    ]
+    return [model for preset, model in offered if caller is None or caller.may_use(name, preset)]

@@ -1,4 +1,4 @@
-"""API keys: who may call the gateway, how often, and for which models.
+"""API keys: who may call the gateway, how often, for which models, and within which bounds of the weights.
 
 In:  `--api-keys FILE` (TOML with hashes) and the environment (PREFORCH_API_KEYS, PREFORCH_ADMIN_KEY).
 Out: `Keys`, which hold SHA-256 hashes only; or ValueError naming what is wrong, never quoting a key.
@@ -41,21 +41,34 @@ class AdminKey(Record):
     )
 
 
+class Bound(Record):
+    """The interval that a key leaves for the weight of one objective."""
+
+    low: float = Field(default=0.0, ge=0.0, le=1.0)
+    high: float = Field(default=1.0, ge=0.0, le=1.0)
+
+
 class ApiKey(AdminKey):
     """One key for the data routes."""
 
     name: str = Field(pattern=f"^{NAME}$", description="letters, digits, '.', '_' and '-'")
     requests_per_minute: int | None = Field(default=None, ge=1, description="default: as many as it likes")
-    models: tuple[str, ...] | None = Field(default=None, description="default: all that are served")
+    models: tuple[str, ...] | None = Field(
+        default=None, description="NAME, or NAME@PRESET for that preset alone; default: all that are served"
+    )
+    bounds: dict[str, Bound] = Field(
+        default={}, description="of weights, by objective, on top of the operator's"
+    )
     cache_salt: str | None = Field(
         default=None,
         pattern=r"^[^@/\\\x00]{1,128}$",
         description="1 to 128 characters without @, / and \\, which vLLM refuses; default: from the name",
     )
 
-    def may_use(self, model: str) -> bool:
-        """Whether the key is allowed to use a model."""
-        return self.models is None or model in self.models
+    def may_use(self, model: str, preset: str | None = None) -> bool:
+        """Whether the key is allowed to use a model, under a preset and without weights of its own if one is
+        named. Who may use a model may use it under any preset."""
+        return self.models is None or model in self.models or f"{model}@{preset}" in self.models
 
     @property
     def salt(self) -> str:
@@ -113,14 +126,18 @@ def _read_file(file: Path) -> Keys:
     mode = file.stat().st_mode
     if mode & stat.S_IROTH:
         raise ValueError(f"{file} can be read by everyone (mode {stat.S_IMODE(mode):04o}); chmod 600 {file}")
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
-    found = _validated(Keys, content, str(file))
+    found = _validated(Keys, read_toml(file), str(file))
     if not found.keys and found.admin is None:
         raise ValueError(f"{file} holds no keys; `preforch keygen NAME` makes an entry")
     return found
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises ValueError or OSError."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not TOML: {error}") from error
 
 
 def _validated(model: type[Keys], content: Mapping[str, Any], where: str) -> Keys:

@@ -40,9 +40,9 @@ from preforch_service.gateway import Gateway, build_gateway
 from preforch_service.listener import ListenerConfig
 from preforch_service.memory import freeze_gc
 from preforch_service.recommendation.active_bundle import InForce, load_bundle, read_configured
+from preforch_service.recommendation.bounds import announced
 from preforch_service.recommendation.onnx_session import check_distributions, installed_distributions
 from preforch_service.recommendation.reloading import Reloader
-from preforch_service.recommendation.weighing import announced
 from preforch_service.settings import ServeSettings, upstream_name
 from preforch_service.telemetry.metrics import Metrics, exposed
 
@@ -117,13 +117,16 @@ def engine_command(
     cpu: bool,
 ) -> EngineCommand:
     """The engine that serves a policy folder."""
+    info = bundle.info
     return EngineCommand(
         policy=policy.resolve(),
         card=card,
         model=settings.served_model_name or card.name,
         listen=listen,
-        fallback=announced(bundle.info.fallback, bundle.info)[0],
+        fallback=announced(info.fallback, info.objectives, info.context.units)[1],
         cpu=cpu,
+        tool_call_parser=settings.tool_call_parser,
+        reasoning_parser=settings.reasoning_parser,
         extra=settings.engine_args,
     )
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from preforch_service.flags import Metavar
 from preforch_service.keys import Keys
+from preforch_service.recommendation.presets import Presets
 from preforch_service.requests.ignored import UnknownFields
 from preforch_service.requests.limits import RequestLimits
 from preforch_service.telemetry.logs import LogFormat
@@ -38,7 +39,8 @@ def upstream_name(url: str) -> str:
 class ServeSettings(RequestLimits):
     """All settings of a gateway, the limits of a request among them. Times are in seconds.
 
-    Each field but `keys` is a flag of `preforch serve`, with its description as help: see `flags`.
+    Each field is a flag of `preforch serve`, with its description as help: see `flags`. Of `keys` and
+    `presets` it is a file.
     """
 
     path: Annotated[Path, Metavar("RUN|BUNDLE")] = Field(
@@ -92,6 +94,14 @@ class ServeSettings(RequestLimits):
     cache_entries: int = Field(
         default=16_384, ge=0, description="texts whose recommendation is kept; 0 is off"
     )
+    min_confidence: Annotated[float, Metavar("X")] = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="confidence below which a recommendation is blended towards the fallback weights, by how "
+        "far it is below; 0 is off",
+    )
+    presets: Presets = Field(default={}, description="TOML, [presets] with weights by name")
     control_tokens: ControlMode = Field(
         default="escape", description="what to do with a text that holds control strings"
     )
@@ -132,6 +142,12 @@ class ServeSettings(RequestLimits):
         default=600.0, gt=0, description="an engine of our own that hangs longer is restarted"
     )
     drain_timeout: float = Field(default=30.0, ge=0, description="for running answers after SIGTERM")
+    tool_call_parser: Annotated[str | None, Metavar("NAME")] = Field(
+        default=None, description="of an engine of our own: vLLM's, so that tools can be called"
+    )
+    reasoning_parser: Annotated[str | None, Metavar("NAME")] = Field(
+        default=None, description="of an engine of our own: vLLM's, which tells reasoning from answer"
+    )
     engine_args: tuple[str, ...] = Field(default=(), description="to vLLM: --engine-arg=--flag; repeat")
     engine_log: Path | None = Field(
         default=None, description="kept small; default: a temporary file, shown when the engine fails"
@@ -149,6 +165,12 @@ class ServeSettings(RequestLimits):
             raise ValueError(
                 "policy_name chooses among a run's policies; it excludes policy, upstream and weights_only"
             )
+        for name in ("tool_call_parser", "reasoning_parser"):
+            if getattr(self, name) is not None and (self.upstreams or self.weights_only):
+                raise ValueError(
+                    f"{name} is for an engine that the gateway starts, not with upstream or weights_only; "
+                    f"`preforch engine-args --{name.replace('_', '-')} NAME` says how to start any other"
+                )
         for url in self.upstreams:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"upstream must be an http:// or https:// URL, got {url!r}")

@@ -16,6 +16,8 @@ Weights = Annotated[dict[str, Any] | list[Any], BeforeValidator(_object_or_list)
 """By objective name, all or some; or a list in the order of /objectives. `weighing` checks the values."""
 
 Messages = list[dict[str, Any]]
+OURS = {"prompt", "messages", "weights", "preset", "stream"}
+"""Fields of `/generate` that a chat completion does not have under this name, or not as they are."""
 
 
 class Wire(BaseModel):
@@ -44,6 +46,8 @@ class WeightsRequest(Wire):
     messages: Messages | None = None
     inputs: Annotated[list[str | Messages], Field(min_length=1)] | None = None
     weights: Weights | None = None
+    preset: str | None = None
+    explain: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "WeightsRequest":
@@ -61,6 +65,7 @@ class GenerateRequest(Prompted):
     """POST /generate. Limits of the values are the engine's."""
 
     weights: Weights | None = None
+    preset: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -72,9 +77,10 @@ class GenerateRequest(Prompted):
     def chat_body(self) -> dict[str, Any]:
         """The same as a chat completion."""
         messages = self.messages if self.prompt is None else [{"role": "user", "content": self.prompt}]
-        sampling = self.model_dump(exclude_none=True, exclude={"prompt", "messages", "weights", "stream"})
+        sampling = self.model_dump(exclude_none=True, exclude=OURS)
         usage = {"stream": True, "stream_options": {"include_usage": True}} if self.stream else {}
-        return {"messages": messages, "preference_weights": self.weights, **sampling, **usage}
+        ours = {"preference_weights": self.weights, "preference_preset": self.preset}
+        return {"messages": messages, **ours, **sampling, **usage}
 
 
 class Recommended(BaseModel):
@@ -83,16 +89,19 @@ class Recommended(BaseModel):
     `entropy` (nats) and `confidence` belong to the recommendation, where there is one.
 
     `confidence` is the orchestrator's own, 0 to 1: low where it is undecided and where the prompt is unlike
-    those that it was trained on.
+    those that it was trained on. `clamped`: by objective, the bound that held its weight. `steps`: how the
+    weights came about, where that was asked for.
     """
 
     weights: dict[str, float]
     source: str
     recommended: dict[str, float] | None
-    clamped: bool
+    clamped: dict[str, dict[str, float]]
     entropy: float | None
     confidence: float | None
     reason: str | None = None
+    preset: str | None = None
+    steps: list[dict[str, Any]] | None = None
     bundle: str
 
 

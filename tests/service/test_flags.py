@@ -20,6 +20,8 @@ FLAGS = """
 --receive-timeout --max-depth --max-values --max-messages --max-characters --max-inputs --max-n --max-tokens
 --max-stop --max-running --max-waiting --max-weights --first-byte-timeout --idle-timeout --health-timeout
 --hang-timeout --unknown-fields --max-prompts --drain-timeout --engine-arg --engine-log --sse-keep-alive
+--min-confidence --presets --tool-call-parser
+--reasoning-parser
 """
 
 

@@ -32,7 +32,7 @@ def test_weights_of_a_prompt_and_of_a_conversation(served: Served) -> None:
     assert answer["weights"] == answer["recommended"] == RECOMMENDED
     assert (answer["source"], answer["clamped"], answer["bundle"]) == (
         "orchestrator",
-        False,
+        {},
         served.bundle.revision,
     )
     assert answer["confidence"] == served.recommender.confidence
@@ -68,7 +68,7 @@ def test_a_chat_sends_the_weights_to_the_template_and_says_what_was_used(served:
         "weights": RECOMMENDED,
         "source": "orchestrator",
         "recommended": RECOMMENDED,
-        "clamped": False,
+        "clamped": {},
         "bundle": served.bundle.revision,
         "applied": True,
     }
@@ -133,7 +133,7 @@ def test_bounds_hold_and_are_reported(served: Served) -> None:
     preference = served.chat(preference_weights={"helpful": 1, "harmless": 0, "humor": 0}).json()[
         "preference"
     ]
-    assert preference["clamped"] is True
+    assert preference["clamped"] == {"harmless": {"low": 0.1}}
     assert preference["weights"]["harmless"] == 0.1
 
 

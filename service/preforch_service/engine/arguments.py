@@ -17,7 +17,7 @@ from preforch_service.flags import add_flags
 from preforch_service.locate import fetched
 from preforch_service.settings import ServeSettings
 
-SHARED = ("served_model_name", "engine_args")
+SHARED = ("served_model_name", "tool_call_parser", "reasoning_parser", "engine_args")
 """Settings that `preforch serve` has too, with the same flags."""
 
 

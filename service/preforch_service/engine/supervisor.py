@@ -72,6 +72,8 @@ class EngineCommand:
     listen: tuple[str, ...]
     fallback: Weights
     cpu: bool
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
     extra: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
@@ -95,8 +97,18 @@ class EngineCommand:
             *("-m", SERVER, "--model", str(self.policy), *self.listen),
             *("--served-model-name", self.model, "--max-model-len", str(self.card.max_model_len)),
             *(*defaults, *conditioner.engine_arguments(self.policy)),
-            *("--disable-uvicorn-access-log", *device, *self.extra),
+            *("--disable-uvicorn-access-log", *device, *self._parsers(), *self.extra),
         ]
+
+    def _parsers(self) -> list[str]:
+        """A model calls tools of its own accord only where vLLM is told so beside the parser's name."""
+        tools = self.tool_call_parser and [
+            "--enable-auto-tool-choice",
+            "--tool-call-parser",
+            self.tool_call_parser,
+        ]
+        reasoning = self.reasoning_parser and ["--reasoning-parser", self.reasoning_parser]
+        return [*(tools or []), *(reasoning or [])]
 
     def variables(self) -> dict[str, str]:
         """No telemetry, no model hub for a local folder, and pooled connections stay open."""

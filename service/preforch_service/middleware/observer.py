@@ -64,7 +64,7 @@ class Observation:
         sources = {decision.source for decision in decisions}
         self.source = sources.pop() if len(sources) == 1 else "mixed"
         self.bundle = decisions[0].bundle
-        if self.trace is not None and self.source != "user":
+        if self.trace is not None and any(decision.asked_orchestrator for decision in decisions):
             self.trace.recommended(started, source=self.source, texts=len(decisions))
         return decisions
 

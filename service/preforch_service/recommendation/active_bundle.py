@@ -16,7 +16,9 @@ from preforch_models.bundle import Bundle, read_bundle
 
 from preforch_service.engine.readiness import replay_golden
 from preforch_service.locate import find_bundle
+from preforch_service.recommendation.bounds import Bounds
 from preforch_service.recommendation.cache import Cache
+from preforch_service.recommendation.carriers import Carriers
 from preforch_service.recommendation.recommender import OnnxRecommender, Recommender
 from preforch_service.recommendation.weighing import Weigher
 from preforch_service.settings import ServeSettings
@@ -27,19 +29,48 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LoadedBundle:
-    """A bundle, its orchestrator, and the weigher over both."""
+    """A bundle, its orchestrator, the bounds in force with it, and what reads and decides weights."""
 
     bundle: Bundle
     recommender: Recommender
+    bounds: Bounds
+    carriers: Carriers
     weigher: Weigher
 
 
 def assemble(
     settings: ServeSettings, bundle: Bundle, recommender: Recommender, metrics: Metrics
 ) -> LoadedBundle:
-    """Put the parts of one bundle together."""
-    weigher = Weigher(bundle, recommender, deadline=settings.orchestrator_deadline, metrics=metrics)
-    return LoadedBundle(bundle, recommender, weigher)
+    """Put the parts of one bundle together. Raises ValueError where bundle and settings do not fit."""
+    check_confidence(settings, bundle)
+    bounds = Bounds(bundle.info, settings.keys.keys)
+    carriers = Carriers(bundle.names, settings.presets)
+    weigher = Weigher(
+        bundle,
+        recommender,
+        bounds=bounds,
+        presets=carriers.presets,
+        deadline=settings.orchestrator_deadline,
+        min_confidence=settings.min_confidence,
+        metrics=metrics,
+    )
+    return LoadedBundle(bundle, recommender, bounds, carriers, weigher)
+
+
+def check_confidence(settings: ServeSettings, bundle: Bundle) -> None:
+    """Raise ValueError where a least confidence would do nothing, or again what the bundle does by itself."""
+    mode = bundle.info.method.get("confidence")
+    if settings.min_confidence == 0 or mode == "report":
+        return
+    reasons = {
+        "shrink": "its weights of unfamiliar prompts move towards the fallback by themselves",
+        "off": "its confidence does not tell unfamiliar prompts",
+    }
+    why = reasons.get(f"{mode}", "it does not say what its confidence means")
+    raise ValueError(
+        f"min_confidence needs a bundle whose orchestrator has confidence = 'report'; {bundle.path} has "
+        f"{mode!r}: {why}"
+    )
 
 
 def read_configured(settings: ServeSettings) -> Bundle:
@@ -67,12 +98,13 @@ def load_bundle(settings: ServeSettings, bundle: Bundle, metrics: Metrics) -> Lo
         metrics=metrics,
     )
     try:
+        loaded = assemble(settings, bundle, recommender, metrics)
         difference = replay_golden(bundle, recommender)
     except BaseException:
         recommender.close()
         raise
     logger.debug("golden answers replayed on %s, largest difference %.2g", recommender.device, difference)
-    return assemble(settings, bundle, recommender, metrics)
+    return loaded
 
 
 class InForce:

@@ -1,72 +1,85 @@
 """Decides the weights of a request.
 
-In:  the text of a conversation and what the user asked for (body, header, model alias).
-Out: a `Decision`: weights within the operator's bounds, rounded to what the context prints, and where they
-     came from.
+In:  the text of a conversation, what the user asked for (`carriers`), and who asks.
+Out: a `Decision`: weights within the bounds, rounded to what the context prints, and where they came from.
+
+Each step starts with what the one before it left:
+
+1. the orchestrator's recommendation f(x), or the fallback weights where it does not come; not asked for where
+   the user, or the preset, names all weights
+2. with a confidence c below the least one m: c/m f(x) + (1 - c/m) fallback
+3. the preset's weights, all or some; some are pinned and the rest is shared out in the proportions so far
+4. the user's weights, in the same way
+5. the bounds, then rounding within them
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from preforch_models.bundle import Bundle, BundleInfo
-from preforch_models.weights import (
-    Weights,
-    WeightsError,
-    assignments,
-    blend,
-    check_values,
-    clamp,
-    entropy,
-    normalise,
-    parse_assignments,
-    round_weights,
-    round_within,
-)
+from preforch_models.bundle import Bundle
+from preforch_models.weights import Weights, assignments, blend, entropy, round_weights
 
-from preforch_service.errors import BadRequest
+from preforch_service.keys import ApiKey
+from preforch_service.recommendation.bounds import Acted, Bounds, acted, announced
+from preforch_service.recommendation.carriers import Asked, Given
 from preforch_service.recommendation.recommender import QueueFull, Recommendation, Recommender
 from preforch_service.telemetry.metrics import Metrics
 
-Source = Literal["orchestrator", "user", "blended", "fallback"]
+Source = Literal["orchestrator", "user", "preset", "blended", "fallback"]
+Stage = Literal["recommended", "fallback", "unfamiliar", "preset", "asked", "blended", "clamped", "rounded"]
 HEADER = "X-Preference-Weights"
 SOURCE_HEADER = "X-Preference-Source"
+PRESET_HEADER = "X-Preference-Preset"
 APPLIED_HEADER = "X-Preference-Applied"
 """Only on answers of a policy that does not read the weights, and then `false`; or that was not trained to
 follow them, and then `advice`."""
+UNFAMILIAR = "unfamiliar"
+"""Why a recommendation was blended towards the fallback weights."""
+
+_SOURCES: Mapping[Stage, Source] = {
+    "recommended": "orchestrator",
+    "unfamiliar": "orchestrator",
+    "fallback": "fallback",
+    "preset": "preset",
+    "asked": "user",
+    "blended": "blended",
+}
+"""By the last stage before the bounds."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Weights that a user gave, checked. `full`: all objectives are named, and the values sum to 1."""
+class Step:
+    """What one stage said or left. Weights of a preset or a user may name some objectives only."""
 
+    stage: Stage
     weights: Weights
-    full: bool
 
 
 @dataclass(frozen=True)
 class Decision:
     """Announced weights.
 
-    `recommended` is the orchestrator's answer, None where it was not asked or did not come.
+    `recommended` is the orchestrator's answer, None where it was not asked or did not come. `preset`: the one
+    that had a say. `steps`: how the weights came about, the last of them are the announced ones.
     """
 
     weights: Weights
     source: Source
     recommended: Recommendation | None
-    clamped: bool
+    clamped: Acted
     bundle: str
     reason: str | None = None
+    preset: str | None = None
+    steps: tuple[Step, ...] = ()
 
     def preference(self) -> dict[str, Any]:
         """The `preference` object of a response."""
-        recommended = None
-        if self.recommended is not None:
-            recommended = {name: round(value, 4) for name, value in self.recommended.weights.items()}
+        recommended = None if self.recommended is None else _shown(self.recommended.weights)
         shown: dict[str, Any] = {
             "weights": self.weights,
             "source": self.source,
@@ -74,15 +87,22 @@ class Decision:
             "clamped": self.clamped,
             "bundle": self.bundle,
         }
-        return shown if self.reason is None else shown | {"reason": self.reason}
+        maybe = {"reason": self.reason, "preset": self.preset}
+        return shown | {name: value for name, value in maybe.items() if value is not None}
 
     def headers(self) -> dict[str, str]:
         """The same in short, as response headers."""
-        return {
+        short = {
             HEADER: assignments(self.weights),
             SOURCE_HEADER: self.source,
             "X-Preference-Bundle": self.bundle,
         }
+        return short if self.preset is None else short | {PRESET_HEADER: self.preset}
+
+    @property
+    def asked_orchestrator(self) -> bool:
+        """Whether a recommendation was wanted, even if none came."""
+        return self.recommended is not None or self.source == "fallback"
 
     def certainty(self) -> dict[str, float | None]:
         """Entropy (nats) of the recommended weights, and the confidence that the orchestrator has in them."""
@@ -90,6 +110,10 @@ class Decision:
             return {"entropy": None, "confidence": None}
         value, confidence = entropy(self.recommended.weights), self.recommended.confidence
         return {"entropy": round(value, 6), "confidence": round(confidence, 6)}
+
+    def explanation(self) -> list[dict[str, Any]]:
+        """The steps, for a response."""
+        return [{"step": step.stage, "weights": _shown(step.weights)} for step in self.steps]
 
 
 def announcement(
@@ -108,54 +132,8 @@ def announcement(
     return {"prompts": shown}, {SOURCE_HEADER: "mixed"} | agreed
 
 
-def check_asked(given: object, names: Sequence[str]) -> Asked:
-    """What one carrier says: `name=number` text, a mapping, or a list of all weights. Raises WeightsError."""
-    if isinstance(given, str):
-        given = parse_assignments(given)
-    if isinstance(given, Mapping):
-        checked = check_values(given, names)
-        if len(checked) < len(names):
-            # Tells at once, and without the orchestrator, whether the pinned ones fit together.
-            blend(checked, dict.fromkeys(names, 1 / len(names)), names)
-            return Asked({name: checked[name] for name in names if name in checked}, full=False)
-        return Asked(normalise(checked, names), full=True)
-    if isinstance(given, list):
-        return Asked(normalise(given, names), full=True)
-    raise WeightsError(f"weights must be an object or a list of numbers, got {type(given).__name__}")
-
-
-def combine_carriers(carriers: Mapping[str, object], names: Sequence[str]) -> Asked | None:
-    """The weights that all carriers (by their `param` name, None where unused) agree on.
-
-    Raises BadRequest.
-    """
-    found: tuple[str, Asked] | None = None
-    for param, given in carriers.items():
-        if given is None:
-            continue
-        try:
-            asked = check_asked(given, names)
-        except WeightsError as error:
-            raise BadRequest(str(error), param=param, code="invalid_weights") from error
-        if found is not None and not _same(found[1], asked):
-            message = (
-                f"{found[0]} and {param} ask for different weights: {found[1].weights} and {asked.weights}"
-            )
-            raise BadRequest(message, param=param, code="conflicting_weights")
-        found = found or (param, asked)
-    return found[1] if found else None
-
-
-def _same(one: Asked, other: Asked) -> bool:
-    same_names = one.weights.keys() == other.weights.keys()
-    return same_names and all(abs(value - other.weights[name]) < 1e-9 for name, value in one.weights.items())
-
-
-def announced(weights: Weights, info: BundleInfo) -> tuple[Weights, bool]:
-    """Weights in the operator's bounds, rounded as the context prints them; whether bounds changed them."""
-    units = info.context.units
-    rounded = round_within(clamp(weights, info.objectives), info.objectives, units=units)
-    return rounded, rounded != round_weights(weights, units)
+def _shown(weights: Weights) -> Weights:
+    return {name: round(value, 4) for name, value in weights.items()}
 
 
 class Weigher:
@@ -165,28 +143,58 @@ class Weigher:
     """
 
     def __init__(
-        self, bundle: Bundle, recommender: Recommender, *, deadline: float, metrics: Metrics
+        self,
+        bundle: Bundle,
+        recommender: Recommender,
+        *,
+        bounds: Bounds,
+        presets: Mapping[str, Given],
+        deadline: float,
+        min_confidence: float,
+        metrics: Metrics,
     ) -> None:
         self._bundle = bundle
         self._recommender = recommender
+        self._bounds = bounds
+        self._presets = presets
         self._deadline = deadline
+        self._min_confidence = min_confidence
         self._metrics = metrics
 
-    async def decide(self, texts: Sequence[str], asked: Asked | None) -> list[Decision]:
-        """One decision per text. The orchestrator is not asked when the user has named all weights."""
-        if asked is not None and asked.full:
-            decisions = [self._announce(asked.weights, "user") for _ in texts]
+    async def decide(
+        self, texts: Sequence[str], asked: Asked | None, *, caller: ApiKey | None = None
+    ) -> list[Decision]:
+        """One decision per text.
+
+        The orchestrator is not asked when the user, or the preset, has named all weights.
+        """
+        asked = asked or Asked()
+        if any(given.full for _, given in self._layers(asked)):
+            decisions = [self._decide(None, asked, caller, None) for _ in texts]
         else:
             recommended, reason = await self._recommend(texts)
-            decisions = [self._merge(answer, asked, reason) for answer in recommended]
+            decisions = [self._decide(answer, asked, caller, reason) for answer in recommended]
         for decision in decisions:
-            self._metrics.decisions.labels(decision.source).inc()
-            raw = None
-            if decision.recommended is not None:
-                raw = decision.recommended.weights
-                self._metrics.confidence.observe(decision.recommended.confidence)
-            self._metrics.weights.observe(decision.bundle, announced=decision.weights, recommended=raw)
+            self._count(decision)
         return decisions
+
+    def _layers(self, asked: Asked) -> list[tuple[Stage, Given]]:
+        """Weights that were named, each on top of those before it: a preset's, then the user's."""
+        if asked.weights is not None and asked.weights.full:
+            return [("asked", asked.weights)]
+        preset = None if asked.preset is None else self._presets[asked.preset]
+        layers: list[tuple[Stage, Given | None]] = [("preset", preset), ("asked", asked.weights)]
+        return [(stage, given) for stage, given in layers if given is not None]
+
+    def _count(self, decision: Decision) -> None:
+        self._metrics.decisions.labels(decision.source).inc()
+        if decision.reason == UNFAMILIAR:
+            self._metrics.unfamiliar.inc()
+        raw = None
+        if decision.recommended is not None:
+            raw = decision.recommended.weights
+            self._metrics.confidence.observe(decision.recommended.confidence)
+        self._metrics.weights.observe(decision.bundle, announced=decision.weights, recommended=raw)
 
     async def _recommend(self, texts: Sequence[str]) -> tuple[list[Recommendation | None], str | None]:
         """An answer for each text, or none for any and the reason.
@@ -208,25 +216,46 @@ class Weigher:
         self._metrics.fallbacks.labels(reason).inc()
         return [None] * len(texts), reason
 
-    def _merge(self, recommended: Recommendation | None, asked: Asked | None, reason: str | None) -> Decision:
-        base = self._bundle.info.fallback if recommended is None else recommended.weights
-        weights = base if asked is None else blend(asked.weights, base, self._bundle.names)
-        source: Source = "orchestrator" if asked is None else "blended"
-        return self._announce(weights, source if recommended else "fallback", recommended, reason)
-
-    def _announce(
-        self,
-        weights: Weights,
-        source: Source,
-        recommended: Recommendation | None = None,
-        reason: str | None = None,
+    def _decide(
+        self, recommended: Recommendation | None, asked: Asked, caller: ApiKey | None, reason: str | None
     ) -> Decision:
-        rounded, clamped = announced(weights, self._bundle.info)
+        layers = self._layers(asked)
+        steps = list(self._open(recommended, reason))
+        if any(step.stage == UNFAMILIAR for step in steps):
+            reason = UNFAMILIAR
+        for stage, given in layers:
+            steps.append(Step(stage, given.weights))
+            if not given.full:
+                below = steps[-2].weights
+                steps.append(Step("blended", blend(given.weights, below, self._bundle.names)))
+        objectives, units = self._bounds.of(caller), self._bundle.info.context.units
+        last = steps[-1]
+        within, rounded = announced(last.weights, objectives, units)
+        bounded = rounded != round_weights(last.weights, units)
+        steps += [Step("clamped", within)] if bounded else []
         return Decision(
             weights=rounded,
-            source=source,
+            source="fallback" if steps[0].stage == "fallback" else _SOURCES[last.stage],
             recommended=recommended,
-            clamped=clamped,
+            clamped=acted(rounded, objectives, units) if bounded else {},
             bundle=self._bundle.revision,
             reason=reason,
+            preset=asked.preset if any(stage == "preset" for stage, _ in layers) else None,
+            steps=(*steps, Step("rounded", rounded)),
         )
+
+    def _open(self, recommended: Recommendation | None, reason: str | None) -> Iterator[Step]:
+        """What there is before anybody has named weights; nothing, where the orchestrator was not asked."""
+        fallback = self._bundle.info.fallback
+        if recommended is None:
+            if reason is not None:
+                yield Step("fallback", fallback)
+            return
+        yield Step("recommended", recommended.weights)
+        if recommended.confidence < self._min_confidence:
+            kept = recommended.confidence / self._min_confidence
+            mixed = {
+                name: kept * value + (1 - kept) * fallback[name]
+                for name, value in recommended.weights.items()
+            }
+            yield Step("unfamiliar", mixed)

@@ -1,6 +1,6 @@
 """From a user's request to the engine's.
 
-In:  the parsed JSON body of a chat or a completion, and weights from header and model alias.
+In:  the parsed JSON body of a chat or a completion, and weights or a preset from headers and model alias.
 Out: `Prepared` texts for the orchestrator; then, with the decisions, the JSON body for the engine.
 """
 
@@ -14,7 +14,8 @@ from preforch_models.weights import Weights
 
 from preforch_service.conditioning import Conditioner
 from preforch_service.errors import BadRequest, NotFound
-from preforch_service.recommendation.weighing import HEADER, Asked, combine_carriers
+from preforch_service.recommendation.carriers import Asked, Carriers
+from preforch_service.recommendation.weighing import HEADER, PRESET_HEADER
 from preforch_service.requests.control_strings import ControlGuard
 from preforch_service.requests.fields import (
     CHAT_FORWARDED,
@@ -24,6 +25,8 @@ from preforch_service.requests.fields import (
     COMPLETION_NOT_SERVED,
     COMPLETION_REFUSED,
     CONSTRAINTS,
+    OWN_FIELDS,
+    PRESET_FIELD,
     TEMPLATE_SEES,
     WEIGHTS_FIELD,
     check_fields,
@@ -33,6 +36,9 @@ from preforch_service.requests.ignored import Ignored, UnknownFields
 from preforch_service.requests.legacy_functions import asks_for_functions, with_function_call, with_tools
 from preforch_service.requests.logit_bias import check_bias
 from preforch_service.requests.messages import guard_messages, orchestrator_text, read_messages
+
+SAME_NAMES: Mapping[str, str] = {name: name for name in OWN_FIELDS}
+"""What a client calls our fields of the body: an error names them so."""
 
 _NO_CHAT = {**CHAT_REFUSED, **CHAT_NOT_SERVED}
 _NO_COMPLETION = {**COMPLETION_REFUSED, **COMPLETION_NOT_SERVED}
@@ -98,21 +104,22 @@ class Preparer:
         guard: ControlGuard,
         *,
         card: PolicyCard,
+        carriers: Carriers,
         model: str,
         template_kwargs: tuple[str, ...],
         unknown_fields: UnknownFields,
     ) -> None:
         self._conditioner = conditioner
         self._guard = guard
-        self._objectives = card.objectives
         ids = card.control_token_ids
         self._control_token_ids = None if ids is None else frozenset(ids)
+        self._carriers = carriers
         self._model = model
         self._template_kwargs = template_kwargs
         self._unknown_fields = unknown_fields
 
     def chat(
-        self, body: dict[str, Any], header: str | None, *, weights_param: str = WEIGHTS_FIELD
+        self, body: dict[str, Any], headers: Mapping[str, str], *, names: Mapping[str, str] = SAME_NAMES
     ) -> Prepared:
         """A chat completion. Raises BadRequest."""
         ignored = Ignored(self._unknown_fields)
@@ -130,13 +137,13 @@ class Preparer:
 
         return Prepared(
             (orchestrator_text(messages),),
-            self._asked(fields, header, weights_param),
+            self._asked(fields, headers, names),
             finish,
             ignored,
             with_function_call if asks_for_functions(body) else None,
         )
 
-    def completion(self, body: dict[str, Any], header: str | None) -> Prepared:
+    def completion(self, body: dict[str, Any], headers: Mapping[str, str]) -> Prepared:
         """A completion of one string prompt or of several. Raises BadRequest."""
         ignored = Ignored(self._unknown_fields)
         fields = check_fields(body, forwarded=COMPLETION_FORWARDED, refused=_NO_COMPLETION, ignored=ignored)
@@ -150,7 +157,7 @@ class Preparer:
             decided = zip(guarded, weights, strict=True)
             return _in_one([self._conditioner.completion(clean | {"prompt": p}, w) for p, w in decided])
 
-        return Prepared(tuple(prompts.values()), self._asked(fields, header), finish, ignored)
+        return Prepared(tuple(prompts.values()), self._asked(fields, headers), finish, ignored)
 
     def _guarded(self, body: Mapping[str, Any], *names: str) -> dict[str, Any]:
         """Those of the fields that are there, without control strings."""
@@ -161,14 +168,25 @@ class Preparer:
         return {name: self._guard.value(body[name], name) for name in names if name in body}
 
     def _clean(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in body.items() if key != WEIGHTS_FIELD} | {"model": self._model}
+        return {key: value for key, value in body.items() if key not in OWN_FIELDS} | {"model": self._model}
 
-    def _asked(self, body: Mapping[str, Any], header: str | None, param: str = WEIGHTS_FIELD) -> Asked | None:
-        carriers = {param: body.get(WEIGHTS_FIELD), HEADER: header, "model": self._alias(body.get("model"))}
-        return combine_carriers(carriers, self._objectives)
+    def _asked(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], names: Mapping[str, str] = SAME_NAMES
+    ) -> Asked | None:
+        alias = self._alias(body.get("model"))
+        # No preset has a '=' in its name.
+        weights, preset = (alias, None) if alias is not None and "=" in alias else (None, alias)
+        return self._carriers.read(
+            {names[WEIGHTS_FIELD]: body.get(WEIGHTS_FIELD), HEADER: headers.get(HEADER), "model": weights},
+            {
+                names[PRESET_FIELD]: body.get(PRESET_FIELD),
+                PRESET_HEADER: headers.get(PRESET_HEADER),
+                "model": preset,
+            },
+        )
 
     def _alias(self, model: object) -> str | None:
-        """The weights in `NAME@helpful=0.7,harmless=0.3`.
+        """The weights in `NAME@helpful=0.7,harmless=0.3`, or the preset in `NAME@safe`.
 
         Raises NotFound for any other model than the served one.
         """
@@ -176,10 +194,11 @@ class Preparer:
             return None
         if not isinstance(model, str):
             raise BadRequest("model must be a string", param="model")
-        name, at, weights = model.rpartition("@")
+        name, at, alias = model.rpartition("@")
         if not at or name != self._model:
             message = (
-                f"model {model!r} does not exist; served is {self._model!r}, weights may follow after '@'"
+                f"model {model!r} does not exist; served is {self._model!r}, weights or a preset may follow "
+                "after '@'"
             )
             raise NotFound(message, param="model", code="model_not_found")
-        return weights
+        return alias

@@ -15,6 +15,9 @@ from preforch_service.errors import BadRequest
 from preforch_service.requests.ignored import Ignored
 
 WEIGHTS_FIELD = "preference_weights"
+PRESET_FIELD = "preference_preset"
+OWN_FIELDS = frozenset({WEIGHTS_FIELD, PRESET_FIELD})
+"""What the gateway reads of any body and the engine never sees."""
 
 _SAMPLING = frozenset(
     {
@@ -221,7 +224,7 @@ def check_fields(
 def _is_kept(
     name: str, value: object, forwarded: frozenset[str], refused: Mapping[str, str], ignored: Ignored
 ) -> bool:
-    if name in forwarded or name == WEIGHTS_FIELD:
+    if name in forwarded or name in OWN_FIELDS:
         return True
     if name in refused and value is not None and value != CHANGES_NOTHING.get(name):
         raise BadRequest(

@@ -8,12 +8,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from preforch_service.engine.relay import DONE, event, event_data, events
-from preforch_service.gateway import EngineSide, Gateway, Generation, start_generation, weights_header
+from preforch_service.gateway import EngineSide, Gateway, Generation, carrying_headers, start_generation
 from preforch_service.recommendation.weighing import Decision
 from preforch_service.requests.body import validate
+from preforch_service.requests.fields import PRESET_FIELD, WEIGHTS_FIELD
 from preforch_service.routes.openapi import ENGINE_ERRORS, SEND_ERRORS, described, generation_answer
 from preforch_service.routes.plain_route import PlainRoute
 from preforch_service.wire import Generated, GenerateRequest
+
+PLAIN_NAMES = {WEIGHTS_FIELD: "weights", PRESET_FIELD: "preset"}
 
 
 def generated(content: bytes, decision: Decision, effect: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +84,7 @@ def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     async def generate(request: Request) -> Response:
         """Answer a prompt or messages, with the given weights or recommended ones."""
         body = validate(GenerateRequest, await gateway.read(request)).chat_body()
-        prepared = engine.preparer.chat(body, weights_header(request), weights_param="weights")
+        prepared = engine.preparer.chat(body, carrying_headers(request), names=PLAIN_NAMES)
         return await answer(
             await start_generation(gateway, engine, request, prepared, "/v1/chat/completions")
         )

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from preforch_service.gateway import EngineSide, Gateway, served_models, start_generation, weights_header
+from preforch_service.gateway import EngineSide, Gateway, carrying_headers, served_models, start_generation
 from preforch_service.routes.openapi import (
     ENGINE_ERRORS,
     MODEL_PARAMETER,
@@ -26,7 +26,7 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     )
     async def chat(request: Request) -> Response:
         """OpenAI's chat completions, and `preference_weights`."""
-        prepared = engine.preparer.chat(await gateway.read(request), weights_header(request))
+        prepared = engine.preparer.chat(await gateway.read(request), carrying_headers(request))
         return await (
             await start_generation(gateway, engine, request, prepared, "/v1/chat/completions")
         ).relay()
@@ -37,14 +37,14 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     )
     async def completions(request: Request) -> Response:
         """OpenAI's completions of one string prompt, and `preference_weights`."""
-        prepared = engine.preparer.completion(await gateway.read(request), weights_header(request))
+        prepared = engine.preparer.completion(await gateway.read(request), carrying_headers(request))
         return await (await start_generation(gateway, engine, request, prepared, "/v1/completions")).relay()
 
     read_errors = (*READ_ERRORS, 502, 504)
 
     @router.get("/models", **described({200: json_answer("Models")}, errors=read_errors))
     async def models(request: Request) -> Response:
-        """The engine's models that the API key may use, and whether they read weights."""
+        """The engine's models, under presets too, that the API key may use, and whether they read weights."""
         return await served_models(gateway, engine, request)
 
     @router.get(

@@ -8,7 +8,7 @@ Out: keyword arguments for the decorator; and the document with what all operati
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, SOURCE_HEADER
+from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, PRESET_HEADER, SOURCE_HEADER
 from preforch_service.requests.ignored import IGNORED_HEADER
 from preforch_service.routes.openapi_schemas import Schema, ref, schemas
 from preforch_service.settings import ServeSettings
@@ -37,13 +37,14 @@ _ERRORS = {
     503: "Not now: loading, draining, overloaded, or the engine is down",
     504: "The engine did not answer in time",
 }
-_PREFERENCE_HEADERS = (HEADER, SOURCE_HEADER, "X-Preference-Bundle", APPLIED_HEADER, IGNORED_HEADER)
-_SOMETIMES = (HEADER, APPLIED_HEADER, IGNORED_HEADER)
+_SOMETIMES = (HEADER, PRESET_HEADER, APPLIED_HEADER, IGNORED_HEADER)
+_PREFERENCE_HEADERS = (SOURCE_HEADER, "X-Preference-Bundle", *_SOMETIMES)
 _HEADERS = {
     "X-Request-Id": "the id that the request came with, or a new one",
     HEADER: "the decided weights, as helpful=0.70,harmless=0.30; absent where prompts differ",
-    SOURCE_HEADER: "orchestrator, user, blended or fallback; mixed where prompts differ",
+    SOURCE_HEADER: "orchestrator, user, preset, blended or fallback; mixed where prompts differ",
     "X-Preference-Bundle": "revision of the orchestrator's bundle",
+    PRESET_HEADER: "the preset that had a say in the weights, if one had",
     APPLIED_HEADER: "false, where the policy does not read the weights; advice, where it was not trained to "
     "follow them",
     IGNORED_HEADER: "fields of the request that were dropped, where there were any: store, metadata, ...",
@@ -62,6 +63,13 @@ _WEIGHTS_PARAMETER = {
     "required": False,
     "schema": {"type": "string"},
     "description": "weights as helpful=0.7,harmless=0.3; must agree with those of body and model name",
+}
+_PRESET_PARAMETER = {
+    "name": PRESET_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "a preset of /objectives; must agree with that of body and model name",
 }
 _REQUEST_ID_PARAMETER = {
     "name": "X-Request-Id",
@@ -112,8 +120,8 @@ def described(
 ) -> dict[str, Any]:
     """Keyword arguments of a route's decorator. Routes without `errors` are open, the others may want a key.
 
-    `body` is the component of the JSON body; a route with a body takes weights in a header, too. `parameters`
-    are the route's own.
+    `body` is the component of the JSON body; a route with a body takes weights and a preset in headers, too.
+    `parameters` are the route's own.
     """
     operation: dict[str, Any] = {
         "responses": {str(status): answer for status, answer in answers.items()}
@@ -124,7 +132,7 @@ def described(
     }
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
-        operation["parameters"].insert(0, _WEIGHTS_PARAMETER)
+        operation["parameters"][:0] = [_WEIGHTS_PARAMETER, _PRESET_PARAMETER]
     return {"openapi_extra": operation, "response_model": None}
 
 

@@ -5,13 +5,16 @@ simple, open where the engine checks the value. A schema never allows less than 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from preforch_service.recommendation.weighing import UNFAMILIAR, Stage
 from preforch_service.requests.fields import (
     CHAT_FORWARDED,
     COMPLETION_FORWARDED,
+    OWN_FIELDS,
+    PRESET_FIELD,
     ROLES,
     TEXT_PARTS,
     WEIGHTS_FIELD,
@@ -40,13 +43,14 @@ _FIELDS_BY_TYPE = {
         *("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"),
         "length_penalty",
     ),
-    "string": ("user", "model"),
+    "string": ("user", "model", PRESET_FIELD),
     "object": ("logit_bias", "stream_options", "chat_template_kwargs"),
     "array": ("tools", "stop_token_ids", "bad_words", "logprob_token_ids"),
 }
 _TYPES = {field: {"type": [kind, "null"]} for kind, fields in _FIELDS_BY_TYPE.items() for field in fields}
 _DESCRIBED = {
-    "model": "the served name (GET /v1/models), or NAME@helpful=0.7,harmless=0.3",
+    "model": "the served name (GET /v1/models), NAME@PRESET, or NAME@helpful=0.7,harmless=0.3",
+    PRESET_FIELD: "a preset of /objectives; it fills what preference_weights leave open",
     "chat_template_kwargs": "only keys that the operator lists",
 }
 
@@ -78,6 +82,25 @@ def given_weights(names: Sequence[str]) -> Schema:
     return {"anyOf": [by_name, in_order, {"type": "null"}]}
 
 
+def clamped(names: Sequence[str]) -> Schema:
+    """The bounds that changed the weights, by objective."""
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    bound = {
+        "type": "object",
+        "properties": {"low": share, "high": share},
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    return {
+        "type": "object",
+        "description": "by objective, the bound (the operator's or the API key's) that held its weight; "
+        "empty where bounds changed nothing",
+        "properties": dict.fromkeys(names, bound),
+        "additionalProperties": False,
+    }
+
+
 def preference(names: Sequence[str]) -> Schema:
     """The object that says which weights were used."""
     share = {"type": "number", "minimum": 0, "maximum": 1}
@@ -91,16 +114,20 @@ def preference(names: Sequence[str]) -> Schema:
         "description": "the decided weights, where they came from, and whether the policy reads them",
         "properties": {
             "weights": weights,
-            "source": {"enum": ["orchestrator", "user", "blended", "fallback"]},
+            "source": {"enum": ["orchestrator", "user", "preset", "blended", "fallback"]},
             "recommended": nullable(weights),
-            "clamped": {"type": "boolean", "description": "the operator's bounds changed the weights"},
+            "clamped": clamped(names),
             "bundle": {"type": "string", "description": "revision of the orchestrator's bundle"},
             "applied": {"type": "boolean", "description": "false: the policy does not read the weights"},
             "advice": {
                 "const": True,
                 "description": "the policy was not trained to follow the weights that it reads",
             },
-            "reason": {"type": "string", "description": "why these are fallback weights"},
+            "reason": {
+                "enum": ["late", "overloaded", "failed", UNFAMILIAR],
+                "description": "why these are fallback weights, or blended towards them",
+            },
+            "preset": {"type": "string", "description": "the preset that had a say in the weights"},
             "member": {
                 "type": "object",
                 "description": "of a set of policies, the one that answered",
@@ -148,7 +175,7 @@ def engine_body(
     types = _TYPES | {WEIGHTS_FIELD: ref("GivenWeights")} | known
     described = {name: {"description": text} for name, text in _DESCRIBED.items()}
     properties = {
-        name: types.get(name, {}) | described.get(name, {}) for name in sorted({*fields, WEIGHTS_FIELD})
+        name: types.get(name, {}) | described.get(name, {}) for name in sorted({*fields, *OWN_FIELDS})
     }
     return {
         "type": "object",
@@ -211,6 +238,19 @@ def _error() -> Schema:
     return {"type": "object", "properties": {"error": error}, "required": ["error"]}
 
 
+def _steps() -> Schema:
+    step = {
+        "type": "object",
+        "properties": {
+            "step": {"enum": list(get_args(Stage))},
+            "weights": {"type": "object", "additionalProperties": {"type": "number"}},
+        },
+        "required": ["step", "weights"],
+    }
+    description = "with `explain`: what each step said or left; the last are the announced weights"
+    return {"type": "array", "items": step, "description": description}
+
+
 def _objectives() -> Schema:
     objective = {
         "type": "object",
@@ -221,22 +261,33 @@ def _objectives() -> Schema:
         },
         "required": ["name", "description", "bounds"],
     }
+    weights = {"type": "object", "additionalProperties": {"type": "number"}}
     return {
         "type": "object",
         "properties": {
             "objectives": {"type": "array", "items": objective},
-            "fallback": {"type": "object", "additionalProperties": {"type": "number"}},
+            "fallback": weights,
+            "presets": {
+                "type": "object",
+                "description": "weights by the name of the preset, of all objectives or some",
+                "additionalProperties": weights,
+            },
             "bundle": {"type": "string"},
         },
-        "required": ["objectives", "fallback", "bundle"],
+        "required": ["objectives", "fallback", "presets", "bundle"],
     }
 
 
 def _model() -> Schema:
     preference = {
         "type": "object",
-        "description": "how decided weights reach the policy, and whether it reads them",
-        "properties": {"conditioning": {"type": "string"}, "applied": {"type": "boolean"}},
+        "description": "how decided weights reach the policy, whether it reads them, and of NAME@PRESET the "
+        "preset",
+        "properties": {
+            "conditioning": {"type": "string"},
+            "applied": {"type": "boolean"},
+            "preset": {"type": "string"},
+        },
         "required": ["conditioning", "applied"],
     }
     return {
@@ -299,7 +350,7 @@ def schemas(
         "WeightsRequest": _exactly_one(
             weights_request, {"prompt": "string", "messages": "array", "inputs": "array"}
         ),
-        "Recommended": _wire(Recommended),
+        "Recommended": _wire(Recommended, clamped=clamped(names), steps=_steps()),
         "ManyRecommended": results,
         "GenerateRequest": _exactly_one(
             _wire(GenerateRequest, **prompted), {"prompt": "string", "messages": "array"}

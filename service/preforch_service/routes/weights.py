@@ -5,9 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from preforch_service.gateway import Gateway, weights_header
+from preforch_service.gateway import Gateway, carrying_headers
+from preforch_service.keys import ApiKey
 from preforch_service.middleware.observer import observation_of
-from preforch_service.recommendation.weighing import HEADER, Decision, combine_carriers
+from preforch_service.recommendation.weighing import HEADER, PRESET_HEADER, Decision
 from preforch_service.requests.body import until_disconnect, validate
 from preforch_service.requests.ignored import IGNORED_HEADER, Ignored
 from preforch_service.requests.messages import orchestrator_text, read_messages
@@ -22,10 +23,13 @@ def text_of_input(given: str | Messages, ignored: Ignored) -> str:
     return given if isinstance(given, str) else orchestrator_text(read_messages(given, ignored))
 
 
-def recommended(decision: Decision) -> dict[str, Any]:
+def recommended(decision: Decision, *, explain: bool) -> dict[str, Any]:
     """One result."""
-    found = Recommended.model_validate({**decision.preference(), **decision.certainty()})
-    return found.model_dump(exclude=set() if decision.reason else {"reason"})
+    steps = {"steps": decision.explanation()} if explain else {}
+    found = Recommended.model_validate({**decision.preference(), **decision.certainty(), **steps})
+    return found.model_dump(
+        exclude={name for name in ("reason", "preset", "steps") if getattr(found, name) is None}
+    )
 
 
 def weights_router(gateway: Gateway) -> APIRouter:
@@ -38,29 +42,34 @@ def weights_router(gateway: Gateway) -> APIRouter:
     async def weights(request: Request) -> Response:
         """Weights for a prompt, a conversation, or up to 256 inputs."""
         asked_for = validate(WeightsRequest, await gateway.read(request))
-        carriers = {"weights": asked_for.weights, HEADER: weights_header(request)}
+        headers = carrying_headers(request)
+        given = {"weights": asked_for.weights, HEADER: headers.get(HEADER)}
+        presets = {"preset": asked_for.preset, PRESET_HEADER: headers.get(PRESET_HEADER)}
         ignored = Ignored(gateway.settings.unknown_fields)
-        texts = [text_of_input(given, ignored) for given in asked_for.each()]
+        texts = [text_of_input(one, ignored) for one in asked_for.each()]
         ignored.count(gateway.metrics.ignored_fields)
         async with gateway.weights_admission.slot():
             with gateway.bundles.lease() as loaded:
-                asked = combine_carriers(carriers, loaded.bundle.names)
-                deciding = loaded.weigher.decide(texts, asked)
+                asked = loaded.carriers.read(given, presets)
+                deciding = loaded.weigher.decide(texts, asked, caller=request.state.caller)
                 decisions = await until_disconnect(request, observation_of(request).track_decisions(deciding))
-        results = [recommended(decision) for decision in decisions]
+        results = [recommended(decision, explain=asked_for.explain) for decision in decisions]
         single = asked_for.inputs is None
         found = results[0] if single else {"results": results, "bundle": loaded.bundle.revision}
         return JSONResponse(found, headers=ignored.headers())
 
     @router.get("/objectives", **described({200: json_answer("Objectives")}, errors=READ_ERRORS))
-    async def objectives(_request: Request) -> Response:
-        """What can be weighed, in order, and the weights used where the orchestrator does not answer."""
-        bundle = gateway.bundles.current.bundle
-        info = bundle.info
+    async def objectives(request: Request) -> Response:
+        """What can be weighed, in order and within which bounds; presets; weights used for want of better."""
+        caller: ApiKey | None = request.state.caller
+        loaded = gateway.bundles.current
         listed = [
-            {"name": o.name, "description": o.description, "bounds": [o.low, o.high]} for o in info.objectives
+            {"name": o.name, "description": o.description, "bounds": [o.low, o.high]}
+            for o in loaded.bounds.of(caller)
         ]
-        fallback = {name: round(value, 6) for name, value in info.fallback.items()}
-        return JSONResponse({"objectives": listed, "fallback": fallback, "bundle": bundle.revision})
+        fallback = {name: round(value, 6) for name, value in loaded.bundle.info.fallback.items()}
+        presets = {name: given.weights for name, given in loaded.carriers.presets.items()}
+        answer = {"objectives": listed, "fallback": fallback, "presets": presets}
+        return JSONResponse(answer | {"bundle": loaded.bundle.revision})
 
     return router

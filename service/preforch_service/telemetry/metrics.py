@@ -84,6 +84,9 @@ class Metrics:
         self.fallbacks = self._counter(
             "fallbacks", "Failures of the orchestrator", reason=("late", "overloaded", "failed")
         )
+        self.unfamiliar = self._counter(
+            "unfamiliar", "Recommendations blended towards the fallback weights for want of confidence"
+        )
         self.orchestrator_seconds = self._histogram(
             "orchestrator_seconds",
             "Time of one recommendation as its request sees it, waiting included",

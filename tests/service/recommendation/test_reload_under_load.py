@@ -25,8 +25,8 @@ from preforch_models.context import ContextFormat, parse_context
 from preforch_models.conversation import Message, conversation_text
 from preforch_models.run_folder import RUN_FILE
 from preforch_models.weights import Weights
+from preforch_service.recommendation.bounds import announced
 from preforch_service.recommendation.recommender import OnnxRecommender
-from preforch_service.recommendation.weighing import announced
 
 WORKERS = 50
 SWITCHES = 10
@@ -70,7 +70,7 @@ def expected(folder: Path) -> dict[str, Weights]:
         texts = [conversation_text([Message(role="user", content=prompt)]) for prompt in PROMPTS]
         answers = recommender.run(texts)
     return {
-        prompt: announced(answer.weights, bundle.info)[0]
+        prompt: announced(answer.weights, bundle.info.objectives, bundle.info.context.units)[1]
         for prompt, answer in zip(PROMPTS, answers, strict=True)
     }
 

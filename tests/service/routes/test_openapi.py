@@ -138,7 +138,7 @@ def test_bodies_for_the_engine_hold_exactly_the_allowed_fields(
     api: dict[str, Any], name: str, forwarded: frozenset[str], translated: set[str]
 ) -> None:
     schema = api["components"]["schemas"][name]
-    assert set(schema["properties"]) == forwarded | translated | {fields.WEIGHTS_FIELD}
+    assert set(schema["properties"]) == forwarded | translated | fields.OWN_FIELDS
     assert schema["additionalProperties"] is True
     strict = schemas(("a", "b"), RequestLimits(), unknown_fields="reject")[name]
     assert strict == schema | {"additionalProperties": False, "properties": strict["properties"]}

@@ -262,7 +262,7 @@ def test_the_phase_in_which_a_client_leaves(phase: str) -> None:
     metrics = Metrics()
     body: list[Message] = [] if phase == "reading" else [{"type": "http.request", "body": b"{}"}]
     messages: Iterator[Message] = iter([*body, {"type": "http.disconnect"}])
-    decision = Decision({}, "user", None, clamped=False, bundle="b")
+    decision = Decision({}, "user", None, clamped={}, bundle="b")
 
     async def decide() -> list[Decision]:
         return [decision]
