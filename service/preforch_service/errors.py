@@ -24,6 +24,8 @@ from starlette.responses import JSONResponse
 
 SHAPE = frozenset({"message", "type", "param", "code"})
 MAX_ENGINE_MESSAGE = 2000
+NO_TOOL_PARSER = "--tool-call-parser to be set"
+"""How vLLM's message ends, where a model may or must call tools and it was not told how to read the calls."""
 
 
 class ApiError(Exception):
@@ -174,16 +176,29 @@ def error_response(error: ApiError) -> JSONResponse:
     return JSONResponse(error_body(error), status_code=error.status, headers=error.headers)
 
 
+def no_tool_parser() -> BadRequest:
+    """vLLM's own message names a flag of vLLM, which is no use to a client."""
+    return BadRequest(
+        "the engine has no parser for tool calls, so that tools are served with tool_choice 'none' alone "
+        "('auto' is the default where there are tools); the operator sets one with --tool-call-parser of "
+        "`preforch serve` or `preforch engine-args`",
+        param="tool_choice",
+        code="no_tool_parser",
+    )
+
+
 def engine_error(status: int, content: bytes) -> bytes:
     """An error answer of the engine in OpenAI's shape.
 
-    One that has it already stays as it is, byte for byte.
+    One that has it already stays as it is, byte for byte, but for what only an operator would understand.
     """
     try:
         body = json.loads(content)
     except ValueError:
         body = None
     given = body.get("error") if isinstance(body, dict) else None
+    if isinstance(given, dict) and f"{given.get('message')}".endswith(NO_TOOL_PARSER):
+        return json.dumps(error_body(no_tool_parser())).encode()
     if isinstance(given, dict) and isinstance(given.get("message"), str) and given.keys() >= SHAPE:
         return content
     fields = given if isinstance(given, dict) else body if isinstance(body, dict) else {}

@@ -68,7 +68,9 @@ class ApiKey(AdminKey):
     def may_use(self, model: str, preset: str | None = None) -> bool:
         """Whether the key is allowed to use a model, under a preset and without weights of its own if one is
         named. Who may use a model may use it under any preset."""
-        return self.models is None or model in self.models or f"{model}@{preset}" in self.models
+        if self.models is None or model in self.models:
+            return True
+        return preset is not None and f"{model}@{preset}" in self.models
 
     @property
     def salt(self) -> str:

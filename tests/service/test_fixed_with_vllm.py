@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 from preforch_models.bundle import Bundle
-from test_with_vllm import FULL, HELLO, Served, control_ids, gateway_process
+from test_with_vllm import FULL, HELLO, TOOL, Served, control_ids, gateway_process
 
 OTHER = {"helpful": 0.1, "harmless": 0.2, "humor": 0.7}
 TURN = ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
@@ -23,7 +23,9 @@ def served(
     folder = tmp_path_factory.mktemp("fixed")
     run = Path(shutil.copytree(run_folder, folder / "run"))
     policy = tiny.write_fixed_policy(run / "policy" / "dpo" / "round-0", bundle.names, name="dpo")
-    with gateway_process(run, folder / "log", "--policy-name", "dpo") as process:
+    with gateway_process(
+        run, folder / "log", "--policy-name", "dpo", "--tool-call-parser", "hermes"
+    ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready at "), (folder / "log").read_text()
@@ -42,6 +44,7 @@ def test_a_policy_that_reads_no_weights(served: tuple[Served, str]) -> None:
     _same_answer_whatever_the_weights(gateway)
     _streams_say_it_in_their_first_event(gateway)
     _control_strings_of_a_user_stay_text(gateway)
+    _a_policy_that_writes_a_call_calls_the_tool(gateway)
 
 
 def _same_prompt_whatever_the_weights(served: Served) -> None:
@@ -87,3 +90,22 @@ def _control_strings_of_a_user_stay_text(served: Served) -> None:
     assert control_ids(served, answer["prompt_token_ids"]) == TURN
     # The same text, not escaped, is control tokens to this tokenizer: the test can fail.
     assert control_ids(served, served.tokenizer.encode(poison).ids) == ["<W1>", "<|im_end|>", "<|im_start|>"]
+
+
+def _a_policy_that_writes_a_call_calls_the_tool(served: Served) -> None:
+    """A random policy knows no tools; the choice makes it write what one that does would."""
+    call = '<tool_call>{"name": "look_up", "arguments": {"word": "tyre"}}</tool_call>'
+    for choice in ({}, {"tool_choice": "auto"}):
+        body = {
+            "messages": HELLO,
+            "max_tokens": 100,
+            "tools": [TOOL],
+            "structured_outputs": {"choice": [call]},
+        }
+        answer = served.post("/v1/chat/completions", body | choice)
+        assert answer["choices"][0]["finish_reason"] == "tool_calls"
+        (made,) = answer["choices"][0]["message"]["tool_calls"]
+        assert (made["function"]["name"], json.loads(made["function"]["arguments"])) == (
+            "look_up",
+            {"word": "tyre"},
+        )

@@ -32,6 +32,16 @@ def test_a_collector_has_an_http_url() -> None:
         ServeSettings(path=Path("run"), otlp_endpoint="collector:4318")
 
 
+@pytest.mark.parametrize("name", ["tool_call_parser", "reasoning_parser"])
+def test_parsers_are_for_an_engine_of_our_own(name: str) -> None:
+    for given in ({"weights_only": True}, {"upstreams": ("http://x",), "policy_card": Path("c.json")}):
+        flag = name.replace("_", "-")
+        with pytest.raises(
+            ValidationError, match=f"{name} is for an engine that the gateway.*args --{flag} NAME"
+        ):
+            ServeSettings.model_validate({"path": Path("run"), name: "hermes", **given})
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -22,6 +22,7 @@ from processes import alive, children, title, wait_until
 from tokenizers import Tokenizer
 
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 START_SECONDS = 300
 
@@ -266,12 +267,26 @@ def test_what_the_engine_supports_passes_through(served: Served) -> None:
     assert [c["message"]["content"] for c in again["choices"]] == [
         c["message"]["content"] for c in answer["choices"]
     ]
-    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
     served.post(
-        "/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, "tools": [tool], "tool_choice": "none"}
+        "/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, "tools": [TOOL], "tool_choice": "none"}
     )
     old = {"functions": [tool["function"]], "function_call": "none"}
     served.post("/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, **old})
+
+
+@pytest.mark.parametrize(
+    "choice", [None, "auto", "required", {"type": "function", "function": {"name": "look_up"}}]
+)
+def test_without_a_parser_a_tool_choice_is_refused_in_words(served: Served, choice: Any) -> None:
+    body = {"messages": HELLO, "tools": [TOOL]} | ({} if choice is None else {"tool_choice": choice})
+    for stream in (False, True):
+        response = served.http.post("/v1/chat/completions", json=body | {"stream": stream})
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, "tool_choice")
+        assert (error["code"], "--tool-call-parser of `preforch serve`" in error["message"]) == (
+            "no_tool_parser",
+            True,
+        )
 
 
 def test_errors_of_the_engine_arrive_in_openais_shape(served: Served) -> None:

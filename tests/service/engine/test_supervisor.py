@@ -188,6 +188,17 @@ def test_the_command_gives_the_engine_default_weights_and_lets_the_operator_over
     assert command.environment()["HF_HUB_OFFLINE"] == "1"
 
 
+def test_parsers_are_switched_on_where_they_are_named(run_folder: Path) -> None:
+    policy = run_folder / "policy" / "wic" / "round-0"
+    card = read_policy_card(policy)
+    plain = EngineCommand(policy, card, "tiny", (), {}, cpu=False).arguments()
+    parsing = EngineCommand(
+        policy, card, "tiny", (), {}, cpu=False, tool_call_parser="hermes", reasoning_parser="qwen3"
+    ).arguments()
+    more = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"]
+    assert parsing == [*plain, *more]
+
+
 def test_an_engine_on_a_cpu_leaves_a_core_to_the_gateway_unless_the_operator_says_otherwise(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
