@@ -13,19 +13,25 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
+Clamped = dict[str, dict[str, float]]
+"""By objective, the bound that held its weight: `{"harmless": {"low": 0.3}}`. Empty where none did."""
+
+
 class Recommendation(Result):
     """What the orchestrator recommends for one prompt.
 
-    `entropy` is in nats, `bundle` the revision that answered.
+    `entropy` is in nats, `bundle` the revision that answered. `reason`: why these are fallback weights, or
+    blended towards them (`unfamiliar`). `preset`: the one that had a say.
     """
 
     weights: dict[str, float]
     source: str
     recommended: dict[str, float] | None = None
-    clamped: bool = False
+    clamped: Clamped = {}
     entropy: float | None = None
     confidence: float | None = None
     reason: str | None = None
+    preset: str | None = None
     bundle: str = ""
 
 
@@ -49,7 +55,7 @@ class MemberChoice(Result):
 
 
 class Preference(Result):
-    """The weights of an answer; `source` is user, blended, orchestrator or fallback.
+    """The weights of an answer; `source` is user, preset, blended, orchestrator or fallback.
 
     `applied` is False where the policy does not read weights: the answer does not depend on them. (Older
     gateways, which do not say it, serve only policies that do.) `advice` is True where the policy reads them
@@ -59,8 +65,9 @@ class Preference(Result):
     weights: dict[str, float]
     source: str
     recommended: dict[str, float] | None = None
-    clamped: bool = False
+    clamped: Clamped = {}
     reason: str | None = None
+    preset: str | None = None
     bundle: str = ""
     applied: bool = True
     advice: bool = False
@@ -178,8 +185,9 @@ class ServedObjective(Result):
 
 
 class ServedObjectives(Result):
-    """What the gateway can weigh, and the weights it falls back to."""
+    """What the gateway can weigh, the weights it falls back to, and those that have a name."""
 
     objectives: tuple[ServedObjective, ...]
     fallback: dict[str, float]
+    presets: dict[str, dict[str, float]] = {}
     bundle: str = ""

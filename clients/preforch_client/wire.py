@@ -42,6 +42,7 @@ class GenerateOptions(TypedDict, total=False):
 
     messages: Messages
     weights: Weights | None
+    preset: str | None
     max_tokens: int
     temperature: float
     top_p: float

@@ -35,7 +35,7 @@ def preference(body: dict[str, Any], header: str | None = None) -> dict[str, Any
         "weights": RECOMMENDED | asked,
         "source": source,
         "recommended": RECOMMENDED,
-        "clamped": False,
+        "clamped": {},
         "applied": True,
     } | {"bundle": BUNDLE}
 

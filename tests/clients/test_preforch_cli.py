@@ -94,7 +94,11 @@ def test_chat_answers_one_prompt(gateway: Gateway, capsys: pytest.CaptureFixture
 
 
 def test_chat_says_that_a_policy_does_not_read_the_weights() -> None:
-    said = {"weights": {"helpful": 0.7, "harmless": 0.3}, "source": "user", "clamped": True}
+    said = {
+        "weights": {"helpful": 0.7, "harmless": 0.3},
+        "source": "user",
+        "clamped": {"humor": {"low": 0.1}},
+    }
     assert used(Preference.model_validate(said | {"applied": False})) == (
         "[helpful 0.70  harmless 0.30 | user, within bounds, not read by this policy]"
     )

@@ -31,7 +31,8 @@ WEIGHED = {
     "entropy": 0.5,
     "confidence": 0.28,
 }
-PREFERENCE = {"weights": WEIGHTS, "source": "user", "recommended": None, "clamped": True, "bundle": "abc"}
+CLAMPED = {"harmless": {"low": 0.3}}
+PREFERENCE = {"weights": WEIGHTS, "source": "user", "recommended": None, "clamped": CLAMPED, "bundle": "abc"}
 COMPLETION = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
@@ -196,7 +197,7 @@ def test_chat_carries_weights_and_openai_fields_and_keeps_unnamed_ones() -> None
     }
     assert answer.text == "Wait."
     assert answer.preference is not None
-    assert (answer.preference.source, answer.preference.clamped) == ("user", True)
+    assert (answer.preference.source, answer.preference.clamped) == ("user", CLAMPED)
     assert (answer.model_extra or {})["object"] == "chat.completion"
     assert (answer.choices[0].message.model_extra or {})["tool_calls"] == []
 

@@ -46,6 +46,10 @@ def test_the_gateway_takes_its_arguments_and_means_the_values(name: str, gateway
     given = parsed(gateway)
     values = merged(name)
     keys = KEYS if given.pop("api_keys", None) else Keys()
+    file = given.pop("presets", None)
+    presets = None if file is None else str(file)
+    mounts = {mount["mountPath"] for mount in gateway["volumeMounts"]}
+    assert ("/presets" in mounts) == (file is not None)
     settings = ServeSettings.model_validate({**given, "keys": keys})
     theirs = values["gateway"]
     assert settings.drain_timeout == values["drainSeconds"]
@@ -58,6 +62,8 @@ def test_the_gateway_takes_its_arguments_and_means_the_values(name: str, gateway
     for same in ("device", "precision"):
         assert getattr(settings, same) == theirs[same]
     assert settings.log_format == theirs["logFormat"]
+    assert settings.min_confidence == theirs["minConfidence"]
+    assert presets == ("/presets/presets.toml" if theirs["presetsConfigMap"] else None)
     assert list(settings.cors_origins) == theirs["corsOrigins"]
     assert settings.otlp_endpoint == (theirs["otlpEndpoint"] or None)
     assert set(theirs["allowedHosts"]) <= set(settings.allowed_hosts)
@@ -114,6 +120,9 @@ def test_the_engines_arguments_are_made_as_the_values_say(name: str, made: dict[
         given.engine_args[-len(values["engine"]["extraArgs"]) or len(given.engine_args) :]
         == (values["engine"]["extraArgs"])
     )
+    parsers = ("tool_call_parser", "toolCallParser"), ("reasoning_parser", "reasoningParser")
+    for ours, theirs in parsers:
+        assert getattr(given, ours, "") == values["engine"][theirs]
     gpus = 1 if given.cpu else values["engine"]["gpu"]["count"]
     assert (f"--tensor-parallel-size={gpus}" in given.engine_args) == (gpus > 1)
 

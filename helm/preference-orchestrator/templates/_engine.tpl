@@ -20,6 +20,12 @@
     {{- else if gt (int .Values.engine.gpu.count) 1 }}
     - "--engine-arg=--tensor-parallel-size={{ .Values.engine.gpu.count }}"
     {{- end }}
+    {{- with .Values.engine.toolCallParser }}
+    - "--tool-call-parser={{ . }}"
+    {{- end }}
+    {{- with .Values.engine.reasoningParser }}
+    - "--reasoning-parser={{ . }}"
+    {{- end }}
     - "--engine-arg=--shutdown-timeout={{ .Values.drainSeconds }}"
     {{- range .Values.engine.extraArgs }}
     - {{ printf "--engine-arg=%s" . | quote }}

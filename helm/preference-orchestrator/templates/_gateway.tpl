@@ -36,6 +36,12 @@
 - "--orchestrator-threads={{ $gateway.orchestratorThreads }}"
 - "--precision={{ $gateway.precision }}"
 - "--log-format={{ $gateway.logFormat }}"
+{{- with $gateway.minConfidence }}
+- "--min-confidence={{ . }}"
+{{- end }}
+{{- if $gateway.presetsConfigMap }}
+- --presets=/presets/presets.toml
+{{- end }}
 {{- with $gateway.otlpEndpoint }}
 - "--otlp-endpoint={{ . }}"
 {{- end }}
@@ -110,6 +116,11 @@
       mountPath: /secrets/api-keys
       readOnly: true
     {{- end }}
+    {{- if $gateway.presetsConfigMap }}
+    - name: presets
+      mountPath: /presets
+      readOnly: true
+    {{- end }}
     - name: tmp
       mountPath: /tmp
 {{- end -}}
@@ -121,6 +132,12 @@
     secretName: {{ .Values.auth.secretName }}
     defaultMode: {{ include "preforch.secretMode" . }}
     items: [{key: {{ .Values.auth.secretKey }}, path: {{ .Values.auth.secretKey }}}]
+{{- end }}
+{{- with .Values.gateway.presetsConfigMap }}
+- name: presets
+  configMap:
+    name: {{ . }}
+    items: [{key: presets.toml, path: presets.toml}]
 {{- end }}
 - name: tmp
   emptyDir: {sizeLimit: 1Gi}

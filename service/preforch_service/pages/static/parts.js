@@ -4,14 +4,18 @@
 const SOURCES = {
   orchestrator: "recommended by the orchestrator",
   user: "set by you",
-  blended: "partly set by you, the rest shared out as recommended",
+  preset: "a preset's",
+  blended: "partly set, the rest shared out as recommended",
   fallback: "the bundle's fallback",
 };
 const REASONS = {
-  late: "the orchestrator took too long",
-  overloaded: "the orchestrator has too much to do",
-  failed: "the orchestrator failed",
+  late: "because the orchestrator took too long",
+  overloaded: "because the orchestrator has too much to do",
+  failed: "because the orchestrator failed",
+  unfamiliar: "moved towards the fallback because the prompt is unlike those of training",
 };
+
+const WORDS = { low: "at least", high: "at most" };
 
 export const find = (id) => document.getElementById(id);
 
@@ -35,9 +39,12 @@ export function showError(place, error) {
 /** Where recommended weights came from, in words. */
 export function origin({ source, confidence, reason, clamped }) {
   const parts = [SOURCES[source] ?? source];
-  if (reason) parts[0] += `, because ${REASONS[reason] ?? reason}`;
+  if (reason) parts[0] += `, ${REASONS[reason] ?? reason}`;
   if (confidence !== null) parts.push(`confidence ${Math.round(confidence * 100)} %`);
-  if (clamped) parts.push("changed by the operator's bounds");
+  const bounds = Object.entries(clamped).flatMap(([name, bound]) =>
+    Object.entries(bound).map(([side, value]) => `${name} ${WORDS[side]} ${value.toFixed(2)}`),
+  );
+  if (bounds.length > 0) parts.push(`changed by bounds: ${bounds.join(", ")}`);
   return `${parts.join("; ")}.`.replace(/^./, (first) => first.toUpperCase());
 }
 
