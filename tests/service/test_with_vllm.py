@@ -270,7 +270,7 @@ def test_what_the_engine_supports_passes_through(served: Served) -> None:
     served.post(
         "/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, "tools": [TOOL], "tool_choice": "none"}
     )
-    old = {"functions": [tool["function"]], "function_call": "none"}
+    old = {"functions": [TOOL["function"]], "function_call": "none"}
     served.post("/v1/chat/completions", {"messages": HELLO, "max_tokens": 2, **old})
 
 
