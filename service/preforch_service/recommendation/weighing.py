@@ -128,7 +128,7 @@ def announcement(
     if len(decisions) == 1:
         return shown[0], decisions[0].headers()
     headers = [decision.headers() for decision in decisions]
-    agreed = {name: value for name, value in headers[0].items() if all(h[name] == value for h in headers)}
+    agreed = {name: value for name, value in headers[0].items() if all(h.get(name) == value for h in headers)}
     return {"prompts": shown}, {SOURCE_HEADER: "mixed"} | agreed
 
 
