@@ -5,7 +5,7 @@ const SOURCES = {
   orchestrator: "recommended by the orchestrator",
   user: "set by you",
   preset: "a preset's",
-  blended: "partly set, the rest shared out as recommended",
+  blended: "partly set by you, the rest shared out as recommended",
   fallback: "the bundle's fallback",
 };
 const REASONS = {
