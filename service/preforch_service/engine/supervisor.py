@@ -102,13 +102,12 @@ class EngineCommand:
 
     def _parsers(self) -> list[str]:
         """A model calls tools of its own accord only where vLLM is told so beside the parser's name."""
-        tools = self.tool_call_parser and [
-            "--enable-auto-tool-choice",
-            "--tool-call-parser",
-            self.tool_call_parser,
-        ]
-        reasoning = self.reasoning_parser and ["--reasoning-parser", self.reasoning_parser]
-        return [*(tools or []), *(reasoning or [])]
+        found: list[str] = []
+        if self.tool_call_parser is not None:
+            found += ["--enable-auto-tool-choice", "--tool-call-parser", self.tool_call_parser]
+        if self.reasoning_parser is not None:
+            found += ["--reasoning-parser", self.reasoning_parser]
+        return found
 
     def variables(self) -> dict[str, str]:
         """No telemetry, no model hub for a local folder, and pooled connections stay open."""
