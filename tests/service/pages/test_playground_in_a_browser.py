@@ -60,7 +60,9 @@ def say_weights(body: dict[str, Any]) -> FakeAnswer:
     weights = json.dumps(body["chat_template_kwargs"].get("weights"))
     usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10}}
     last = b"data: " + json.dumps(usage).encode() + b"\n\n"
-    return stream_answer(chunk(f"{MARKUP} \u00e4 "), chunk(weights), last, b"data: [DONE]\n\n")
+    # Long enough for comments that keep the connection alive.
+    threading.Timer(0.1, (pause := threading.Event()).set).start()
+    return stream_answer(chunk(f"{MARKUP} \u00e4 "), pause, chunk(weights), last, b"data: [DONE]\n\n")
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def url(run_folder: Path, upstream: FakeUpstream, tmp_path_factory: pytest.TempP
     log = tmp_path_factory.mktemp("gateway") / "log"
     card = run_folder / "policy" / "wic" / "round-0" / "preference.json"
     with running_app(engine_app(upstream)) as engine:
-        options = ["--upstream", engine, "--policy-card", card]
+        options = ["--upstream", engine, "--policy-card", card, "--sse-keep-alive", 0.03]
         with gateway(run_folder / "bundle", *options, log=log, keys=f"alice:{KEY}") as url:
             yield url
 
