@@ -25,6 +25,8 @@ from prometheus_client import (
     start_http_server,
 )
 
+from preforch_service.requests.ignored import OTHER
+
 DISTRIBUTION = "preference-orchestrator"
 OURS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds, for what the gateway does itself: from half a millisecond on."""
@@ -72,8 +74,8 @@ class Metrics:
         self.ready = self._gauge("ready", "1 while the gateway is ready")
         self.ignored_fields = self._counter(
             "ignored_fields",
-            "Requests with a field that was dropped; names that nobody knows are other",
-            "field",
+            "Requests with a field that was dropped, by its name where it has one",
+            field=(OTHER,),
         )
         self.control_strings = self._counter(
             "control_strings", "Texts in which control strings were found", action=("escape", "reject")
