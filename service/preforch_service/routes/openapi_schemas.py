@@ -315,6 +315,22 @@ _FUNCTIONS = {
 }
 
 
+def _openai(limits: RequestLimits, unknown_fields: UnknownFields) -> dict[str, Schema]:
+    """Bodies and answers of OpenAI's routes."""
+    chat = {"messages": ref("Messages"), **_FUNCTIONS}
+    completion = {"prompt": _prompt(limits)}
+    return {
+        "ChatRequest": engine_body(
+            {*CHAT_FORWARDED, *_FUNCTIONS}, required="messages", known=chat, unknown_fields=unknown_fields
+        ),
+        "ChatAnswer": _engine_answer("message", ref("Preference")),
+        "CompletionRequest": engine_body(
+            COMPLETION_FORWARDED, required="prompt", known=completion, unknown_fields=unknown_fields
+        ),
+        "CompletionAnswer": _engine_answer("text", _preferences()),
+    }
+
+
 def schemas(
     names: Sequence[str], limits: RequestLimits, *, unknown_fields: UnknownFields = "ignore"
 ) -> dict[str, Schema]:
@@ -331,18 +347,6 @@ def schemas(
         },
         "required": ["results", "bundle"],
     }
-    chat_body = engine_body(
-        {*CHAT_FORWARDED, *_FUNCTIONS},
-        required="messages",
-        known={"messages": ref("Messages"), **_FUNCTIONS},
-        unknown_fields=unknown_fields,
-    )
-    completion_body = engine_body(
-        COMPLETION_FORWARDED,
-        required="prompt",
-        known={"prompt": _prompt(limits)},
-        unknown_fields=unknown_fields,
-    )
     return {
         "GivenWeights": given_weights(names),
         "Preference": preference(names),
@@ -357,10 +361,7 @@ def schemas(
         ),
         "Generated": _wire(Generated),
         "Reloaded": _wire(Reloaded),
-        "ChatRequest": chat_body,
-        "ChatAnswer": _engine_answer("message", ref("Preference")),
-        "CompletionRequest": completion_body,
-        "CompletionAnswer": _engine_answer("text", _preferences()),
+        **_openai(limits, unknown_fields),
         "Model": _model(),
         "Models": {
             "type": "object",
