@@ -63,7 +63,11 @@ def test_answers_say_that_weights_are_advice(served: Served) -> None:
     assert served.upstream.bodies[0]["chat_template_kwargs"] == {"weights": WEIGHTS}
     answer = served.post("/generate", {"prompt": "hello", "weights": WEIGHTS}).json()
     assert (answer["weights"], answer["applied"], answer["advice"]) == (WEIGHTS, True, True)
-    for path, body in {"/v1/chat/completions": HELLO, "/generate": {"prompt": "hello"}}.items():
+    asked: dict[str, dict[str, object]] = {
+        "/v1/chat/completions": {**HELLO},
+        "/generate": {"prompt": "hello"},
+    }
+    for path, body in asked.items():
         streamed = served.post(path, body | {"stream": True})
         first = json.loads(streamed.text.split("\n\n")[0].removeprefix("data: "))
         assert first.get("preference", first)["advice"] is True
