@@ -27,7 +27,7 @@ REQUESTS = 2000
 WORKERS = 16
 LIMIT = 100_000
 # With the fake engine nothing is ever down, so that not even a 503 may come.
-EXPECTED = {200, 400, 403, 404, 405, 408, 413, 415, 431}
+EXPECTED = {200, 204, 400, 403, 404, 405, 408, 413, 415, 417, 431}
 ROUTES = ("/weights", "/generate", "/v1/chat/completions", "/v1/completions")
 BODIES: dict[str, dict[str, object]] = {
     "/weights": {"prompt": MARKER},
@@ -290,6 +290,10 @@ def odd_headers(rng: random.Random, path: str) -> Wire:
             b"Expect: 100-continue",
             b"Upgrade: websocket\r\nConnection: Upgrade",
             b"Upgrade: h2c",
+            b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: h2c",
+            b"Expect: " + marker,
+            b"Content-Encoding: gzip",
+            b"Content-Encoding: " + marker,
             b"Transfer-Encoding: " + marker,
             b"Huge: " + marker * 6000,
             marker + b"\0: x",
@@ -522,7 +526,8 @@ def check(wire: Wire, raw: bytes) -> int:
         count += 1
         assert status in EXPECTED, (wire, raw)
         assert "x-request-id" in headers, (wire, raw)
-        if status != 200 and not wire.data.startswith(b"HEAD"):
+        assert (status == 204) == (wire.data.startswith(b"OPTIONS") and not body), (wire, raw)
+        if status not in (200, 204) and not wire.data.startswith(b"HEAD"):
             assert set(json.loads(body)) == {"error"}, (wire, raw)
             assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
     return count
