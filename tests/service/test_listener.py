@@ -1,6 +1,7 @@
 """When a connection whose client reads nothing is broken off, and what the listener expects of uvicorn.
 
-On a transport that only counts what waits to be written. Over real sockets: test_http_faults and test_limits.
+On a transport that only counts what waits to be written. Over real sockets: test_http_faults, test_limits and
+test_connections.
 """
 
 import ast
