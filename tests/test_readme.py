@@ -77,11 +77,11 @@ def test_every_file_that_the_readme_names_is_there() -> None:
         assert (ROOT / name).is_file(), name
 
 
-def test_the_reading_order_is_at_most_four_files_of_600_lines() -> None:
+def test_the_reading_order_is_at_most_four_files_of_700_lines() -> None:
     section = README.split("## Ten minutes of reading")[1].split("\n## ")[0]
     files = re.findall(r"^\d\. `([\w/.]+\.py)`", section, flags=re.MULTILINE)
     assert 2 <= len(files) <= 4
-    assert sum(len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in files) <= 600
+    assert sum(len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in files) <= 700
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md"])

@@ -80,7 +80,7 @@ def test_commands_are_completed_and_weights_and_presets_are_asked_for(engine: Fa
         assert "/preset NAME" in shown.wait_for("Ctrl-C stops an answer")
         # The words about a preset that does not exist are the gateway's.
         shown.type("/preset bold\rtwo\r")
-        assert "preference_preset" in shown.wait_for("HTTP 400")
+        assert "'bold' does not exist" in shown.wait_for("preference_preset")
         shown.type("/preset\r")
         shown.wait_for("a preset is named: /preset NAME")
         shown.type("/preset auto\rthree\r")
