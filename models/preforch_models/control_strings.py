@@ -23,6 +23,8 @@ class ControlStrings:
         joined = sorted(s for s in long if JOINER in s)
         if joined:
             raise ValueError(f"control string {joined[0]!r} holds U+2060, which escaping adds")
+        self.longest = max(map(len, long), default=1)
+        """Characters of the longest."""
         pattern = _any_of(long) if long else r"(?!)"
         self._found = re.compile(pattern)
         # The empty place after the first character. Looking around finds also those that begin inside

@@ -23,8 +23,10 @@ from preforch_service.pages.playground import playground_router
 from preforch_service.routes.admin import admin_router
 from preforch_service.routes.generate import generate_router
 from preforch_service.routes.health import health_router
+from preforch_service.routes.messages import messages_router
 from preforch_service.routes.openai import openai_router
 from preforch_service.routes.openapi import complete
+from preforch_service.routes.responses import responses_router
 from preforch_service.routes.weights import weights_router
 from preforch_service.telemetry.logs import AccessLog
 from preforch_service.telemetry.metrics import DISTRIBUTION
@@ -37,16 +39,16 @@ EXPOSED = (
 """Response headers that pages of other origins may read."""
 
 
-async def on_api_error(_request: Request, error: Exception) -> Response:
+async def on_api_error(request: Request, error: Exception) -> Response:
     """Errors that our own code has raised, with their status and `param`."""
     assert isinstance(error, ApiError)
-    return error_response(error)
+    return error_response(error, request.url.path)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Errors of the router: no such path, wrong method. OPTIONS is a method of every path that there is."""
     assert isinstance(error, HTTPException)
-    response = error_response(from_status(error.status_code, error.detail))
+    response = error_response(from_status(error.status_code, error.detail), request.url.path)
     response.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         methods = sorted([*response.headers["Allow"].split(", "), "OPTIONS"])
@@ -56,12 +58,12 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def on_invalid(_request: Request, error: Exception) -> Response:
+async def on_invalid(request: Request, error: Exception) -> Response:
     """Parameters that FastAPI checks by itself. The routes read bodies themselves, so this is rare."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or None
-    return error_response(from_status(422, f"{where}: {first['msg']}", param=where))
+    return error_response(from_status(422, f"{where}: {first['msg']}", param=where), request.url.path)
 
 
 class Cors(CORSMiddleware):
@@ -108,6 +110,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     # In the order in which a path is looked for: what is asked most comes first.
     if gateway.engine is not None:
         app.include_router(openai_router(gateway, gateway.engine))
+        app.include_router(responses_router(gateway, gateway.engine))
+        app.include_router(messages_router(gateway, gateway.engine))
         app.include_router(generate_router(gateway, gateway.engine))
     app.include_router(weights_router(gateway))
     app.include_router(health_router(gateway))

@@ -1,4 +1,4 @@
-"""Errors that a client sees, and the one place that turns them into OpenAI's error shape.
+"""Errors that a client sees, and the one place that turns them into OpenAI's error shape, or Anthropic's.
 
 ApiError
   BadRequest         400  `param` names the field
@@ -26,6 +26,17 @@ SHAPE = frozenset({"message", "type", "param", "code"})
 MAX_ENGINE_MESSAGE = 2000
 NO_TOOL_PARSER = "--tool-call-parser to be set"
 """How vLLM's message ends, where a model may or must call tools and it was not told how to read the calls."""
+ANTHROPIC = "/v1/messages"
+"""At this path and below it errors have Anthropic's shape."""
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 class ApiError(Exception):
@@ -171,9 +182,15 @@ def error_body(error: ApiError) -> dict[str, dict[str, str | None]]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-def error_response(error: ApiError) -> JSONResponse:
-    """The shape of `error_body`, with the error's status and headers."""
-    return JSONResponse(error_body(error), status_code=error.status, headers=error.headers)
+def anthropic_error(error: ApiError) -> dict[str, object]:
+    """Anthropic's error shape, `{"type": "error", "error": {type, message}}`: the message names the field."""
+    default = "invalid_request_error" if error.status < 500 else "api_error"
+    named = error.param is None or error.param in error.message
+    message = error.message if named else f"{error.param}: {error.message}"
+    return {
+        "type": "error",
+        "error": {"type": ANTHROPIC_TYPES.get(error.status, default), "message": message},
+    }
 
 
 def no_tool_parser() -> BadRequest:
@@ -187,11 +204,31 @@ def no_tool_parser() -> BadRequest:
     )
 
 
-def engine_error(status: int, content: bytes) -> bytes:
-    """An error answer of the engine in OpenAI's shape.
+def _is_anthropic(path: str) -> bool:
+    return path == ANTHROPIC or path.startswith(f"{ANTHROPIC}/")
 
-    One that has it already stays as it is, byte for byte, but for what only an operator would understand.
+
+def error_response(error: ApiError, path: str = "") -> JSONResponse:
+    """The error in the shape of the path's format, with its status and headers."""
+    body = anthropic_error(error) if _is_anthropic(path) else error_body(error)
+    return JSONResponse(body, status_code=error.status, headers=error.headers)
+
+
+def engine_error(status: int, content: bytes, path: str = "") -> bytes:
+    """An error answer of the engine in the shape of the path's format.
+
+    One that has OpenAI's already stays as it is, byte for byte, where that is wanted, but for what only an
+    operator would understand.
     """
+    shaped = _openai_engine_error(status, content)
+    if not _is_anthropic(path):
+        return shaped
+    given = json.loads(shaped)["error"]
+    error = from_status(status, given["message"], param=given["param"])
+    return json.dumps(anthropic_error(error), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _openai_engine_error(status: int, content: bytes) -> bytes:
     try:
         body = json.loads(content)
     except ValueError:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from preforch_service.conditioning import Conditioner, conditioner_of
 from preforch_service.engine.admission import Admission
+from preforch_service.engine.generation_routes import GenerationRoute
 from preforch_service.engine.pool import Pool, PooledAnswer
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.relay import RelayResponse, relay_events, rewritten_events, splice
@@ -163,6 +164,7 @@ class Generation:
     """
 
     gateway: Gateway
+    route: GenerationRoute
     request: Request
     prepared: Prepared
     decisions: tuple[Decision, ...]
@@ -192,7 +194,7 @@ class Generation:
             body,
             headers=self.headers,
             keep_alive=self.gateway.settings.sse_keep_alive,
-            on_failure=lambda error: failure(self.gateway, error),
+            on_failure=lambda error, last: self.route.end(failure(self.gateway, error), last),
         )
 
     async def relay(self) -> Response:
@@ -200,9 +202,10 @@ class Generation:
         preference, _ = announcement(self.decisions, self.effects)
         rewrite = self.prepared.rewrite
         if self.streams:
+            carries, inside = self.route.carries, self.route.inside
             chunks = self.answer.chunks()
             body = chunks if rewrite is None else rewritten_events(chunks, rewrite)
-            return self.stream(relay_events(body, preference))
+            return self.stream(relay_events(body, preference, carries=carries, inside=inside))
         content = self.content
         if self.answer.status == 200:
             content = content if rewrite is None else encode_json(rewrite(json.loads(content)))
@@ -216,7 +219,7 @@ class Generation:
                 "too many requests: the engine's queue is full; try again later", code="overloaded"
             )
         else:
-            content = engine_error(self.answer.status, content)
+            content = engine_error(self.answer.status, content, self.route.path)
         return Response(content, self.answer.status, headers=self.headers, media_type="application/json")
 
 
@@ -232,9 +235,9 @@ async def _ask(
     engine: EngineSide,
     seen: Observation,
     prepared: Prepared,
-    path: str,
+    route: GenerationRoute,
     caller: ApiKey | None,
-    ours: Mapping[str, str],
+    engine_id: str,
 ) -> tuple[list[Decision], PooledAnswer, bytes]:
     """A slot, the weights of each prompt, the answer: whole, or the beginning of a stream.
 
@@ -246,9 +249,12 @@ async def _ask(
         with gateway.bundles.lease() as loaded:
             deciding = loaded.weigher.decide(prepared.texts, prepared.asked, caller=caller)
             decisions = await seen.track_decisions(deciding)
-        finished = prepared.finish([decision.weights for decision in decisions])
-        body = encode_json({**gateway.settings.within_tokens(finished), **ours})
-        answer = await engine.upstream.request("POST", path, body, headers=seen.asks_engine(path))
+        fields = prepared.finish([decision.weights for decision in decisions])
+        if route.token_limit is not None:
+            fields = gateway.settings.within_tokens(fields, route.token_limit)
+        body = encode_json({**fields, **route.ours(engine_id, None if caller is None else caller.salt)})
+        headers = {**seen.asks_engine(route.path), **route.headers(engine_id)}
+        answer = await engine.upstream.request("POST", route.path, body, headers=headers)
         seen.engine_answered(answer.status)
         answer.closing.push(stack.pop_all())
         return decisions, answer, b"" if streams(answer) else await read_all(answer)
@@ -266,7 +272,7 @@ def check_model(model: str, caller: ApiKey | None, asked: Asked) -> None:
 
 
 async def start_generation(
-    gateway: Gateway, engine: EngineSide, request: Request, prepared: Prepared, path: str
+    gateway: Gateway, engine: EngineSide, request: Request, prepared: Prepared, route: GenerationRoute
 ) -> Generation:
     """Decide the weights and ask the engine. Raises ApiError or ClientGone."""
     caller: ApiKey | None = request.state.caller
@@ -275,15 +281,14 @@ async def start_generation(
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
     prepared.ignored.count(gateway.metrics.ignored_fields)
     # Unique in the engine even when a client uses an id twice.
-    ours = {"request_id": f"{request.state.request_id}-{secrets.token_hex(4)}"}
-    ours |= {} if caller is None else {"cache_salt": caller.salt}
-    asking = _ask(gateway, engine, observation_of(request), prepared, path, caller, ours)
+    engine_id = f"{request.state.request_id}-{secrets.token_hex(4)}"
+    asking = _ask(gateway, engine, observation_of(request), prepared, route, caller, engine_id)
     try:
         decisions, answer, content = await until_disconnect(request, asking)
     except UpstreamDown as error:
         raise failure(gateway, error) from error
     effects = tuple(engine.conditioner.effect(decision.weights) for decision in decisions)
-    return Generation(gateway, request, prepared, tuple(decisions), effects, answer, content)
+    return Generation(gateway, route, request, prepared, tuple(decisions), effects, answer, content)
 
 
 async def served_models(

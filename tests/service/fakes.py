@@ -96,14 +96,81 @@ def stream_answer(*pieces: bytes | Exception | threading.Event) -> FakeAnswer:
     return FakeAnswer(pieces, content_type="text/event-stream")
 
 
+RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1,
+    "model": "tiny",
+    "status": "completed",
+    "output": [
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "hello", "annotations": []}],
+        }
+    ],
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+}
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "tiny",
+    "content": [{"type": "text", "text": "hello"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 3, "output_tokens": 1},
+}
 COMPLETION = CHAT | {"choices": [{"index": 0, "text": "hello", "finish_reason": "stop"}]}
 
 
 def any_answer(body: dict[str, Any]) -> FakeAnswer:
     """The answer of an engine that takes everything."""
     if body.get("stream") is True:
-        return stream_answer(chunk("a"), b"data: [DONE]\n\n")
-    return json_answer(COMPLETION if "prompt" in body else CHAT)
+        return stream_answer(*STREAMS.get(body["path"], (chunk("a"), b"data: [DONE]\n\n")))
+    return json_answer(ANSWERS[body["path"]])
+
+
+def named_event(kind: str, **more: object) -> bytes:
+    """One event of Responses or Messages."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n".encode()
+
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETION,
+    "/v1/responses": RESPONSE,
+    "/v1/messages": MESSAGE,
+    "/v1/messages/count_tokens": {"input_tokens": 3},
+}
+"""What an engine answers, by route."""
+STREAMS = {
+    "/v1/responses": (
+        named_event("response.created", response=RESPONSE | {"status": "in_progress"}, sequence_number=0),
+        named_event(
+            "response.output_text.delta",
+            delta="hello",
+            item_id="msg_1",
+            output_index=0,
+            content_index=0,
+            logprobs=[],
+            sequence_number=1,
+        ),
+        named_event("response.completed", response=RESPONSE, sequence_number=2),
+    ),
+    "/v1/messages": (
+        named_event("message_start", message=MESSAGE | {"content": [], "stop_reason": None}),
+        named_event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        named_event("content_block_delta", index=0, delta={"type": "text_delta", "text": "hello"}),
+        named_event("content_block_stop", index=0),
+        named_event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 1}),
+        named_event("message_stop"),
+    ),
+}
 
 
 def chunk(content: str, **more: object) -> bytes:
@@ -156,9 +223,10 @@ class FakeUpstream:
             read = [string for string in CONTROL if string in text]
             weights = sent["chat_template_kwargs"].get("weights", {})
             return json_answer({"token_strs": [*read, *self.tokens(weights)]})
-        if sent["messages" if "messages" in sent else "prompt"] == [{"role": "user", "content": PROBE}]:
+        if sent.get("messages") == [{"role": "user", "content": PROBE}]:
             return json_answer(CHAT, self.probe)
-        self.bodies.append(sent | {"path": path})
+        sent["path"] = path
+        self.bodies.append(sent)
         self.headers.append(headers or {})
         return self.answer(sent)
 

@@ -1,7 +1,7 @@
 """Passes the engine's answer on, byte for byte but for the `preference` object.
 
 In:  an `Answer` and the decision. Out: bytes with `"preference": {...}` as the last key of the JSON body, or
-     of the first event that has choices. An answer that breaks off ends with an error event and `[DONE]`.
+     of the first event that can carry it. A stream that breaks off ends with events that say so.
      While the engine is silent, comments keep the connection alive, where they are wanted.
 """
 
@@ -17,33 +17,53 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from preforch_service.engine.upstream import EVENT_STREAM, Answer, UpstreamDown
-from preforch_service.errors import ApiError, error_body
 from preforch_service.requests.body import until_disconnect
 
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
-_COMMENTS = re.compile(rb"(?::[^\n]*\n)*")
+_SPACE = re.compile(r"[ \t\r\n]*")
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n"
 """A comment. No blank line follows: several clients take one for the end of an event, which then is empty and
 not JSON (openai-go before 2026, openai-python where events have ids)."""
 
 
-def splice(document: bytes, name: str, value: object) -> bytes:
-    """Add a last key to a JSON object that has keys, leaving its other bytes as they are."""
-    end = document.rindex(b"}")
+def splice(document: bytes, name: str, value: object, *, inside: str | None = None) -> bytes:
+    """Add a last key to a JSON object that has keys, leaving its other bytes as they are.
+
+    The object is the document, or the one under the document's key `inside`.
+    """
+    end = document.rindex(b"}") if inside is None else _end_of(document, inside)
     added = json.dumps({name: value}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     return document[:end] + b"," + added[1:] + document[end + 1 :]
 
 
+def _end_of(document: bytes, key: str) -> int:
+    """The place of the bracket that closes the object under a key of the document, which has it."""
+    text = document.decode("utf-8")
+    decoder = json.JSONDecoder()
+
+    def value_at(place: int) -> tuple[object, int]:
+        found = _SPACE.match(text, place)
+        assert found is not None, "it matches nothing, too"
+        return decoder.raw_decode(text, found.end())
+
+    place = text.index("{") + 1
+    while True:
+        name, colon = value_at(place)
+        _, end = value_at(text.index(":", colon) + 1)
+        if name == key:
+            return len(text[:end].encode("utf-8")) - 1
+        place = text.index(",", end) + 1
+
+
 def event_data(event: bytes) -> dict[str, Any] | None:
     """The JSON object of an event, or None for `[DONE]`, comments and the like."""
-    found = _COMMENTS.match(event)
-    start = found.end() if found else 0
-    if not event.startswith(b"data:", start):
+    _, found, line = (b"\n" + event).partition(b"\ndata:")
+    if not found:
         return None
     try:
-        data = json.loads(event[start + 5 :])
+        data = json.loads(line)
     except ValueError:
         return None
     return data if isinstance(data, dict) else None
@@ -52,11 +72,6 @@ def event_data(event: bytes) -> dict[str, Any] | None:
 def event(value: Mapping[str, Any]) -> bytes:
     """One event of a stream of our own."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n\n"
-
-
-def error_event(error: ApiError) -> bytes:
-    """The end of a stream that failed."""
-    return event(error_body(error)) + DONE
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -100,26 +115,38 @@ async def rewritten_events(
         yield event(rewrite(data)) if data is not None and data.get("choices") else raw
 
 
-async def relay_events(chunks: AsyncIterator[bytes], preference: Mapping[str, Any]) -> AsyncIterator[bytes]:
-    """The engine's bytes; the first event with choices gets the preference object."""
+async def relay_events(
+    chunks: AsyncIterator[bytes],
+    preference: Mapping[str, Any],
+    *,
+    carries: Callable[[Mapping[str, Any]], bool],
+    inside: str | None,
+) -> AsyncIterator[bytes]:
+    """The engine's bytes; the first event that `carries` it gets the preference object."""
     pending = True
     async for piece in whole_events(chunks):
         if pending:
-            spliced = _splice_first(piece, preference)
+            spliced = _splice_first(piece, preference, carries, inside)
             pending = spliced is None
             yield piece if spliced is None else spliced
         else:
             yield piece
 
 
-def _splice_first(piece: bytes, preference: Mapping[str, Any]) -> bytes | None:
-    """The events with the preference object in the first one that has choices, or None where none has."""
+def _splice_first(
+    piece: bytes,
+    preference: Mapping[str, Any],
+    carries: Callable[[Mapping[str, Any]], bool],
+    inside: str | None,
+) -> bytes | None:
+    """The events with the preference object in the first one that carries it, or None where none does."""
     begin = 0
     for match in _EVENT_END.finditer(piece):
         event = piece[begin : match.end()]
         data = event_data(event)
-        if data is not None and data.get("choices"):
-            return piece[:begin] + splice(event, "preference", preference) + piece[match.end() :]
+        if data is not None and carries(data) and (inside is None or data.get(inside)):
+            with_it = splice(event, "preference", preference, inside=inside)
+            return piece[:begin] + with_it + piece[match.end() :]
         begin = match.end()
     return None
 
@@ -151,7 +178,7 @@ async def kept_alive(pieces: AsyncIterator[bytes], seconds: float) -> AsyncGener
 
 
 class RelayResponse(Response):
-    """Sends events as they come, and ends with an error event when they break off.
+    """Sends events as they come, and what `on_failure` makes of error and last piece where they break off.
 
     `keep_alive`: seconds of silence after which a comment is sent; 0: none.
 
@@ -166,7 +193,7 @@ class RelayResponse(Response):
         *,
         headers: Mapping[str, str],
         keep_alive: float,
-        on_failure: Callable[[UpstreamDown], ApiError],
+        on_failure: Callable[[UpstreamDown, bytes], bytes],
     ) -> None:
         self.status_code = answer.status
         self.media_type = EVENT_STREAM
@@ -185,16 +212,13 @@ class RelayResponse(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        last = b""
         try:
             async with aclosing(kept_alive(self._body, self._keep_alive)) as pieces:
                 async for piece in pieces:
+                    last = last if piece is KEEP_ALIVE else piece
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except UpstreamDown as error:
-            await send(
-                {
-                    "type": "http.response.body",
-                    "body": error_event(self._on_failure(error)),
-                    "more_body": True,
-                }
-            )
+            end = self._on_failure(error, last)
+            await send({"type": "http.response.body", "body": end, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

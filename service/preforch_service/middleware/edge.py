@@ -93,7 +93,7 @@ class Edge:
 
         try:
             if refusal is not None:
-                await error_response(refusal)(scope, receive, marking)
+                await error_response(refusal, scope["path"])(scope, receive, marking)
             else:
                 await self._app(scope, receive, marking)
         except ClientGone:
@@ -104,4 +104,4 @@ class Edge:
         ):  # the last word: whatever went wrong below, the client gets an answer and the log the reason
             logger.exception("request failed", extra={"facts": {"request_id": scope["state"]["request_id"]}})
             if not started:
-                await error_response(from_status(500))(scope, receive, marking)
+                await error_response(from_status(500), scope["path"])(scope, receive, marking)

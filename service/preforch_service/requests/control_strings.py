@@ -5,8 +5,9 @@ Out: the same with control strings escaped, or BadRequest, as the operator chose
 """
 
 import json
+from collections.abc import Sequence
 
-from preforch_models.control_strings import ControlStrings
+from preforch_models.control_strings import JOINER, ControlStrings
 
 from preforch_service.errors import BadRequest
 from preforch_service.requests.body import check_encodable
@@ -37,6 +38,19 @@ class ControlGuard:
                 f"the text holds the control string {found!r}", param=param, code="control_string"
             )
         return escaped
+
+    def apart(self, texts: Sequence[str], params: Sequence[str]) -> list[str]:
+        """Checked texts that something may join: no control string lies over a border of them.
+
+        The later text begins with a joiner then. `params` are those of the texts.
+        """
+        found, before = [], ""
+        for text, param in zip(texts, params, strict=True):
+            border = before + text[: self._strings.longest]
+            apart = text if self.text(border, param) == border else JOINER + text
+            found.append(apart)
+            before = (before + apart)[-self._strings.longest :]
+        return found
 
     def value(self, value: object, param: str, depth: int = 0) -> object:
         """A JSON value: all strings in it and all keys of its mappings."""

@@ -32,6 +32,7 @@ from preforch_service.requests.fields import (
     check_fields,
     check_template_kwargs,
 )
+from preforch_service.requests.formats import Reading, RequestFormat
 from preforch_service.requests.ignored import Ignored, UnknownFields
 from preforch_service.requests.legacy_functions import asks_for_functions, with_function_call, with_tools
 from preforch_service.requests.logit_bias import check_bias
@@ -131,17 +132,24 @@ class Preparer:
         clean["chat_template_kwargs"] = kwargs
         clean |= self._guarded(clean, *TEMPLATE_SEES, *CONSTRAINTS)
 
-        def finish(weights: Sequence[Weights]) -> dict[str, Any]:
-            (decided,) = weights
-            return self._conditioner.chat(clean, decided)
-
         return Prepared(
             (orchestrator_text(messages),),
             self._asked(fields, headers, names),
-            finish,
+            self._finish_chat(clean),
             ignored,
             with_function_call if asks_for_functions(body) else None,
         )
+
+    def conversation(self, form: RequestFormat, body: dict[str, Any], headers: Mapping[str, str]) -> Prepared:
+        """A conversation in another format than chat's. Raises BadRequest."""
+        reading = Reading(self._guard, Ignored(self._unknown_fields))
+        fields = form.select(body, reading.ignored)
+        check_bias(fields.get("logit_bias"), self._control_token_ids)
+        kwargs = check_template_kwargs(fields.get("chat_template_kwargs"), allowed=self._template_kwargs)
+        clean = form.read(self._clean(fields), reading) | {"chat_template_kwargs": kwargs}
+        clean |= self._guarded(clean, *form.guarded)
+        asked = self._asked(fields, headers)
+        return Prepared((orchestrator_text(reading.turns),), asked, self._finish_chat(clean), reading.ignored)
 
     def completion(self, body: dict[str, Any], headers: Mapping[str, str]) -> Prepared:
         """A completion of one string prompt or of several. Raises BadRequest."""
@@ -158,6 +166,15 @@ class Preparer:
             return _in_one([self._conditioner.completion(clean | {"prompt": p}, w) for p, w in decided])
 
         return Prepared(tuple(prompts.values()), self._asked(fields, headers), finish, ignored)
+
+    def _finish_chat(self, clean: dict[str, Any]) -> Callable[[Sequence[Weights]], dict[str, Any]]:
+        """`finish` of a conversation, which is one prompt."""
+
+        def finish(weights: Sequence[Weights]) -> dict[str, Any]:
+            (decided,) = weights
+            return self._conditioner.chat(clean, decided)
+
+        return finish
 
     def _guarded(self, body: Mapping[str, Any], *names: str) -> dict[str, Any]:
         """Those of the fields that are there, without control strings."""

@@ -123,15 +123,20 @@ _NOT_SERVED = {
     **dict.fromkeys(("prompt_token_ids", "input_ids", "input_embeds"), _PROMPT),
     "extra_body": "it is an argument of a client, whose fields belong in the body itself",
 }
+
+
+def elsewhere(forwarded: frozenset[str]) -> dict[str, str]:
+    """Why a route that forwards these fields does not serve what belongs to others."""
+    # Without these the answer is the same.
+    chat = (CHAT_FORWARDED | {"functions", "function_call"}) - {"user", "stream_options"}
+    return _NOT_SERVED | dict.fromkeys(sorted(chat - forwarded), "it belongs to /v1/chat/completions")
+
+
 CHAT_NOT_SERVED = _NOT_SERVED | {
     **dict.fromkeys(("system", "instructions", "input"), _MESSAGE),
     "prompt": "it belongs to /v1/completions",
 }
-COMPLETION_NOT_SERVED = _NOT_SERVED | {
-    "best_of": "n answers are given out as they come",
-    **dict.fromkeys(CHAT_FORWARDED - COMPLETION_FORWARDED, "it belongs to /v1/chat/completions"),
-    **dict.fromkeys(("functions", "function_call"), "it belongs to /v1/chat/completions"),
-}
+COMPLETION_NOT_SERVED = elsewhere(COMPLETION_FORWARDED) | {"best_of": "n answers are given out as they come"}
 CHANGES_NOTHING: Mapping[str, object] = {"modalities": ["text"], "best_of": 1}
 """Fields that are not served, with the one value that asks for what is done anyway."""
 
@@ -208,11 +213,11 @@ _WEIGHTS_NAME = re.compile(r"preference|weight", re.IGNORECASE)
 def check_fields(
     body: Mapping[str, Any], *, forwarded: frozenset[str], refused: Mapping[str, str], ignored: Ignored
 ) -> dict[str, Any]:
-    """The fields of a body that the gateway and the engine read; the others are noted in `ignored`.
+    """The fields of a chat's or completion's body that the gateway and the engine read, as `keep_fields`.
 
-    Raises BadRequest naming the first field that may not be left out and is not served.
+    Those of the objects inside as well.
     """
-    kept = {name: value for name, value in body.items() if _is_kept(name, value, forwarded, refused, ignored)}
+    kept = keep_fields(body, forwarded=forwarded, refused=refused, ignored=ignored)
     _check_tool_types(kept.get("tools"))
     for path, allowed in NESTED.items():
         first, *others = path.split(".")
@@ -221,21 +226,32 @@ def check_fields(
     return kept
 
 
-def _is_kept(
-    name: str, value: object, forwarded: frozenset[str], refused: Mapping[str, str], ignored: Ignored
-) -> bool:
-    if name in forwarded or name in OWN_FIELDS:
-        return True
-    if name in refused and value is not None and value != CHANGES_NOTHING.get(name):
-        raise BadRequest(
-            f"field {name!r} is not allowed: {refused[name]}", param=name, code="field_not_allowed"
-        )
-    if value is not None and _WEIGHTS_NAME.search(name):
-        # Dropping it would answer under other weights than the user meant to ask for.
-        message = f"field {name[:64]!r} is not allowed: weights go into {WEIGHTS_FIELD!r}"
-        raise BadRequest(message, param=name[:64], code="field_not_allowed")
-    ignored.drop(name, param=name)
-    return False
+def keep_fields(
+    body: Mapping[str, Any],
+    *,
+    forwarded: frozenset[str],
+    refused: Mapping[str, str],
+    ignored: Ignored,
+    changes_nothing: Mapping[str, object] = CHANGES_NOTHING,
+) -> dict[str, Any]:
+    """The fields of a body that the gateway and the engine read; the others are noted in `ignored`.
+
+    Raises BadRequest naming the first field that may not be left out and is not served.
+    """
+    kept = {}
+    for name, value in body.items():
+        if name in forwarded or name in OWN_FIELDS:
+            kept[name] = value
+            continue
+        if name in refused and value is not None and value != changes_nothing.get(name):
+            message = f"field {name!r} is not allowed: {refused[name]}"
+            raise BadRequest(message, param=name, code="field_not_allowed")
+        if value is not None and _WEIGHTS_NAME.search(name):
+            # Dropping it would answer under other weights than the user meant to ask for.
+            message = f"field {name[:64]!r} is not allowed: weights go into {WEIGHTS_FIELD!r}"
+            raise BadRequest(message, param=name[:64], code="field_not_allowed")
+        ignored.drop(name, param=name)
+    return kept
 
 
 def _check_tool_types(tools: object) -> None:
@@ -265,8 +281,26 @@ def _keep_nested(
                 for name, item in inner.items()
             },
         }
-    droppable = value if place in DROPS_UNKNOWN else ("cache_control",)
-    wrong = next((name for name in value if name not in allowed and name not in droppable), None)
+    droppable = None if place in DROPS_UNKNOWN else frozenset({"cache_control"})
+    return keep_allowed(value, allowed, param, place, ignored, droppable=droppable)
+
+
+def keep_allowed(
+    value: Mapping[str, Any],
+    allowed: frozenset[str],
+    param: str,
+    place: str,
+    ignored: Ignored,
+    *,
+    droppable: frozenset[str] | None,
+) -> dict[str, Any]:
+    """The allowed fields of one object, where the others may be dropped; None: all may.
+
+    Raises BadRequest naming the first that may not.
+    """
+    wrong = next(
+        (n for n in value if n not in allowed and droppable is not None and n not in droppable), None
+    )
     if wrong is not None:
         message = f"field {wrong!r} of {param} is not allowed; allowed are {sorted(allowed)}"
         raise BadRequest(message, param=f"{param}.{wrong}", code="field_not_allowed")

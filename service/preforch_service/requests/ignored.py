@@ -22,6 +22,13 @@ IGNORED = frozenset(
         *("promptCacheKey", "promptCacheRetention", "promptCacheOptions"),
         *("modalities", "prediction", "verbosity", "best_of"),
         *("cache_control", "include_obfuscation"),
+        # Of Responses: a long conversation stays whole or is refused, and no tools run on servers.
+        *("context_management", "max_tool_calls", "reasoning.encrypted_content", "encrypted_content"),
+        *("summary", "generate_summary", "phase", "client_metadata"),
+        # Of Messages.
+        *("speed", "diagnostics", "inference_geo", "betas", "user_profile_id", "workspace_id"),
+        *("billing_policy", "x-anthropic-billing-header", "budget_tokens", "is_error", "citations"),
+        *("allowed_callers", "eager_input_streaming"),
     }
 )
 """Known ones, wherever they appear. Of `modalities` and `best_of` only the values that change nothing."""

@@ -14,21 +14,27 @@ from preforch_models.objectives import Record
 from pydantic import Field
 
 from preforch_service.errors import BadRequest, TooLarge
+from preforch_service.requests.anthropic import fields as anthropic
 from preforch_service.requests.fields import CONSTRAINTS, TEMPLATE_SEES
+from preforch_service.requests.responses import fields as responses
 
 TEXT_FIELDS = tuple(
     dict.fromkeys(
         (
-            *("messages", "prompt", "inputs", "functions", *TEMPLATE_SEES, *CONSTRAINTS),
-            *("stop", "bad_words", "user"),
+            *("messages", "prompt", "inputs", "input", "system", "functions"),
+            *("stop", "stop_sequences", "bad_words", "user"),
+            *(*TEMPLATE_SEES, *CONSTRAINTS, *anthropic.TEMPLATE_SEES),
+            *(*responses.TEMPLATE_SEES, *responses.CONSTRAINTS),
         )
     )
 )
 """Fields whose text is read by the orchestrator, printed into the prompt, or worked on by the engine."""
 BAD_WORDS_CHARACTERS = 500
 """vLLM's core fails on more than 1024 tokens in all, and makes two sequences of tokens of each word."""
-LIST_FIELDS = ("stop", "stop_token_ids", "bad_words")
-TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
+LIST_FIELDS = ("stop", "stop_sequences", "stop_token_ids", "bad_words")
+CONVERSATIONS = ("messages", "input")
+ANSWER_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+TOKEN_FIELDS = (*ANSWER_TOKENS, "min_tokens")
 
 
 class RequestLimits(Record):
@@ -55,7 +61,9 @@ class RequestLimits(Record):
     max_tokens: int | None = Field(
         default=None, ge=1, description="of one answer; default: what the policy can hold"
     )
-    max_stop: int = Field(default=16, ge=1, description="entries of stop, stop_token_ids and bad_words, each")
+    max_stop: int = Field(
+        default=16, ge=1, description="entries of stop, stop_sequences, stop_token_ids and bad_words, each"
+    )
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Raise BadRequest for the first field that asks for too much."""
@@ -64,7 +72,8 @@ class RequestLimits(Record):
             _at_most(_length(body.get(name)), self.max_stop, name, "entries")
         inputs = body.get("inputs")
         _at_most(_length(inputs), self.max_inputs, "inputs", "entries")
-        _at_most(_length(body.get("messages")), self.max_messages, "messages", "entries")
+        for name in CONVERSATIONS:
+            _at_most(_length(body.get(name)), self.max_messages, name, "entries")
         for i, messages in enumerate(inputs if isinstance(inputs, list) else ()):
             _at_most(_length(messages), self.max_messages, f"inputs[{i}]", "entries")
         self._check_prompts(body)
@@ -104,10 +113,10 @@ class RequestLimits(Record):
             )
             raise _too_much(message, largest)
 
-    def within_tokens(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The body with the operator's limit of tokens where the user names none."""
-        named = any(body.get(name) is not None for name in ("max_tokens", "max_completion_tokens"))
-        return body if named or self.max_tokens is None else body | {"max_tokens": self.max_tokens}
+    def within_tokens(self, body: dict[str, Any], field: str) -> dict[str, Any]:
+        """The body with the operator's limit of tokens, in this field, where the user names none."""
+        named = any(body.get(name) is not None for name in ANSWER_TOKENS)
+        return body if named or self.max_tokens is None else body | {field: self.max_tokens}
 
     def check_length(self, content_length: str | None) -> None:
         """Raise TooLarge for a body whose announced length is over the limit, before any of it is read."""

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from preforch_service.engine.generation_routes import CHAT
 from preforch_service.engine.relay import DONE, event, event_data, events
 from preforch_service.gateway import EngineSide, Gateway, Generation, carrying_headers, start_generation
 from preforch_service.recommendation.weighing import Decision
@@ -85,8 +86,6 @@ def generate_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
         """Answer a prompt or messages, with the given weights or recommended ones."""
         body = validate(GenerateRequest, await gateway.read(request)).chat_body()
         prepared = engine.preparer.chat(body, carrying_headers(request), names=PLAIN_NAMES)
-        return await answer(
-            await start_generation(gateway, engine, request, prepared, "/v1/chat/completions")
-        )
+        return await answer(await start_generation(gateway, engine, request, prepared, CHAT))
 
     return router

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from preforch_service.engine.generation_routes import CHAT, COMPLETIONS
 from preforch_service.gateway import EngineSide, Gateway, carrying_headers, served_models, start_generation
 from preforch_service.routes.openapi import (
     ENGINE_ERRORS,
@@ -27,9 +28,7 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     async def chat(request: Request) -> Response:
         """OpenAI's chat completions, and `preference_weights`."""
         prepared = engine.preparer.chat(await gateway.read(request), carrying_headers(request))
-        return await (
-            await start_generation(gateway, engine, request, prepared, "/v1/chat/completions")
-        ).relay()
+        return await (await start_generation(gateway, engine, request, prepared, CHAT)).relay()
 
     @router.post(
         "/completions",
@@ -38,7 +37,7 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
     async def completions(request: Request) -> Response:
         """OpenAI's completions of one string prompt, and `preference_weights`."""
         prepared = engine.preparer.completion(await gateway.read(request), carrying_headers(request))
-        return await (await start_generation(gateway, engine, request, prepared, "/v1/completions")).relay()
+        return await (await start_generation(gateway, engine, request, prepared, COMPLETIONS)).relay()
 
     read_errors = (*READ_ERRORS, 502, 504)
 

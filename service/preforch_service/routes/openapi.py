@@ -10,6 +10,7 @@ from typing import Any
 
 from preforch_service.recommendation.weighing import APPLIED_HEADER, HEADER, PRESET_HEADER, SOURCE_HEADER
 from preforch_service.requests.ignored import IGNORED_HEADER
+from preforch_service.routes.openapi_formats import format_schemas
 from preforch_service.routes.openapi_schemas import Schema, ref, schemas
 from preforch_service.settings import ServeSettings
 
@@ -102,8 +103,8 @@ def generation_answer(schema: str) -> Schema:
     return answer
 
 
-def _error_answer(status: int) -> Schema:
-    answer = json_answer("Error", description=_ERRORS[status])
+def _error_answer(status: int, schema: str) -> Schema:
+    answer = json_answer(schema, description=_ERRORS[status])
     if status in (429, 503):
         answer["headers"] = {"Retry-After": ref("Retry-After", kind="headers")}
     if status == 401:
@@ -117,15 +118,16 @@ def described(
     errors: Sequence[int] = (),
     body: str | None = None,
     parameters: Sequence[Schema] = (),
+    error: str = "Error",
 ) -> dict[str, Any]:
     """Keyword arguments of a route's decorator. Routes without `errors` are open, the others may want a key.
 
-    `body` is the component of the JSON body; a route with a body takes weights and a preset in headers, too.
-    `parameters` are the route's own.
+    `body` is the component of the JSON body, `error` that of every error; a route with a body takes weights
+    and a preset in headers, too. `parameters` are the route's own.
     """
     operation: dict[str, Any] = {
         "responses": {str(status): answer for status, answer in answers.items()}
-        | {str(status): _error_answer(status) for status in sorted(errors)},
+        | {str(status): _error_answer(status, error) for status in sorted(errors)},
         # Either is enough: no key is needed where the operator has set none.
         "security": [{}, {"key": []}] if errors else [],
         "parameters": [*parameters, _REQUEST_ID_PARAMETER],
@@ -152,7 +154,8 @@ def complete(document: Mapping[str, Any], names: Sequence[str], settings: ServeS
         "schema": {"type": "integer", "minimum": 0},
     }
     components = {
-        "schemas": schemas(names, settings, unknown_fields=settings.unknown_fields),
+        "schemas": schemas(names, settings, unknown_fields=settings.unknown_fields)
+        | format_schemas(settings.unknown_fields),
         "headers": headers,
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}},
     }

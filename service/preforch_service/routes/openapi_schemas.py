@@ -38,14 +38,20 @@ _FIELDS_BY_TYPE = {
         *("spaces_between_special_tokens", "parallel_tool_calls", "include_reasoning", "return_prompt_text"),
         *("return_token_ids", "return_tokens_as_token_ids"),
     ),
-    "integer": ("n", "seed", "max_tokens", "max_completion_tokens", "min_tokens", "top_k", "prompt_logprobs"),
+    "integer": (
+        *("n", "seed", "max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens", "top_k"),
+        "prompt_logprobs",
+    ),
     "number": (
         *("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"),
         "length_penalty",
     ),
-    "string": ("user", "model", PRESET_FIELD),
-    "object": ("logit_bias", "stream_options", "chat_template_kwargs"),
-    "array": ("tools", "stop_token_ids", "bad_words", "logprob_token_ids"),
+    "string": ("user", "model", "instructions", PRESET_FIELD),
+    "object": (
+        *("logit_bias", "stream_options", "chat_template_kwargs", "text", "reasoning", "thinking"),
+        "output_config",
+    ),
+    "array": ("tools", "stop_token_ids", "stop_sequences", "bad_words", "logprob_token_ids", "include"),
 }
 _TYPES = {field: {"type": [kind, "null"]} for kind, fields in _FIELDS_BY_TYPE.items() for field in fields}
 _DESCRIBED = {

@@ -12,7 +12,11 @@ from preforch_models.bundle import Bundle
 from preforch_service.app import create_app
 from preforch_service.errors import ApiError
 from preforch_service.requests import fields
+from preforch_service.requests.anthropic.request import COUNT_TOKENS, MESSAGES
+from preforch_service.requests.formats import RequestFormat
 from preforch_service.requests.limits import RequestLimits
+from preforch_service.requests.responses.request import RESPONSES
+from preforch_service.routes.openapi_formats import format_schemas
 from preforch_service.routes.openapi_schemas import Schema, schemas
 
 DATA_ROUTES = {
@@ -23,6 +27,9 @@ DATA_ROUTES = {
     "/v1/completions",
     "/v1/models",
     "/v1/models/{model}",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
 }
 ADMIN_ROUTES = {"/admin/reload"}
 OPEN_ROUTES = {"/livez", "/readyz"}
@@ -83,7 +90,7 @@ def test_answers_are_as_documented(bundle: Bundle, tmp_path: Path, engine: bool)
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"Tested: {10 if engine else 5}" in done.stdout
+    assert f"Tested: {13 if engine else 5}" in done.stdout
 
 
 def test_every_operation_says_all_that_it_may_answer(api: dict[str, Any]) -> None:
@@ -142,6 +149,22 @@ def test_bodies_for_the_engine_hold_exactly_the_allowed_fields(
     assert schema["additionalProperties"] is True
     strict = schemas(("a", "b"), RequestLimits(), unknown_fields="reject")[name]
     assert strict == schema | {"additionalProperties": False, "properties": strict["properties"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("ResponsesRequest", RESPONSES), ("MessagesRequest", MESSAGES), ("CountRequest", COUNT_TOKENS)],
+)
+def test_bodies_of_other_formats_hold_the_fields_of_their_tables(
+    api: dict[str, Any], name: str, form: RequestFormat
+) -> None:
+    schema = api["components"]["schemas"][name]
+    assert set(schema["properties"]) == form.forwarded | set(form.refused) | fields.OWN_FIELDS
+    assert schema["additionalProperties"] is True
+    strict = format_schemas("reject")[name]
+    assert set(strict["properties"]) == form.forwarded | fields.OWN_FIELDS
+    assert strict["additionalProperties"] is False
+    assert all(schema["properties"][name]["enum"][0] is None for name in form.refused)
 
 
 def json_types(schema: Schema, defs: Schema) -> set[str]:

@@ -1,0 +1,1 @@
+"""OpenAI's Responses: which fields reach the engine, and how items are read."""
