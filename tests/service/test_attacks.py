@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,10 @@ SERVABLE = [attack for attack in ATTACKS if not attack.refused]
 CONTEXT = objective_tokens(3)
 
 
+RENDERED = ("/v1/responses", "/v1/messages")
+"""Routes whose answers do not hold the prompt's token ids; the engine tells them at `ROUTE/render`."""
+
+
 @dataclass
 class Watched:
     """The engine; by request id the body that every generation got, and the ids that it read."""
@@ -48,13 +52,18 @@ class Watched:
         if body is None or not path.startswith("/v1/"):
             return await self.engine.request(method, path, body)
         sent = json.loads(body)
-        if "request_id" not in sent:  # the gateway's own probe
+        request_id = sent.get("request_id", (headers or {}).get("X-Request-Id"))
+        if request_id is None:  # the gateway's own probe
             return await self.engine.request(method, path, body)
+        name = request_id.removeprefix("resp_").rpartition("-")[0]
+        if path in RENDERED:
+            rendered = json.loads(await read_all(await self.engine.request(method, f"{path}/render", body)))
+            self.bodies[name], self.prompts[name] = sent, rendered.get("token_ids", [])
+            return await self.engine.request(method, path, body, headers=headers)
         asked = sent | {"return_token_ids": True, "max_tokens": 1}
         answer = await self.engine.request(method, path, json.dumps(asked).encode())
         content = await read_all(answer)
         if answer.status == 200:
-            name = sent["request_id"].rpartition("-")[0]
             read = json.loads(content)
             self.bodies[name] = sent
             self.prompts[name] = (read if "prompt_token_ids" in read else read["choices"][0])[
@@ -107,10 +116,10 @@ class Arena:
 
 
 @contextmanager
-def engine(policy: Path, card: PolicyCard, folder: Path) -> Iterator[Path]:
-    """A vLLM server for a policy; gives its socket."""
+def engine(policy: Path, card: PolicyCard, folder: Path, *more: str) -> Iterator[Path]:
+    """A vLLM server for a policy, with more arguments; gives its socket."""
     socket = folder / "engine.sock"
-    command = EngineCommand(policy, card, "tiny", ("--uds", str(socket)), dict(RECOMMENDED), cpu=True)
+    command = EngineCommand(policy, card, "tiny", ("--uds", str(socket), *more), dict(RECOMMENDED), cpu=True)
     launch = [sys.executable, "-m", LAUNCHER, str(os.getpid()), sys.executable, *command.arguments()]
     with (
         (folder / "log").open("wb") as log,
@@ -152,7 +161,7 @@ async def send(http: httpx.AsyncClient, watched: Watched, attack: Attack, name: 
 
 
 async def attack_all(
-    bundle: Bundle, card: PolicyCard, socket: Path, folder: Path
+    bundle: Bundle, card: PolicyCard, socket: Path, attacks: Sequence[Attack] = ATTACKS
 ) -> list[dict[Attack, Reply]]:
     """Escaped, rejected, unguarded, twins."""
     watched = Watched(AiohttpUpstream("http://engine", socket=socket))
@@ -168,7 +177,7 @@ async def attack_all(
     for number, (used, mode, tame) in enumerate(kinds):
         async with client(bundle, used, watched, mode) as http:
             replies = {}
-            for i, attack in enumerate(ATTACKS):
+            for i, attack in enumerate(attacks):
                 body = harmless(attack.body) if tame else attack.body
                 replies[attack] = await send(http, watched, attack, f"{number}.{i}", body)
             found.append(replies)
@@ -182,7 +191,7 @@ def arena(request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pyte
     policy = write_style(tmp_path_factory.mktemp("attacked") / style, style, bundle.info.context)
     card = read_policy_card(policy)
     with private_folder() as folder, engine(policy, card, folder) as socket:
-        replies = asyncio.run(attack_all(bundle, card, socket, folder))
+        replies = asyncio.run(attack_all(bundle, card, socket))
     return Arena(style, card, Tokenizer.from_file(str(policy / "tokenizer.json")), *replies)
 
 
