@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -133,6 +134,38 @@ def test_openai_streaming(served: Served) -> None:
     assert (chunks[0].model_extra or {})["preference"]["weights"] == FULL
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 8
+
+
+def test_responses_by_openais_client(served: Served) -> None:
+    asked: Any = {"model": "tiny", "input": "hello", "max_output_tokens": 5, "instructions": "be nice"}
+    answer = served.openai.responses.create(**asked, extra_body={"preference_weights": FULL})
+    assert (answer.model_extra or {})["preference"]["weights"] == FULL
+    assert answer.usage is not None
+    assert answer.usage.output_tokens <= 5
+    with served.openai.responses.stream(**asked, extra_headers={"X-Preference-Weights": "humor=1"}) as stream:
+        events: list[Any] = list(stream)
+        text = stream.get_final_response().output_text
+    assert events[0].response.model_extra["preference"]["source"] == "blended"
+    assert text == "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    with pytest.raises(openai.BadRequestError) as caught:
+        served.openai.responses.create(**asked | {"max_output_tokens": 100_000})
+    assert caught.value.param == "max_output_tokens"
+
+
+def test_messages_by_anthropics_client(served: Served) -> None:
+    asked: Any = {"model": "tiny", "messages": HELLO, "max_tokens": 5, "system": "be nice"}
+    with anthropic.Anthropic(base_url=served.url, api_key="none", max_retries=0) as client:
+        answer = client.messages.create(**asked, extra_body={"preference_weights": FULL})
+        assert (answer.model_extra or {})["preference"]["weights"] == FULL
+        with client.messages.stream(**asked) as stream:
+            text = "".join(stream.text_stream)
+            final = stream.get_final_message()
+        assert (final.model_extra or {})["preference"]["source"] == "orchestrator"
+        assert final.content[0].model_dump()["text"] == text
+        counted = client.messages.count_tokens(**{k: v for k, v in asked.items() if k != "max_tokens"})
+        assert counted.input_tokens == final.usage.input_tokens == answer.usage.input_tokens
+        with pytest.raises(anthropic.BadRequestError, match="10000"):
+            client.messages.create(**asked | {"max_tokens": 10_000})
 
 
 def test_wrong_weights_are_a_bad_request_for_openais_client(served: Served) -> None:
