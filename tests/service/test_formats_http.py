@@ -47,9 +47,14 @@ KEYS = Keys.model_validate(
 )
 
 
+PRESETS = {"safe": {"harmless": 0.8}}
+SAFE = {"helpful": 0.14, "harmless": 0.8, "humor": 0.06}
+IGNORED = "X-Preference-Ignored"
+
+
 @pytest.fixture(scope="module")
 def running_gateway(bundle: Bundle) -> Iterator[Served]:
-    yield from serve(bundle, upstream=FakeUpstream(any_answer))
+    yield from serve(bundle, upstream=FakeUpstream(any_answer), presets=PRESETS)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +151,22 @@ def test_weights_of_a_user_take_precedence(served: Served, path: str, carrier: s
     assert "preference_weights" not in body
 
 
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("carrier", ["body", "header", "alias"])
+def test_a_preset_is_chosen_by_body_header_or_alias(served: Served, path: str, carrier: str) -> None:
+    headers = {"X-Preference-Preset": "safe"} if carrier == "header" else {}
+    fields: dict[str, Body] = {"body": {"preference_preset": "safe"}, "alias": {"model": "tiny@safe"}}
+    answer = served.post(path, BODIES[path] | fields.get(carrier, {}), headers=headers)
+    assert (answer.json()["preference"]["weights"], answer.headers["X-Preference-Preset"]) == (SAFE, "safe")
+    (body,) = served.upstream.bodies
+    assert (body["chat_template_kwargs"], body["model"]) == ({"weights": SAFE}, "tiny")
+    assert "preference_preset" not in body
+    conflict = served.post(
+        path, BODIES[path] | {"preference_preset": "wild"}, headers={"X-Preference-Preset": "safe"}
+    )
+    assert conflict.status_code == 400
+
+
 def test_the_orchestrator_reads_what_it_reads_of_the_same_chat(served: Served) -> None:
     chat = [{"role": "system", "content": "be nice"}, *HELLO, {"role": "assistant", "content": "hi"}, *HELLO]
     served.post("/v1/chat/completions", {"messages": chat})
@@ -201,8 +222,31 @@ def test_ignored_fields_change_nothing(served: Served, body: Body) -> None:
     ignored = more if path == RESPONSES else {"metadata": {"user_id": "x"}, "cache_control": {"type": "x"}}
     with_them, without = (served.post(path, body | fields) for fields in (ignored, {}))
     assert with_them.content == without.content
+    named, usual = (set(answer.headers[IGNORED].split(", ")) for answer in (with_them, without))
+    assert named - usual == set(ignored) - set(body)
+    registry = served.gateway.metrics.registry
+    label = {"field": "service_tier" if path == RESPONSES else "context_management"}
+    assert registry.get_sample_value("preforch_ignored_fields_total", label) == (
+        1 if path == RESPONSES else 2
+    )
     bodies = [{k: v for k, v in sent.items() if k != "request_id"} for sent in served.upstream.bodies]
     assert bodies[0] == bodies[1]
+
+
+def test_an_operator_may_have_them_refused(bundle: Bundle) -> None:
+    for served in serve(bundle, upstream=FakeUpstream(any_answer), unknown_fields="reject"):
+        for path in BODIES:
+            answer = served.post(path, BODIES[path])
+            assert (answer.status_code, IGNORED in answer.headers) == (200, False)
+            refused = served.post(path, BODIES[path] | {"metadata": {}})
+            assert (refused.status_code, "'metadata' is not allowed" in refused.text) == (400, True)
+
+
+def test_a_bias_may_be_positive_where_it_forces_no_control_token(served: Served) -> None:
+    assert served.post(RESPONSES, BODIES[RESPONSES] | {"logit_bias": {"4": 50}}).status_code == 200
+    assert served.upstream.bodies[-1]["logit_bias"] == {"4": 50}
+    error = error_of(served.post(RESPONSES, BODIES[RESPONSES] | {"logit_bias": {"5": 1}}), 400)
+    assert (error["param"], "control token" in error["message"]) == ("logit_bias.5", True)
 
 
 def anthropic_error(response: httpx.Response, status: int) -> Body:
@@ -278,6 +322,15 @@ def test_errors_of_the_engine_come_out_in_the_shape_of_the_format(served: Served
     assert error_of(served.post(RESPONSES, BODIES[RESPONSES]), 400)["message"] == "too long"
     with anthropics(served) as client, pytest.raises(anthropic.BadRequestError, match="too long"):
         client.messages.create(model="tiny", messages=HELLO, max_tokens=5)
+
+
+def test_a_tool_choice_without_a_parser_is_refused_in_the_same_words(served: Served) -> None:
+    message = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+    served.upstream.answer = lambda body: json_answer({"error": {"message": message, "type": "x"}}, 400)
+    error = error_of(served.post(RESPONSES, BODIES[RESPONSES]), 400)
+    assert (error["param"], error["code"]) == ("tool_choice", "no_tool_parser")
+    assert anthropic_error(served.post(MESSAGES, BODIES[MESSAGES]), 400)["message"] == error["message"]
+    assert served.chat().json()["error"] == error
 
 
 def test_a_message_of_anthropics_error_names_the_field(served: Served) -> None:

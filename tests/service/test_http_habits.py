@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from fakes import any_answer
 from preforch_models.bundle import Bundle
 from preforch_service.keys import ApiKey, Keys, digest_of
 from processes import wait_until
@@ -38,18 +39,26 @@ def test_options_say_what_a_path_allows(served: Served) -> None:
         "/v1/models/": "GET, HEAD, OPTIONS",
         "/livez": "GET, HEAD, OPTIONS",
         "/weights": "OPTIONS, POST",
+        **dict.fromkeys(("/v1/responses", "/v1/messages", "/v1/messages/count_tokens/"), "OPTIONS, POST"),
     }.items():
         response = served.client.options(path)
         assert (response.status_code, response.content) == (204, b""), path
         assert response.headers["Allow"] == allow
     error_of(served.client.options("/nothing"), 404)
-    assert served.client.head("/weights").status_code == 405
+    for path in ("/weights", "/v1/responses", "/v1/messages"):
+        head = served.client.head(path)
+        assert (head.status_code, head.headers["Allow"]) == (405, "OPTIONS, POST")
 
 
 def test_a_slash_at_the_end_of_a_path_is_answered_body_included(served: Served) -> None:
     for path in ("/weights/", "/v1/chat/completions/", "/generate/"):
         body = HELLO if "chat" in path else {"prompt": "x"}
         assert served.post(path, body).status_code == 200
+    served.upstream.answer = any_answer
+    for path in ("/v1/responses/", "/v1/messages/", "/v1/messages/count_tokens/"):
+        conversation = {"input": "x"} if "responses" in path else HELLO
+        assert served.post(path, conversation).json()["preference"]["applied"] is True
+    assert served.post("/v1/messages/", {}).json()["type"] == "error", "the shape of its format"
     for path in ("/objectives/", "/v1/models/", "/v1/models/tiny/", "/livez/"):
         assert served.client.get(path).status_code == 200
     error_of(served.client.get("/docs/"), 404)  # its links would lead nowhere

@@ -1,5 +1,6 @@
 """Comments that keep a silent stream's connection open, over a real port."""
 
+import asyncio
 import json
 import re
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from fakes import chunk, stream_answer
+from fakes import STREAMS, chunk, stream_answer
 from preforch_models.bundle import Bundle
 from preforch_service.engine.relay import KEEP_ALIVE
 from preforch_service.engine.upstream import UpstreamDown
@@ -92,3 +93,25 @@ def test_a_silent_stream_that_breaks_off_ends_with_an_error_event(served: Served
     error = COMMENTS.sub(b"", served.chat(stream=True).content)
     first, done = error.removesuffix(DONE), error.endswith(DONE)
     assert (json.loads(first.removeprefix(b"data: "))["error"]["code"], done) == ("engine_down", True)
+
+
+@pytest.mark.parametrize(("path", "inside"), [("/v1/responses", "response"), ("/v1/messages", "message")])
+def test_comments_before_named_events_change_neither_the_preference_nor_the_end(
+    served: Served, path: str, inside: str
+) -> None:
+    first, second, *_ = STREAMS[path]
+    broken = UpstreamDown("gone", reason="broken")
+    served.upstream.answer = lambda body: stream_answer(
+        Silence(), first, Silence(), second, Silence(), broken
+    )
+    body = {"input": "x", "messages": HELLO["messages"]}
+    del body["messages" if inside == "response" else "input"]
+    # The answer before may have put the engine down.
+    assert asyncio.run(served.gateway.readiness.check())
+    content = served.post(path, body | {"stream": True}).content
+    *events, nothing = content.split(b"\n\n")
+    assert (len(events), nothing) == (3, b"")
+    assert all(event.startswith(KEEP_ALIVE) for event in events)
+    began, _, ended = (json.loads(event.partition(b"\ndata: ")[2]) for event in events)
+    assert began[inside]["preference"]["source"] == "orchestrator"
+    assert (ended["type"], ended.get("sequence_number", 2)) == ("error", 2)
