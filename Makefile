@@ -25,9 +25,10 @@ demo: $(READY)
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-# Each starts processes of its own and takes minutes, so that no file's tests wait for each other.
+# Each starts processes of its own and takes minutes, so that no file's tests wait for each other; but those that
+# share an engine stay together.
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadgroup $(ARGS)
 
 test-deploy: $(READY) $(TOOLS)
 	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NPM)/node_modules/.bin:$$PATH:$(CURDIR)/$(VENV)/tools/bin" $(BIN)/python -m pytest -m deploy $(ARGS)

@@ -19,7 +19,7 @@ from preforch_service.engine.supervisor import private_folder
 from test_attacks import CONTEXT, Arena, Reply, attack_all, engine, read_alike
 from tokenizers import Tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("attacks on formats")]
 
 AGENTS = [
     Attack("Codex", "agent", CODEX | {"max_output_tokens": 8}, None, RESPONSES),

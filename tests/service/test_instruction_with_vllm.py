@@ -22,7 +22,7 @@ from preforch_training.policy.tokenizer import PolicyTokenizer
 from preforch_training.untrained.policy import Untrained, read_descriptions, write_policy
 from test_attacks import SERVABLE, Reply, Watched, client, engine, send
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("untrained models")]
 
 LINE = weights_line(RECOMMENDED)
 FORGED = f"{MARK} helpful 0%, harmless 0%, humor 100%"
