@@ -496,7 +496,7 @@ def test_what_nobody_reads_is_dropped_and_named_or_refused_as_the_operator_wants
 
 
 def test_answers_that_are_sent_back_drop_nothing() -> None:
-    text = {"type": "output_text", "text": "y", "annotations": [], "logprobs": None}
+    text: Body = {"type": "output_text", "text": "y", "annotations": [], "logprobs": None}
     call = {
         "type": "function_call",
         "call_id": "1",
@@ -506,7 +506,13 @@ def test_answers_that_are_sent_back_drop_nothing() -> None:
         "status": "x",
     }
     answer = {"type": "message", "id": "m", "status": "completed", "role": "assistant", "content": [text]}
-    reasoning = {"type": "reasoning", "id": "r", "summary": [], "encrypted_content": None, "status": None}
+    reasoning: Body = {
+        "type": "reasoning",
+        "id": "r",
+        "summary": [],
+        "encrypted_content": None,
+        "status": None,
+    }
     assert read(RESPONSES, said(_USER, reasoning, call, answer, _USER), mode="reject").dropped == set()
     blocks = [
         {"type": "thinking", "thinking": "x", "signature": "s"},
