@@ -20,12 +20,19 @@ from preforch_models.weights import WeightsError
 MARK = "[preference weights]"
 """What the line begins with. No user's text may hold it: a policy card names it among the control strings."""
 
-Place = Literal["system", "user"]
-"""Where the text stands: at the beginning of the system message, which is added where there is none; or of
-the first user turn, for models whose own template knows no system message."""
+Place = Literal["system", "last", "first"]
+"""Where the text stands.
+
+system: at the beginning of the system message, which is added where there is none
+last:   the same; of the last user turn where something follows it, for models whose own template leaves the
+        system message out of such conversations
+first:  at the beginning of the first user turn, for models whose own template knows no system message
+"""
+_SYSTEM = '(0 if messages[0].role == "system" else -1)'
 _AT: dict[Place, str] = {
-    "system": '0 if messages[0].role == "system" else -1',
-    "user": "preference.first",
+    "system": _SYSTEM,
+    "last": f'{_SYSTEM} if messages[-1].role == "user" else preference.last',
+    "first": "preference.first",
 }
 
 

@@ -1,6 +1,6 @@
 """The instruction: Python and chat template write the same text, where a model's own template finds it."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -95,13 +95,23 @@ CONVERSATIONS: dict[str, tuple[Place, list[dict[str, Any]], str]] = {
         f"<system>{TEXT}\n\nBe brief.<user>a",
     ),
     "first user turn": (
-        "user",
+        "first",
         [turn("assistant", "z"), turn("user", "a"), turn("assistant", "b"), turn("user", "c")],
         f"<assistant>z<user>{TEXT}\n\na<assistant>b<user>c",
     ),
-    "first user turn in parts": ("user", [turn("user", parts("a", "b"))], f"<user>{TEXT}\n\nab"),
+    "first user turn in parts": ("first", [turn("user", parts("a", "b"))], f"<user>{TEXT}\n\nab"),
+    "ends with a user turn": (
+        "last",
+        [turn("system", "Be brief."), turn("user", "a"), turn("assistant", "b"), turn("user", "c")],
+        f"<system>{TEXT}\n\nBe brief.<user>a<assistant>b<user>c",
+    ),
+    "ends with another": (
+        "last",
+        [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("tool", "d")],
+        f"<user>a<assistant>b<user>{TEXT}\n\nc<tool>d",
+    ),
     "a part without text": (
-        "user",
+        "first",
         [turn("user", [{"type": "image"}, *parts("a")])],
         f"<user>{TEXT}\n\na",
     ),
@@ -129,14 +139,14 @@ def test_nothing_is_generated_without_weights(weights: object, message: str) -> 
         render([turn("user", "a")], weights=weights)
 
 
-@pytest.mark.parametrize("place", ["system", "user"])
+@pytest.mark.parametrize("place", get_args(Place))
 def test_a_conversation_needs_a_user_turn(place: Place) -> None:
     with pytest.raises(TemplateError, match="needs a user turn"):
         render([turn("system", "a")], place=place)
 
 
 def test_the_models_own_template_is_found_again() -> None:
-    assert turns_of(instruction_template(DESCRIPTIONS, TURNS, place="user")) == TURNS
+    assert turns_of(instruction_template(DESCRIPTIONS, TURNS, place="first")) == TURNS
 
 
 def card(**changes: Any) -> PolicyCard:

@@ -18,8 +18,10 @@ from preforch_models.weights import Weights
 from preforch_service.conditioning.context import with_weights
 from preforch_service.conditioning.rendering import PROBE, Render, TemplateError, check_escaping, corner
 
-_SPACE = re.compile("[ĠĊĉ▁\\s]|<0x(?:20|0A|09)>")
-"""How tokens write white space: byte-level vocabularies, SentencePiece's, and its bytes."""
+_SPACE = re.compile("[ĠĊĉ▁\\s]")
+"""How tokens write white space: byte-level vocabularies, SentencePiece's."""
+_ASCII = re.compile("<0x([0-7][0-9A-F])>")
+"""Tokens of characters that a SentencePiece vocabulary has no piece for: line breaks, as a rule."""
 
 
 class InstructionConditioner:
@@ -87,4 +89,5 @@ class InstructionConditioner:
 
 
 def _without_space(tokens: Sequence[str]) -> str:
-    return _SPACE.sub("", "".join(tokens))
+    text = _ASCII.sub(lambda byte: chr(int(byte[1], 16)), "".join(tokens))
+    return _SPACE.sub("", text)

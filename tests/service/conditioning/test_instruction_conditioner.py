@@ -88,9 +88,10 @@ def test_a_users_text_cannot_imitate_the_line(served: Served, bundle: Bundle) ->
 
 
 class Engine:
-    """An engine whose tokens are characters, spaces and line breaks as byte-level vocabularies write them."""
+    """An engine whose tokens are characters: byte-level, or SentencePiece's without a piece for a bracket."""
 
-    def __init__(self, template: str, drops: str = "") -> None:
+    def __init__(self, template: str, drops: str = "", *, pieces: bool = False) -> None:
+        self._space, self._bracket = (("▁", "<0x0A>"), "<0x5B>") if pieces else (("Ġ", "Ċ"), "[")
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._template = environment.from_string(template)
         self._drops = drops
@@ -98,13 +99,15 @@ class Engine:
     async def __call__(self, text: str, kwargs: Mapping[str, object]) -> list[str]:
         told = [{"role": "user", "content": text.replace(self._drops, "") if self._drops else text}]
         rendered = self._template.render(messages=told, **kwargs)
-        return list(rendered.replace(" ", "Ġ").replace("\n", "Ċ"))
+        space, line_break = self._space
+        return [{" ": space, "\n": line_break, "[": self._bracket}.get(letter, letter) for letter in rendered]
 
 
 def test_an_engine_is_asked_whether_its_template_writes_the_line() -> None:
     good = instruction_template(DESCRIPTIONS, TURNS, place="system")
-    for template in (good, instruction_template(DESCRIPTIONS, TURNS, place="user")):
-        asyncio.run(conditioner.self_test(Engine(template), model="m"))
+    for template in (good, instruction_template(DESCRIPTIONS, TURNS, place="first")):
+        for pieces in (False, True):
+            asyncio.run(conditioner.self_test(Engine(template, pieces=pieces), model="m"))
     for bad in (
         TURNS,
         good + TURNS,

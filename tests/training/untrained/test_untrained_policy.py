@@ -73,6 +73,17 @@ def test_the_weights_stand_where_the_model_has_its_system_message(made: tuple[St
         assert reader.prompt_text(messages(SYSTEM, *TOLD), WEIGHTS) == expected
 
 
+def test_no_conversation_loses_the_weights(made: tuple[Style, Path, Path]) -> None:
+    style, _, policy = made
+    reader = PolicyTokenizer(policy)
+    for turns in ([SYSTEM, *TOLD[:2]], TOLD[:2]):
+        if style == "gemma_first" and turns[0] == SYSTEM:
+            continue
+        prompt = reader.prompt_text(messages(*turns), WEIGHTS)
+        assert prompt.count(TEXT) == 1
+        assert SYSTEM[1] not in prompt.partition(TEXT)[0]
+
+
 def test_the_folder_is_a_policy_of_the_bundle(made: tuple[Style, Path, Path], bundle: Bundle) -> None:
     style, model, policy = made
     card = read_policy_card(policy)
@@ -170,7 +181,7 @@ def prints_twice(model: Path) -> None:
         (spoil_weights, "has no *.safetensors; weights in pickles are not served"),
         (no_template, "has no chat template, so it is no instruct model"),
         (no_length, "says no max_position_embeddings; give --max-model-len"),
-        (prints_twice, "does not print a text at the beginning of the user message"),
+        (prints_twice, "prints neither a system message nor the beginning of a user turn once"),
     ],
 )
 def test_a_model_that_will_not_do_is_told_in_one_line_and_nothing_is_written(

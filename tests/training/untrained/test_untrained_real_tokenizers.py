@@ -34,7 +34,7 @@ def check(tokenizer: PreTrainedTokenizerFast, *, place: Place, marks: tuple[str,
         )
         return list(tokenizer.encode(text, add_special_tokens=False))
 
-    if place == "system":
+    if place != "first":
         told = [SYSTEM | {"content": TEXT}, *TURNS]
         assert prompt(TURNS) == prompt(told, chat_template=own)
         told[0] = SYSTEM | {"content": f"{TEXT}\n\nBe brief."}
@@ -59,8 +59,8 @@ def check(tokenizer: PreTrainedTokenizerFast, *, place: Place, marks: tuple[str,
     ("name", "place", "marks"),
     [
         ("mistral-v1", "system", ("<</SYS>>", "<<SYS>>", "[/INST]", "[INST]")),
-        ("mistral-v3", "user", ()),
-        ("mistral-v3-system", "system", ()),
+        ("mistral-v3", "first", ()),
+        ("mistral-v3-system", "last", ()),
     ],
 )
 def test_mistral_instructed(name: str, place: Place, marks: tuple[str, ...], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from preforch_models.bundle import read_bundle
 from preforch_models.conditioning.instruction import InstructionConditioning
@@ -45,7 +46,7 @@ _SETTINGS = (
 )
 _TURN_MARK = re.compile(r"\[/?[A-Z_]{3,}\]|<</?[A-Z_]{3,}>>")
 """Marks of turns that some tokenizers read as ordinary text: `[INST]`, `<<SYS>>`."""
-_SAID, _ASKED, _ANSWERED = "blue-sky", "question", "forty-two"
+_SAID = "blue-sky"
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,29 @@ def prepare(
         conditioning = InstructionConditioning(descriptions=descriptions, turn_marks=tuple(marks))
     except ValidationError as error:
         raise ValueError(f"--objectives: {explain(error)}") from error
-    place: Place = "system" if _prints_system(tokenizer, own.template) else "user"
-    tokenizer.chat_template = instruction_template(descriptions, own.template, place=place)
-    _check_printed(tokenizer, conditioning, place, special)
-    return place, conditioning
+    weights = round_weights(uniform(tuple(descriptions)), 100)
+    written = render_instruction(weights, descriptions)
+    if (held := ControlStrings(special).find(written)) is not None:
+        raise ValueError(f"--objectives: a description holds {held!r}, a special token of the model")
+    told = [turns for turns in _conversations() if _prompt(tokenizer, own.template, turns) is not None]
+    for place in get_args(Place):
+        template = instruction_template(descriptions, own.template, place=place)
+        prompts = [_prompt(tokenizer, template, turns, weights=weights) for turns in told]
+        if all(prompt is not None and _is_told(prompt, written) for prompt in prompts):
+            tokenizer.chat_template = template
+            return place, conditioning
+    raise ValueError(
+        f"{where}: its chat template prints neither a system message nor the beginning of a user turn once "
+        f"and as it is, in every conversation that it takes: {prompts[0]!r:.300}"
+    )
 
 
 def describe(folder: Path, place: Place) -> str:
     """What was made, and what to do with it."""
-    stands = {
+    stands: dict[Place, str] = {
         "system": "at the beginning of the system message",
-        "user": "at the beginning of the first user turn",
+        "last": "at the beginning of the system message, or of the last user turn where something follows it",
+        "first": "at the beginning of the first user turn",
     }
     return f"""{folder}: the weights stand {stands[place]}; they are advice to an untrained model
 serve it:                 preforch serve BUNDLE --policy {folder}
@@ -165,36 +178,28 @@ def _link(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _conversation(*, system: bool) -> list[Message]:
-    told = [("user", _ASKED), ("assistant", _ANSWERED), ("user", _ASKED)]
-    return [Message(role=role, content=text) for role, text in [("system", _SAID)] * system + told]
+def _conversations() -> list[list[Message]]:
+    """What chat templates treat differently: with a system message and without, one turn or more, and what
+    stands at the end."""
+    asked, answered = Message(role="user", content="question"), Message(role="assistant", content="answer")
+    function = {"name": "look_up", "arguments": "{}"}
+    call = {"id": "a12345678", "type": "function", "function": function}
+    called = Message(role="assistant", content="", tool_calls=(call,))
+    found = Message(role="tool", content="result", tool_call_id="a12345678")
+    told = [[asked], [asked, answered, asked], [asked, answered], [asked, called, found]]
+    return [[Message(role="system", content=_SAID), *turns] for turns in told] + told
 
 
-def _prints_system(tokenizer: PreTrainedTokenizerFast, template: str) -> bool:
-    """Whether a template prints a system message. Many refuse one, some leave it out."""
+def _prompt(
+    tokenizer: PreTrainedTokenizerFast, template: str, turns: Sequence[Message], **variables: Any
+) -> str | None:
+    """What a template prints; None where it refuses the conversation."""
     try:
-        text = render(tokenizer, _conversation(system=True), chat_template=template)
+        return render(tokenizer, turns, chat_template=template, add_generation_prompt=True, **variables)
     except ValueError:
-        return False
-    return text.count(_SAID) == 1
+        return None
 
 
-def _check_printed(
-    tokenizer: PreTrainedTokenizerFast,
-    conditioning: InstructionConditioning,
-    place: Place,
-    special: Sequence[str],
-) -> None:
-    """Raise ValueError unless the instruction is printed once, as text alone, and above a system message."""
-    weights = round_weights(uniform(tuple(conditioning.descriptions)), 100)
-    written = render_instruction(weights, conditioning.descriptions)
-    if (held := ControlStrings(special).find(written)) is not None:
-        raise ValueError(f"--objectives: a description holds {held!r}, a special token of the model")
-    for system in {False, place == "system"}:
-        text = render(tokenizer, _conversation(system=system), weights=weights, add_generation_prompt=True)
-        above = text.find(MARK) < text.find(_SAID) if system else True
-        if text.count(written) != 1 or not above:
-            raise ValueError(
-                f"{tokenizer.name_or_path}: its chat template does not print a text at the beginning of the "
-                f"{place} message as it is: {text!r:.300}"
-            )
+def _is_told(prompt: str, written: str) -> bool:
+    """Whether the text is printed once, and above what a system message says."""
+    return prompt.count(written) == prompt.count(MARK) == 1 and _SAID not in prompt.partition(written)[0]
