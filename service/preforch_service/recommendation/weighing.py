@@ -231,13 +231,15 @@ class Weigher:
         objectives, units = self._bounds.of(caller), self._bundle.info.context.units
         last = steps[-1]
         within, rounded = announced(last.weights, objectives, units)
-        bounded = rounded != round_weights(last.weights, units)
-        steps += [Step("clamped", within)] if bounded else []
+        # Two ways of rounding may break a tie differently where no bound acted.
+        changed = rounded != round_weights(last.weights, units)
+        clamped = acted(rounded, objectives, units) if changed else {}
+        steps += [Step("clamped", within)] if clamped else []
         return Decision(
             weights=rounded,
             source="fallback" if steps[0].stage == "fallback" else _SOURCES[last.stage],
             recommended=recommended,
-            clamped=acted(rounded, objectives, units) if bounded else {},
+            clamped=clamped,
             bundle=self._bundle.revision,
             reason=reason,
             preset=asked.preset if any(stage == "preset" for stage, _ in layers) else None,

@@ -250,4 +250,6 @@ def test_no_bound_is_ever_broken_and_the_steps_end_with_what_is_announced(
     stages = [step.stage for step in before]
     assert ("clamped" in stages) == bool(decision.clamped)
     unbounded = before[-2 if decision.clamped else -1].weights
-    assert bool(decision.clamped) == (decision.weights != round_weights(unbounded, units))
+    near = max(abs(decision.weights[name] - unbounded[name]) for name in NAMES) < 1 / units
+    assert near or decision.clamped
+    assert not decision.clamped or decision.weights != round_weights(unbounded, units)
