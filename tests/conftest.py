@@ -7,6 +7,7 @@ from pathlib import Path
 # Before huggingface_hub is imported: a test that asks a hub waits for it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import hypothesis
 import pytest
 import tiny
 from preforch_models.bundle import Bundle, read_bundle
@@ -17,6 +18,11 @@ def pytest_collection_finish() -> None:
     training ends with one."""
     gc.collect()
     gc.freeze()
+
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
