@@ -1,6 +1,7 @@
 """From a user's request to the engine's.
 
-In:  the parsed JSON body of a chat or a completion, and weights or a preset from headers and model alias.
+In:  the parsed JSON body of a chat, another conversation (`formats`) or a completion, and weights or a preset
+     from headers and model alias.
 Out: `Prepared` texts for the orchestrator; then, with the decisions, the JSON body for the engine.
 """
 

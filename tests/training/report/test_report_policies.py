@@ -399,6 +399,19 @@ def test_best_of_n_takes_what_the_weights_like_best_of_the_same_samples() -> Non
     assert report.unfinished == 0
 
 
+def test_best_of_n_stays_the_best_under_its_best_constant() -> None:
+    facts = make_facts(families=("risky", "risky", "how-to"))
+    best = Contender("best of 4", Path("sft"), best_of=4)
+    report = measure(facts, true_weights(facts), SpellingSampler({}), [best, SFT])
+    (found,) = [
+        u.utility.value
+        for u in report.utilities
+        if u.arm == Arm(policy=best.name, arm=CONSTANT) and u.split == ALL_TESTS
+    ]
+    # The second answer, all harmless: 0.8 on two thirds of the prompts. The first is all helpful.
+    assert found == pytest.approx((2 * 0.8 + 0.1) / 3)
+
+
 def test_answers_are_measured_as_texts() -> None:
     found = measure_texts(SFT, ["A b. A b.", "A b. A b.", "C d e f.", "One."], kl=None)
     assert (found.responses, found.distinct) == (4, 0.75)
