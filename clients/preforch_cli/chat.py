@@ -105,10 +105,10 @@ class Conversation:
         turn: dict[str, object] = {"role": "user", "content": prompt}
         parts: list[str] = []
         messages = [*self._messages, turn]
-        fields = (
-            self._options if self._preset is None else {**self._options, "preference_preset": self._preset}
+        asked = self._client.chat(
+            messages, weights=self._weights, preset=self._preset, stream=True, **self._options
         )
-        with self._client.chat(messages, weights=self._weights, stream=True, **fields) as chunks:
+        with asked as chunks:
             for chunk in chunks:
                 if chunk.preference is not None:
                     print(used(chunk.preference), file=sys.stderr, flush=True)

@@ -43,6 +43,11 @@ class Stream(Generic[T]):
                 yield from self._reader.feed(received)
             self._reader.finish()
 
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Fields of the request that the gateway dropped, because they change nothing."""
+        return wire.ignored_fields(self._response.headers)
+
     def close(self) -> None:
         """Stop reading."""
         self._response.close()
@@ -70,6 +75,11 @@ class AsyncStream(Generic[T]):
                     for result in self._reader.feed(received):
                         yield result
                 self._reader.finish()
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Fields of the request that the gateway dropped, because they change nothing."""
+        return wire.ignored_fields(self._response.headers)
 
     async def close(self) -> None:
         """Stop reading."""
@@ -108,20 +118,22 @@ class Client:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=limits, transport=transport)
 
     @overload
-    def weights(self, prompt: str) -> Recommendation: ...
+    def weights(self, prompt: str, *, preset: str | None = None) -> Recommendation: ...
     @overload
-    def weights(self, *, messages: Messages) -> Recommendation: ...
+    def weights(self, *, messages: Messages, preset: str | None = None) -> Recommendation: ...
     @overload
-    def weights(self, *, inputs: Inputs) -> tuple[Recommendation, ...]: ...
+    def weights(self, *, inputs: Inputs, preset: str | None = None) -> tuple[Recommendation, ...]: ...
     def weights(
         self,
         prompt: str | None = None,
         *,
         messages: Messages | None = None,
         inputs: Inputs | None = None,
+        preset: str | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
-        return self._call(wire.weights_call(prompt, messages, inputs))
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs; under a preset,
+        its weights and as recommended what it leaves open."""
+        return self._call(wire.weights_call(prompt, messages, inputs, preset))
 
     @overload
     def generate(
@@ -134,7 +146,7 @@ class Client:
     def generate(
         self, prompt: str | None = None, *, stream: bool = False, **options: Unpack[GenerateOptions]
     ) -> Generation | Stream[GenerationChunk]:
-        """Answer a prompt or messages, with these weights or the recommended ones."""
+        """Answer a prompt or messages, with these weights, those of a preset, or the recommended ones."""
         if stream:
             return self._stream(wire.generate_stream_call(prompt, options))
         return self._call(wire.generate_call(prompt, options))
@@ -145,6 +157,7 @@ class Client:
         messages: Messages,
         *,
         weights: Weights | None = None,
+        preset: str | None = None,
         stream: Literal[False] = False,
         **openai_fields: object,
     ) -> ChatCompletion: ...
@@ -154,6 +167,7 @@ class Client:
         messages: Messages,
         *,
         weights: Weights | None = None,
+        preset: str | None = None,
         stream: Literal[True],
         **openai_fields: object,
     ) -> Stream[ChatChunk]: ...
@@ -162,13 +176,15 @@ class Client:
         messages: Messages,
         *,
         weights: Weights | None = None,
+        preset: str | None = None,
         stream: bool = False,
         **openai_fields: object,
     ) -> ChatCompletion | Stream[ChatChunk]:
-        """A chat completion; further fields (`model`, `max_tokens`, `tools`, ...) are OpenAI's."""
+        """A chat completion with these weights, those of a preset, or the recommended ones; further fields
+        (`model`, `max_tokens`, `tools`, ...) are OpenAI's."""
         if stream:
-            return self._stream(wire.chat_stream_call(messages, weights, openai_fields))
-        return self._call(wire.chat_call(messages, weights, openai_fields))
+            return self._stream(wire.chat_stream_call(messages, weights, preset, openai_fields))
+        return self._call(wire.chat_call(messages, weights, preset, openai_fields))
 
     def objectives(self) -> ServedObjectives:
         """Names, descriptions and bounds of what is weighed, and the fallback weights."""
@@ -243,18 +259,20 @@ class AsyncClient:
     @overload
     async def weights(self, prompt: str) -> Recommendation: ...
     @overload
-    async def weights(self, *, messages: Messages) -> Recommendation: ...
+    async def weights(self, *, messages: Messages, preset: str | None = None) -> Recommendation: ...
     @overload
-    async def weights(self, *, inputs: Inputs) -> tuple[Recommendation, ...]: ...
+    async def weights(self, *, inputs: Inputs, preset: str | None = None) -> tuple[Recommendation, ...]: ...
     async def weights(
         self,
         prompt: str | None = None,
         *,
         messages: Messages | None = None,
         inputs: Inputs | None = None,
+        preset: str | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs."""
-        return await self._call(wire.weights_call(prompt, messages, inputs))
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs; under a preset,
+        its weights and as recommended what it leaves open."""
+        return await self._call(wire.weights_call(prompt, messages, inputs, preset))
 
     @overload
     async def generate(
@@ -267,7 +285,7 @@ class AsyncClient:
     async def generate(
         self, prompt: str | None = None, *, stream: bool = False, **options: Unpack[GenerateOptions]
     ) -> Generation | AsyncStream[GenerationChunk]:
-        """Answer a prompt or messages, with these weights or the recommended ones."""
+        """Answer a prompt or messages, with these weights, those of a preset, or the recommended ones."""
         if stream:
             return await self._stream(wire.generate_stream_call(prompt, options))
         return await self._call(wire.generate_call(prompt, options))
@@ -278,6 +296,7 @@ class AsyncClient:
         messages: Messages,
         *,
         weights: Weights | None = None,
+        preset: str | None = None,
         stream: Literal[False] = False,
         **openai_fields: object,
     ) -> ChatCompletion: ...
@@ -287,6 +306,7 @@ class AsyncClient:
         messages: Messages,
         *,
         weights: Weights | None = None,
+        preset: str | None = None,
         stream: Literal[True],
         **openai_fields: object,
     ) -> AsyncStream[ChatChunk]: ...
@@ -295,13 +315,15 @@ class AsyncClient:
         messages: Messages,
         *,
         weights: Weights | None = None,
+        preset: str | None = None,
         stream: bool = False,
         **openai_fields: object,
     ) -> ChatCompletion | AsyncStream[ChatChunk]:
-        """A chat completion; further fields (`model`, `max_tokens`, `tools`, ...) are OpenAI's."""
+        """A chat completion with these weights, those of a preset, or the recommended ones; further fields
+        (`model`, `max_tokens`, `tools`, ...) are OpenAI's."""
         if stream:
-            return await self._stream(wire.chat_stream_call(messages, weights, openai_fields))
-        return await self._call(wire.chat_call(messages, weights, openai_fields))
+            return await self._stream(wire.chat_stream_call(messages, weights, preset, openai_fields))
+        return await self._call(wire.chat_call(messages, weights, preset, openai_fields))
 
     async def objectives(self) -> ServedObjectives:
         """Names, descriptions and bounds of what is weighed, and the fallback weights."""

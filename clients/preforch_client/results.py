@@ -139,13 +139,15 @@ class ChatChoice(OpenResult):
 
 
 class ChatCompletion(OpenResult):
-    """Answer of `chat` in one piece."""
+    """Answer of `chat` in one piece. `ignored`: fields of the request that the gateway dropped, because they
+    change nothing."""
 
     id: str = ""
     model: str = ""
     choices: tuple[ChatChoice, ...] = Field(min_length=1)
     usage: Usage | None = None
     preference: Preference | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

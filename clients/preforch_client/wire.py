@@ -53,24 +53,30 @@ class GenerateOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request, and how its answer (or one event of it, when streamed) becomes a result."""
+    """One request, and how its answer (or one event of it, when streamed) becomes a result.
+
+    `add_headers` puts into the result of a complete answer what only its headers say.
+    """
 
     method: str
     path: str
     body: dict[str, object] | None
     parse: Callable[[bytes], T]
+    add_headers: Callable[[T, Mapping[str, str]], T] | None = None
 
     def read(self, response: httpx.Response) -> T:
         """The result of a complete answer. Raises PreferenceError."""
         check_status(response)
-        return self.parse(response.content)
+        result = self.parse(response.content)
+        return result if self.add_headers is None else self.add_headers(result, response.headers)
 
 
 def weights_call(
-    prompt: str | None, messages: Messages | None, inputs: Inputs | None
+    prompt: str | None, messages: Messages | None, inputs: Inputs | None, preset: str | None
 ) -> Call[Recommendation | tuple[Recommendation, ...]]:
     """POST /weights."""
-    body = _only_one(prompt=prompt, messages=messages, inputs=inputs)
+    asked = {} if preset is None else {"preset": preset}
+    body = _only_one(prompt=prompt, messages=messages, inputs=inputs) | asked
     parse = _reader(Recommendation) if inputs is None else _read_batch
     return Call("POST", "/weights", body, parse)
 
@@ -87,19 +93,18 @@ def generate_stream_call(prompt: str | None, options: GenerateOptions) -> Call[G
 
 
 def chat_call(
-    messages: Messages, weights: Weights | None, fields: Mapping[str, object]
+    messages: Messages, weights: Weights | None, preset: str | None, fields: Mapping[str, object]
 ) -> Call[ChatCompletion]:
     """POST /v1/chat/completions."""
-    return Call(
-        "POST", "/v1/chat/completions", _chat_body(messages, weights, fields), _reader(ChatCompletion)
-    )
+    body = _chat_body(messages, weights, preset, fields)
+    return Call("POST", "/v1/chat/completions", body, _reader(ChatCompletion), _add_ignored)
 
 
 def chat_stream_call(
-    messages: Messages, weights: Weights | None, fields: Mapping[str, object]
+    messages: Messages, weights: Weights | None, preset: str | None, fields: Mapping[str, object]
 ) -> Call[ChatChunk]:
     """POST /v1/chat/completions, answered by events."""
-    body = _chat_body(messages, weights, fields) | {"stream": True}
+    body = _chat_body(messages, weights, preset, fields) | {"stream": True}
     return Call("POST", "/v1/chat/completions", body, _reader(ChatChunk))
 
 
@@ -120,6 +125,11 @@ def check_status(response: httpx.Response) -> None:
     """Raise the error that an answer stands for, if it does. The answer must have been read."""
     if not response.is_success:
         raise error_of(response.status_code, response.headers, response.content)
+
+
+def ignored_fields(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Fields of the request that the gateway dropped: they change nothing. The first 20, then `...`."""
+    return tuple(filter(None, headers.get("X-Preference-Ignored", "").split(", ")))
 
 
 def http_settings(
@@ -170,6 +180,10 @@ class StreamReader(Generic[T]):
             raise ServiceUnreachable("the stream broke off before its end", request_id=self._request_id)
 
 
+def _add_ignored(answer: ChatCompletion, headers: Mapping[str, str]) -> ChatCompletion:
+    return answer.model_copy(update={"ignored": ignored_fields(headers)})
+
+
 def _only_one(**given: object) -> dict[str, object]:
     present = {name: value for name, value in given.items() if value is not None}
     if len(present) != 1:
@@ -185,10 +199,11 @@ def _generate_body(prompt: str | None, options: GenerateOptions) -> dict[str, ob
 
 
 def _chat_body(
-    messages: Messages, weights: Weights | None, fields: Mapping[str, object]
+    messages: Messages, weights: Weights | None, preset: str | None, fields: Mapping[str, object]
 ) -> dict[str, object]:
-    asked = {} if weights is None else {"preference_weights": _plain(weights)}
-    return {"messages": _plain(messages), **fields, **asked}
+    asked = {"preference_weights": _plain(weights), "preference_preset": preset}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return {"messages": _plain(messages), **fields, **given}
 
 
 def _plain(value: object) -> object:

@@ -202,6 +202,34 @@ def test_chat_carries_weights_and_openai_fields_and_keeps_unnamed_ones() -> None
     assert (answer.choices[0].message.model_extra or {})["tool_calls"] == []
 
 
+def test_a_preset_is_asked_for_by_its_name_on_each_route() -> None:
+    transport, seen = answering(WEIGHED | {"preset": "safe"})
+    with Client(transport=transport) as client:
+        assert client.weights("Hello", preset="safe").preset == "safe"
+    transport, more = answering({"text": "Wait.", "weights": WEIGHTS, "source": "preset"})
+    with Client(transport=transport) as client:
+        client.generate("Hello", preset="safe")
+    transport, most = answering(COMPLETION)
+    with Client(transport=transport) as client:
+        client.chat(MESSAGES, preset="safe", weights={"helpful": 0.2})
+    assert [sent(request) for request in (*seen, *more, *most)] == [
+        {"prompt": "Hello", "preset": "safe"},
+        {"prompt": "Hello", "preset": "safe"},
+        {"messages": MESSAGES, "preference_weights": {"helpful": 0.2}, "preference_preset": "safe"},
+    ]
+
+
+def test_ignored_fields_are_those_that_the_header_names() -> None:
+    headers = {"X-Preference-Ignored": "store, messages.agent"}
+    for said, read in ((headers, ("store", "messages.agent")), ({}, ())):
+        transport, _ = answering(COMPLETION, headers=said)
+        with Client(transport=transport) as client:
+            assert client.chat(MESSAGES, store=True).ignored == read
+        transport, _ = answering(Pieces(chat_stream(), 64), headers=said)
+        with Client(transport=transport) as client, client.chat(MESSAGES, stream=True) as stream:
+            assert stream.ignored == read
+
+
 @pytest.mark.parametrize(
     ("said", "read"), [({"applied": False}, False), ({"applied": True}, True), ({}, True)]
 )
@@ -418,9 +446,11 @@ def test_the_async_client_does_the_same() -> None:
 
 def test_the_async_client_streams_and_closes() -> None:
     async def check(body: Pieces) -> list[str]:
-        transport, _ = answering(body)
+        transport, _ = answering(body, headers={"X-Preference-Ignored": "store"})
         async with AsyncClient(transport=transport) as client:
-            return [part.text async for part in await client.chat(MESSAGES, stream=True)]
+            stream = await client.chat(MESSAGES, preset="safe", stream=True)
+            assert stream.ignored == ("store",)
+            return [part.text async for part in stream]
 
     body = Pieces(chat_stream(), 3)
     assert "".join(asyncio.run(check(body))) == "".join(TEXT)
