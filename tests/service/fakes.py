@@ -96,7 +96,7 @@ def stream_answer(*pieces: bytes | Exception | threading.Event) -> FakeAnswer:
     return FakeAnswer(pieces, content_type="text/event-stream")
 
 
-RESPONSE = {
+RESPONSE: dict[str, Any] = {
     "id": "resp_1",
     "object": "response",
     "created_at": 1,
