@@ -18,10 +18,12 @@ PARSING = ("openai_responses.py", "node/openai.mjs")
 def url(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("gateway") / "log"
     # A model without training fills the room between JSON's tokens with blanks.
-    blanks = "--engine-arg=--structured-outputs-config.disable_any_whitespace=true"
+    blanks = '{"backend": "xgrammar", "disable_any_whitespace": true}'
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFORCH_API_KEYS", f"examples:{KEY}")
-        with gateway_process(run_folder, log, blanks) as process:
+        with gateway_process(
+            run_folder, log, f"--engine-arg=--structured-outputs-config={blanks}"
+        ) as process:
             assert process.stdout is not None
             line = process.stdout.readline()
             assert line.startswith("ready at "), log.read_text()

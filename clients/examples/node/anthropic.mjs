@@ -14,7 +14,7 @@ const answer = await client.messages.create({
   max_tokens: 48,
   preference_weights: { helpful: 0.7 },
 });
-console.log(answer.content[0].text);
+console.log(answer.content.map((block) => block.text).join(""));
 console.log("asked for helpful 0.7:", answer.preference.weights);
 
 const headers = { "X-Preference-Weights": "harmless=0.8" };
