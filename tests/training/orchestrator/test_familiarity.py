@@ -1,6 +1,7 @@
 """Confidence: familiar prompts keep their weights, far ones get the fallback, in torch and in ONNX alike."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime
@@ -43,10 +44,10 @@ def fitted() -> Familiarity:
     return fit_familiarity(*known(), fallback_K=FALLBACK)
 
 
-def with_confidence(confidence: str) -> OrchestratorModel:
+def with_confidence(confidence: Literal["report", "shrink"]) -> OrchestratorModel:
     """A tiny orchestrator that knows the vectors above."""
     model = tiny.orchestrator(NAMES, 40)
-    add_confidence(model, *known(), fallback_K=FALLBACK, confidence=confidence)  # type: ignore[arg-type]
+    add_confidence(model, *known(), fallback_K=FALLBACK, confidence=confidence)
     return model
 
 
@@ -123,7 +124,7 @@ def test_report_knows_confidence_but_leaves_the_weights_alone() -> None:
 
 
 def test_off_is_the_plain_softmax_and_its_confidence_comes_from_the_entropy_alone() -> None:
-    model = with_confidence("off")
+    model = tiny.orchestrator(NAMES, 40)
     assert model.familiarity is None
     weights, confidence = model.serve(IDS, MASK)
     assert torch.equal(weights, model(IDS, MASK).exp())

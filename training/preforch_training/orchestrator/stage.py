@@ -15,7 +15,7 @@ Departures from the paper:
    fallback (`confidence.familiarity`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -79,13 +79,7 @@ def build(run: Run, config: Config) -> None:
             train.labels_NK, loss=config.loss, tau=tau, entropy_prior=config.entropy_prior
         )
         familiar, mean_K = know_prompts(
-            fitted,
-            train,
-            validation,
-            foreign=foreign_prompts(fitted.tokenizer, seed=run.seed_for("orchestrator")),
-            fallback_K=fallback_K,
-            confidence=config.confidence,
-            work=work,
+            fitted, train, validation, config.confidence, fallback_K=fallback_K, work=work, seed=run.seed
         )
         fitted.model.save_pretrained(folder)
         fitted.tokenizer.save_pretrained(folder)
@@ -125,27 +119,29 @@ def know_prompts(
     fitted: Fitted,
     train: Targets,
     validation: Targets,
-    *,
-    foreign: Sequence[str],
-    fallback_K: np.ndarray,
     confidence: Confidence,
+    *,
+    fallback_K: np.ndarray,
     work: Path,
+    seed: int,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Add the confidence, with numbers of it, and average the weights that training prompts are served,
-    (K,)."""
+    """Add the confidence, unless it is off, with numbers of it, and average the weights that training prompts
+    are served, (K,)."""
     with scratch_folder(work) as scratch:
         known, held_out = (
             store_vectors(scratch / name, in_parts(fitted.vectors, Distinct(rows.texts).of(rows.texts)))
             for name, rows in (("train", train), ("validation", validation))
         )
-        numbers = add_confidence(
-            fitted.model,
-            known.sample(MOST_PROMPTS),
-            held_out.sample(MOST_PROMPTS),
-            fitted.vectors(foreign),
-            fallback_K=fallback_K,
-            confidence=confidence,
-        )
+        numbers = {}
+        if confidence != "off":
+            numbers = add_confidence(
+                fitted.model,
+                known.sample(MOST_PROMPTS),
+                held_out.sample(MOST_PROMPTS),
+                fitted.vectors(foreign_prompts(fitted.tokenizer, seed=seed)),
+                fallback_K=fallback_K,
+                confidence=confidence,
+            )
         served = (serve_vectors(fitted.model, block).weights_NK for block in known.blocks())
         return numbers, sum(weights_NK.sum(axis=0) for weights_NK in served) / len(known)
 

@@ -12,11 +12,11 @@ alike, as those made from templates are, their own spread would call every new p
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from preforch_models.orchestrator_model import Familiarity, OrchestratorModel
-from preforch_models.orchestrator_options import Confidence
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 
@@ -38,12 +38,9 @@ def add_confidence(
     foreign_FD: np.ndarray,
     *,
     fallback_K: np.ndarray,
-    confidence: Confidence,
+    confidence: Literal["report", "shrink"],
 ) -> dict[str, float]:
-    """Fit the model's familiarity, unless it is off. Each prompt's vector comes once.
-    Returns numbers to be kept."""
-    if confidence == "off":
-        return {}
+    """Fit the model's familiarity. Each prompt's vector comes once. Returns numbers to be kept."""
     if len(train_ND) < 2 or not len(held_out_MD):
         raise ValueError(
             f"confidence {confidence!r} needs 2 training prompts and 1 for validation, got {len(train_ND)} "
