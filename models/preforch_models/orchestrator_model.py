@@ -49,14 +49,16 @@ class Familiarity(nn.Module):
     """How like the training prompts a prompt is, by its pooled vector: (B, D) -> (B,) in (0, 1).
 
     Mahalanobis distance d(u) = |F'(u - mean)|, u = v / |v|, F F' being the precision of the training prompts'
-    u (Lee et al. 2018, one class); then sigmoid(slope (location - d)): 0.5 at `location`. Fitted by
-    `preforch_training.orchestrator.familiarity`. Unit length matters: that of a pooled vector falls with the
-    number of tokens, so that without it short prompts look unfamiliar and everything else familiar.
+    u (Lee et al. 2018, one class); then 1 / (1 + (d / location)^slope): at even odds, the probability that a
+    text at this distance is a prompt of the training kind rather than a foreign text. Fitted by
+    `preforch_training.orchestrator.confidence.familiarity`. Unit length matters: that of a pooled vector
+    falls with the number of tokens, so that without it short prompts look unfamiliar and everything else
+    familiar.
     """
 
     mean_D: torch.Tensor
     factor_DD: torch.Tensor
-    location: torch.Tensor
+    log_location: torch.Tensor
     slope: torch.Tensor
     fallback_K: torch.Tensor
 
@@ -64,15 +66,19 @@ class Familiarity(nn.Module):
         super().__init__()
         self.register_buffer("mean_D", torch.zeros(width))
         self.register_buffer("factor_DD", torch.zeros(width, width))
-        self.register_buffer("location", torch.zeros(()))
+        self.register_buffer("log_location", torch.zeros(()))
         self.register_buffer("slope", torch.zeros(()))
         self.register_buffer("fallback_K", torch.full((objectives,), 1 / objectives))
 
     def forward(self, pooled_BD: torch.Tensor) -> torch.Tensor:
         """(B, D) -> (B,)."""
+        return torch.sigmoid(self.slope * (self.log_location - self.log_distance(pooled_BD)))
+
+    def log_distance(self, pooled_BD: torch.Tensor) -> torch.Tensor:
+        """log d, (B, D) -> (B,)."""
         unit_BD = nn.functional.normalize(pooled_BD, dim=-1)
         distance_B = torch.linalg.vector_norm((unit_BD - self.mean_D) @ self.factor_DD, dim=-1)
-        return torch.sigmoid(self.slope * (self.location - distance_B))
+        return torch.log(distance_B.clamp(min=1e-6))
 
     def kept(self, familiarity_B: torch.Tensor) -> torch.Tensor:
         """Share of the weights that shrinkage keeps, g = min(1, 2 familiarity).
@@ -141,19 +147,18 @@ class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]  # transformers 
     def serve_pooled(self, pooled_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights, (B, K), shrunk where the model does that, and confidence, (B,) in 0 to 1.
 
-        confidence = familiarity (1 + certainty) / 2, certainty = 1 - entropy of f(x) / log K, before
-        shrinkage; familiarity is 1 where it is not known. Half, because certainty alone hardly tells foreign
-        prompts from others: a plain product separates them far worse than familiarity alone, this one nearly
-        as well.
+        confidence = familiarity. Where that is not known, (1 + certainty) / 2, certainty = 1 - entropy of
+        f(x) / log K. Not both together: even weights may be right, so that entropy is no doubt about them,
+        and where f(x) is near even for every prompt it would halve the confidence of all.
         """
         log_BK = self.log_weights(pooled_BD)
-        weights_BK, certainty_B = log_BK.exp(), self.certainty(log_BK)
+        weights_BK = log_BK.exp()
         if self.familiarity is None:
-            return weights_BK, (1 + certainty_B) / 2
+            return weights_BK, (1 + self.certainty(log_BK)) / 2
         familiarity_B = self.familiarity(pooled_BD)
         if self.config.confidence == "shrink":
             weights_BK = self.familiarity.shrink(weights_BK, familiarity_B)
-        return weights_BK, familiarity_B * (1 + certainty_B) / 2
+        return weights_BK, familiarity_B
 
 
 def new_orchestrator(

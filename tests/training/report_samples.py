@@ -86,7 +86,7 @@ def make_report(
         rounds=(ROUND,) if policies else (),
         study=None,
         stages=(StageCost(stage="data", seconds=1.0 + seed, peak_memory_mib=100.0),),
-        verdicts=tuple(judge_run(rewards, orchestrator, policy_part, 3e-7)),
+        verdicts=tuple(judge_run(rewards, orchestrator, policy_part, confidence, 3e-7)),
         warnings=tuple(find_warnings(rewards, orchestrator, policy_part, confidence)),
     )
 

@@ -17,6 +17,7 @@ FILES = {
     "/playground/playground.js": ("playground.js", "text/javascript"),
     "/playground/parts.js": ("parts.js", "text/javascript"),
     "/playground/gateway.js": ("gateway.js", "text/javascript"),
+    "/playground/code.js": ("code.js", "text/javascript"),
     "/playground/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """By path: the file and its media type. Nothing else of the folder is served."""

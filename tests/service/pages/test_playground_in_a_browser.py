@@ -58,7 +58,11 @@ PALE = """(() => {
 def say_weights(body: dict[str, Any]) -> FakeAnswer:
     """An answer that holds markup, and the weights that the engine was given."""
     weights = json.dumps(body["chat_template_kwargs"].get("weights"))
-    usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10}}
+    usage = {
+        "id": "chatcmpl-1",
+        "choices": [],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10},
+    }
     last = b"data: " + json.dumps(usage).encode() + b"\n\n"
     # Long enough for comments that keep the connection alive.
     threading.Timer(0.1, (pause := threading.Event()).set).start()
@@ -95,7 +99,20 @@ def url(run_folder: Path, upstream: FakeUpstream, tmp_path_factory: pytest.TempP
     log = tmp_path_factory.mktemp("gateway") / "log"
     card = run_folder / "policy" / "wic" / "round-0" / "preference.json"
     with running_app(engine_app(upstream)) as engine:
-        options = ["--upstream", engine, "--policy-card", card, "--sse-keep-alive", 0.03]
+        presets = tmp_path_factory.mktemp("presets") / "presets.toml"
+        presets.write_text(
+            "[presets]\nsafe = {harmless = 0.6}\neven = {helpful = 1, harmless = 1, humor = 1}\n"
+        )
+        options = [
+            "--upstream",
+            engine,
+            "--policy-card",
+            card,
+            "--sse-keep-alive",
+            0.03,
+            "--presets",
+            presets,
+        ]
         with gateway(run_folder / "bundle", *options, log=log, keys=f"alice:{KEY}") as url:
             yield url
 
@@ -178,16 +195,117 @@ def test_recommended_weights_are_the_gateways(page: Page, url: str) -> None:
     page.click("#recommend")
     page.until("document.querySelector('#origin').textContent.includes('confidence')")
     answer = recommended(url)
-    assert shown(page, ".recommended .value") == [f"{weight:.2f}" for weight in answer["weights"].values()]
+    assert shown(page, ".recommended .value") == [
+        f"{weight:.2f}" for weight in answer["recommended"].values()
+    ]
     assert shown(page, ".objective .name") == list(answer["weights"])
     assert "serves what was asked" in shown(page, ".description")[0]
     assert shown(page, ".description")[1] == "does no damage; at least 0.10"
     bars = "[...document.querySelectorAll('.recommended .bar > span')]"
     widths = page.run(f"{bars}.map(each => parseFloat(each.style.width))")
-    assert widths == pytest.approx([100 * weight for weight in answer["weights"].values()])
-    assert f"{round(answer['confidence'] * 100)} %" in page.text("#origin")
+    assert widths == pytest.approx([100 * weight for weight in answer["recommended"].values()])
+    assert page.text("#origin") == (
+        f"Recommended by the orchestrator; confidence {round(answer['confidence'] * 100)} %."
+    )
     page.type("#prompt", " And another one.")
     assert page.text("#origin") == "Not asked for yet."
+
+
+def test_sliders_show_the_weights_that_will_be_used_while_they_move(page: Page, url: str) -> None:
+    page.type("#prompt", PROMPT)
+    # As far as a quick hand: whatever is asked meanwhile, what stays is the last.
+    for value in (0.2, 0.5, 0.35, 0.8):
+        move_slider(page, "humor", value)
+    blended = recommended(url, weights={"humor": 0.8})
+    page.until(f"document.querySelector('.own .value').textContent === '{blended['weights']['helpful']:.2f}'")
+    assert shown(page, ".own .value") == [f"{weight:.2f}" for weight in blended["weights"].values()]
+    sliders = page.run("[...document.querySelectorAll('.slider')].map(each => Number(each.value))")
+    assert sliders == pytest.approx(list(blended["weights"].values()), abs=0.006)
+    assert shown(page, ".recommended .value") == [
+        f"{weight:.2f}" for weight in blended["recommended"].values()
+    ]
+    assert page.text("#origin").startswith("Partly set by you")
+    # The bundle's bounds leave 0.80: said where 1.00 was set, and why.
+    move_slider(page, "humor", 1)
+    page.until("document.querySelector('#origin').textContent.includes('bounds: harmless at least 0.10')")
+    assert shown(page, ".own .value") == ["0.10", "0.10", "1.00, used 0.80"]
+    move_slider(page, "helpful", 0.5)
+    page.until("document.querySelector('#sum-note').textContent.includes('cannot work with this request')")
+    assert shown(page, ".own .value")[1] == "\u2013"
+
+
+def test_a_preset_is_shown_sent_and_named(page: Page, url: str, upstream: FakeUpstream) -> None:
+    assert shown(page, "#preset option") == [
+        "none",
+        "safe (harmless 0.60)",
+        "even (helpful 0.33, harmless 0.33, humor 0.33)",
+    ]
+    page.type("#prompt", PROMPT)
+    choose = (
+        "const s = document.querySelector('#preset'); s.value = 'safe'; s.dispatchEvent(new Event('change'))"
+    )
+    page.run(f"{{ {choose} }}")
+    page.until("document.querySelector('#origin').textContent.includes('preset safe')")
+    used = recommended(url, preset="safe")["weights"]
+    assert shown(page, ".own .value") == [f"{weight:.2f}" for weight in used.values()]
+    page.click("#ask")
+    page.until(f"{ANSWERS}.length === 2 && {ENDED}")
+    assert shown(page, ".answer h2") == ["Under recommended weights", "Under the preset safe"]
+    assert upstream.bodies[-1]["chat_template_kwargs"]["weights"] == used
+    assert "preset safe" in shown(page, ".answer .source")[1]
+
+
+def test_ignored_fields_and_bounds_that_acted_are_said(page: Page, upstream: FakeUpstream) -> None:
+    page.type("#prompt", PROMPT)
+    page.click("#options summary")
+    page.type("#further", '{"stop": ["!"], "metadata": {"team": "a"}, "nobody_knows": 1}')
+    move_slider(page, "humor", 1)
+    page.click("#compare")
+    page.click("#ask")
+    page.until(ENDED)
+    assert shown(page, ".answer .ignored") == ["Fields that the gateway ignored: metadata, nobody_knows"]
+    assert "changed by bounds: harmless at least 0.10" in shown(page, ".answer .source")[0]
+    assert upstream.bodies[-1]["stop"] == ["!"]
+    page.type("#further", "x")
+    assert "Not a JSON object" in page.run("document.querySelector('#further').validationMessage")
+    page.click("#ask")
+    assert len(upstream.bodies) == 1
+
+
+@pytest.mark.parametrize("language", ["curl", "python"])
+def test_the_request_is_given_as_code_that_runs(
+    page: Page, url: str, upstream: FakeUpstream, language: str
+) -> None:
+    said = 'Don\'t say "$HOME"\n\u00e4 `x` \\ \u2028'
+    page.run(f"document.querySelector('#prompt').value = {json.dumps(said)}")
+    page.click("#options summary")
+    page.type("#further", '{"stop": ["!"], "logprobs": true, "metadata": null}')
+    page.click("#code summary")
+    page.click(f"[value={language}]")
+    move_slider(page, "humor", 0.6)
+    page.until("document.querySelector('#code-text').textContent.includes('preference_weights')")
+    code = page.text("#code-text")
+    assert KEY not in code
+    run = ["sh", "-c", code] if language == "curl" else [sys.executable, "-c", code]
+    message = {"role": "assistant", "content": "said so"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    whole = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "tiny",
+        "choices": [choice],
+    }
+    upstream.answer = lambda body: json_answer(whole)
+    environment = os.environ | {"PREFORCH_API_KEY": KEY}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert "said so" in done.stdout, done.stderr
+    (sent,) = upstream.bodies
+    assert sent["messages"] == [{"role": "user", "content": said}]
+    assert (sent["stop"], sent["logprobs"]) == (["!"], True)
+    assert sent["chat_template_kwargs"]["weights"]["humor"] == 0.6
+    page.click("#copy")
+    page.until("['Copied', 'Selected'].includes(document.querySelector('#copy').textContent)")
 
 
 def test_answers_are_compared_and_shown_as_text(page: Page, url: str, upstream: FakeUpstream) -> None:
@@ -206,7 +324,7 @@ def test_answers_are_compared_and_shown_as_text(page: Page, url: str, upstream: 
     assert "does not read" not in "".join(shown(page, ".answer .source")) + page.text("#about")
     assert all(facts.startswith("7 tokens") for facts in shown(page, ".answer .facts"))
     assert page.run("document.querySelectorAll('.answer img').length") == 0
-    assert shown(page, ".recommended .value") == [f"{weight:.2f}" for weight in plain.values()]
+    assert shown(page, ".own .value") == [f"{weight:.2f}" for weight in blended.values()]
     page.click("#compare")
     page.click("#ask")
     page.until(f"{ANSWERS}.length === 1 && {ENDED}")
@@ -277,6 +395,8 @@ def test_errors_are_said_in_words_with_the_request_id(
 def test_it_works_by_keyboard_and_every_control_has_a_name(page: Page) -> None:
     page.type("#prompt", PROMPT)
     page.press("Tab", 9)
+    assert page.run("document.activeElement.id") == "preset"
+    page.press("Tab", 9)
     assert page.run("document.activeElement.ariaLabel") == "Set helpful myself"
     page.press("Tab", 9)
     before = float(page.run("document.activeElement.value"))
@@ -287,7 +407,7 @@ def test_it_works_by_keyboard_and_every_control_has_a_name(page: Page) -> None:
     page.press("Enter", 13, ctrl=True)
     page.until(ENDED)
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-    roles = ("textbox", "slider", "checkbox", "spinbutton", "button")
+    roles = ("textbox", "slider", "checkbox", "spinbutton", "button", "combobox", "radio")
     controls = [node for node in nodes if node.get("role", {}).get("value") in roles]
     assert len(controls) >= 10
     assert all(node["name"]["value"] for node in controls)
@@ -304,7 +424,8 @@ def test_it_fits_and_can_be_read(page: Page, scheme: str, width: int) -> None:
     move_slider(page, "humor", 0.6)
     page.click("#ask")
     page.until(ENDED)
-    page.run("document.querySelector('#options').open = true")
+    page.run("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    page.until("document.querySelector('#code-text').textContent.includes('curl')")
     assert page.run("document.documentElement.scrollWidth") <= width
     assert page.run(PALE) == []
     page.send("Emulation.clearDeviceMetricsOverride")
@@ -328,14 +449,14 @@ def test_a_gateway_of_weights_only_shows_no_more(browser: Page, bundle_folder: P
         browser.until("document.body.classList.contains('weights-only')")
         assert browser.run("document.querySelector('#key-form').hidden")
         visible = "document.querySelector(each).checkVisibility()"
-        hidden = f"['#ask', '#stop', '#options', '.own'].map(each => {visible})"
+        hidden = f"['#ask', '#stop', '#options', '#preset-line'].map(each => {visible})"
         assert browser.run(hidden) == [False] * 4
         browser.type("#prompt", PROMPT)
         browser.press("Enter", 13, ctrl=True)
         browser.until("document.querySelector('#origin').textContent.includes('confidence')")
         answer = httpx.post(f"{url}/weights", json={"prompt": PROMPT}).json()
         assert shown(browser, ".recommended .value") == [
-            f"{weight:.2f}" for weight in answer["weights"].values()
+            f"{weight:.2f}" for weight in answer["recommended"].values()
         ]
 
 

@@ -16,8 +16,8 @@ from preforch_models.manifest import verify
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.config import RunConfig
 from preforch_training.orchestrator.artifact import read_orchestrator_info
+from preforch_training.orchestrator.confidence.familiarity import FOREIGN_TEXTS, add_confidence
 from preforch_training.orchestrator.config import Config
-from preforch_training.orchestrator.familiarity import add_confidence
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.orchestrator.stage import first_of_equals, read_targets
 from preforch_training.orchestrator.targets import LOG_SCALE_LIMIT, best_constant
@@ -96,7 +96,7 @@ def test_familiarity_is_fitted_to_a_bounded_number_of_prompts(
     other = config.model_copy(update={"orchestrator": config.orchestrator.model_copy(update=changed)})
     build("orchestrator", copy, other)
     distinct = len(set(read_targets(copy, other.orchestrator, split="validation").texts))
-    assert seen == [9, min(9, distinct)]
+    assert seen == [9, min(9, distinct), 3 * FOREIGN_TEXTS]
 
 
 def test_rows_that_are_alike_to_nine_digits_are_one() -> None:

@@ -11,6 +11,7 @@ import torch
 from preforch_models.calibration import Calibration, Constants
 from preforch_models.orchestrator_model import OrchestratorModel
 from preforch_training.config import RunConfig
+from preforch_training.orchestrator.confidence.foreign_texts import vocabulary_words
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.records import Prompt, read_records
 from preforch_training.report.facts import Facts
@@ -20,10 +21,9 @@ from preforch_training.report.robustness.confidence import (
     TEST_PROMPTS,
     UNLIKE_PROMPTS,
     report_confidence,
-    vocabulary_words,
 )
 from preforch_training.report.tables import confidence_table
-from preforch_training.report.verdicts import find_warnings
+from preforch_training.report.verdicts import find_warnings, judge_run
 from preforch_training.run import Run
 from preforch_training.statistics.bootstrap import Bootstrap, Interval
 from preforch_training.statistics.markdown import write_markdown
@@ -55,11 +55,14 @@ def test_foreign_prompts_are_told_from_test_prompts_and_keep_less(
     assert [entry.kind for entry in shrunk.unlike] == KINDS
     assert shrunk.held_out[0].kept is not None
     assert shrunk.held_out[0].kept > 0.9
+    assert shrunk.held_out[0].median is not None
+    assert shrunk.held_out[0].median > 0.6
     for entry in shrunk.unlike[:3]:
         assert entry.prompts == UNLIKE_PROMPTS
-        assert entry.familiarity is not None
+        assert entry.median is not None
         assert entry.confidence == entry.served
-        assert min(entry.familiarity.low, entry.served.low) > 0.9
+        assert entry.served.low > 0.9
+        assert entry.median < 0.2
         assert entry.kept is not None
         assert entry.kept < 0.5
 
@@ -97,7 +100,7 @@ def test_without_shrinkage_nothing_is_said_to_be_kept(
     assert (report.held_out[0].kept, report.held_out[0].shrunk) == (None, None)
     for entry in report.unlike:
         assert entry.kept is None
-        assert (entry.familiarity is None, entry.confidence is None) == (mode == "off", mode == "off")
+        assert (entry.median is None, entry.confidence is None) == (mode == "off", mode == "off")
         assert entry.served == (entry.certainty if mode == "off" else entry.confidence)
     assert f"Confidence is `{mode}`" in write_markdown(confidence_table(report))
 
@@ -126,11 +129,9 @@ def report_of(*, high: float, shrunk_share: float) -> ConfidenceReport:
     last = Interval(value=0.5, low=0.4, high=high, groups=90)
     return ConfidenceReport(
         mode="shrink",
-        held_out=(HeldOutPrompts(split="test_topic", prompts=30, kept=0.8, shrunk=shrunk_share),),
+        held_out=(HeldOutPrompts(split="test_topic", prompts=30, median=0.9, kept=0.8, shrunk=shrunk_share),),
         unlike=tuple(
-            UnlikePrompts(
-                kind=kind, prompts=60, certainty=last, familiarity=found, confidence=found, kept=0.25
-            )
+            UnlikePrompts(kind=kind, prompts=60, certainty=last, confidence=found, median=0.1, kept=0.25)
             for kind, found in zip(KINDS, [good, good, good, last], strict=True)
         ),
     )
@@ -156,7 +157,27 @@ def test_a_kind_that_is_not_told_apart_is_named_and_so_are_held_out_prompts_that
 
 def test_the_table_has_every_split_and_kind() -> None:
     text = write_markdown(confidence_table(report_of(high=0.59, shrunk_share=0.3)))
-    assert "| test_topic | 30 |  |  |  | 0.8 | 0.3 |" in text
-    assert (
-        "| long | 60 | 0.500 [0.400, 0.590] | 0.500 [0.400, 0.590] | 0.500 [0.400, 0.590] | 0.25 |  |" in text
-    )
+    assert "| test_topic | 30 | 0.9 |  |  | 0.8 | 0.3 |" in text
+    assert "| long | 60 | 0.1 | 0.500 [0.400, 0.590] | 0.500 [0.400, 0.590] | 0.25 |  |" in text
+
+
+def test_targets_are_set_to_both_sides_where_the_confidence_knows_them() -> None:
+    facts = make_facts()
+    assert facts.true_PK is not None
+    calibration = Calibration(method="none", constants={name: Constants() for name in NAMES})
+    rewards = RewardReport(accuracies=(), correlations={}, calibration=calibration)
+    orchestrator = report_orchestrator(facts, facts.true_PK, loss="forward", bootstrap=BOOTSTRAP)
+
+    def judged(confidence: ConfidenceReport) -> dict[str, bool]:
+        verdicts = judge_run(rewards, orchestrator, None, confidence, 0.0)
+        prefix = "median confidence, "
+        return {v.name.removeprefix(prefix): v.reached for v in verdicts if v.name.startswith(prefix)}
+
+    good = report_of(high=0.59, shrunk_share=0.3)
+    assert judged(good) == dict.fromkeys(["test_topic", "code", "languages", "noise"], True)
+    [held_out], [code, *others] = good.held_out, good.unlike
+    low, high = held_out.model_copy(update={"median": 0.59}), code.model_copy(update={"median": 0.21})
+    missed = good.model_copy(update={"held_out": (low,), "unlike": (high, *others)})
+    assert judged(missed) == {"test_topic": False, "code": False, "languages": True, "noise": True}
+    unknown = [held_out.model_copy(update={"median": None}), code.model_copy(update={"median": None})]
+    assert judged(good.model_copy(update={"held_out": unknown[:1], "unlike": unknown[1:]})) == {}

@@ -27,15 +27,15 @@ def test_a_seed_always_makes_the_same_prompts_and_another_one_others() -> None:
 def test_code_is_code() -> None:
     code = made()["code"]
     assert len(set(code)) == len(code)
-    # Python comes first among nine languages.
-    for text in code[::9]:
-        assert isinstance(ast.parse(text).body[0], ast.FunctionDef)
+    # Python comes first of the four that are measured.
+    for text in code[::4]:
+        assert isinstance(ast.parse(text).body[1], ast.ClassDef)
     assert all("{{" not in text and "}}" not in text for text in code)
 
 
 def test_languages_cover_many_scripts() -> None:
     letters = {unicodedata.name(c).split()[0] for text in made()["languages"] for c in text if c.isalpha()}
-    assert letters >= {"LATIN", "CYRILLIC", "GREEK", "ARABIC", "DEVANAGARI", "CJK", "HIRAGANA", "HANGUL"}
+    assert letters >= {"LATIN", "CYRILLIC", "ARABIC", "CJK", "HANGUL"}
     assert all("{}" not in text for text in made()["languages"])
 
 

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 
 from preforch_training.embeddings.stored import scratch_folder, store_vectors
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors, encoder_path
+from preforch_training.orchestrator.confidence.familiarity import Vectors
 from preforch_training.orchestrator.config import Config
-from preforch_training.orchestrator.familiarity import Vectors
 from preforch_training.orchestrator.linear_head import Labelled, fit_head
 from preforch_training.records import first_places, in_batches
 from preforch_training.tuning.hf_trainer import METRICS_FILE

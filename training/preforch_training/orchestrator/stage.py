@@ -11,13 +11,15 @@ Departures from the paper:
 3. With `train_encoder = false` the encoder stays as it is and the head is trained to convergence
    (`linear_head`).
 4. tau of f may be chosen by the likelihood of the validation pairs (`temperature`).
-5. Prompts unlike the training prompts get weights nearer to the fallback (`familiarity`).
+5. A confidence that is low for prompts unlike the training prompts, which may get weights nearer to the
+   fallback (`confidence.familiarity`).
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +27,14 @@ from preforch_models.orchestrator_options import Confidence
 
 from preforch_training.embeddings.stored import scratch_folder, store_vectors
 from preforch_training.orchestrator.artifact import OrchestratorInfo, write_orchestrator_info
+from preforch_training.orchestrator.confidence.familiarity import (
+    FOREIGN_TEXTS,
+    METHOD,
+    MOST_PROMPTS,
+    add_confidence,
+)
+from preforch_training.orchestrator.confidence.foreign_texts import foreign_texts, vocabulary_words
 from preforch_training.orchestrator.config import Config
-from preforch_training.orchestrator.familiarity import MOST_PROMPTS, add_confidence
 from preforch_training.orchestrator.fine_tuning import fit
 from preforch_training.orchestrator.fitting import Distinct, Fitted, Targets, fit_frozen, in_parts
 from preforch_training.orchestrator.prediction import serve_vectors
@@ -71,7 +79,7 @@ def build(run: Run, config: Config) -> None:
             train.labels_NK, loss=config.loss, tau=tau, entropy_prior=config.entropy_prior
         )
         familiar, mean_K = know_prompts(
-            fitted, train, validation, fallback_K=fallback_K, confidence=config.confidence, work=work
+            fitted, train, validation, config.confidence, fallback_K=fallback_K, work=work, seed=run.seed
         )
         fitted.model.save_pretrained(folder)
         fitted.tokenizer.save_pretrained(folder)
@@ -88,6 +96,8 @@ def build(run: Run, config: Config) -> None:
         "seed": run.seed,
         "origin": origin_of(config.encoder),
     }
+    if config.confidence != "off":
+        recipe["familiarity"] = METHOD
     with naming("orchestrator.encoder", config.encoder):
         run.make(
             run.orchestrator,
@@ -98,29 +108,40 @@ def build(run: Run, config: Config) -> None:
         )
 
 
+def foreign_prompts(tokenizer: Any, *, seed: int) -> list[str]:
+    """What the confidence should know as foreign, as the orchestrator reads prompts."""
+    words = vocabulary_words(tokenizer, seed=seed)
+    texts = foreign_texts(half="fitted", words=words, seed=seed, count=FOREIGN_TEXTS)
+    return [text for kind in texts.values() for text in kind]
+
+
 def know_prompts(
     fitted: Fitted,
     train: Targets,
     validation: Targets,
+    confidence: Confidence,
     *,
     fallback_K: np.ndarray,
-    confidence: Confidence,
     work: Path,
+    seed: int,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Add the confidence, with numbers of it, and average the weights that training prompts are served,
-    (K,)."""
+    """Add the confidence, unless it is off, with numbers of it, and average the weights that training prompts
+    are served, (K,)."""
     with scratch_folder(work) as scratch:
         known, held_out = (
             store_vectors(scratch / name, in_parts(fitted.vectors, Distinct(rows.texts).of(rows.texts)))
             for name, rows in (("train", train), ("validation", validation))
         )
-        numbers = add_confidence(
-            fitted.model,
-            known.sample(MOST_PROMPTS),
-            held_out.sample(MOST_PROMPTS),
-            fallback_K=fallback_K,
-            confidence=confidence,
-        )
+        numbers = {}
+        if confidence != "off":
+            numbers = add_confidence(
+                fitted.model,
+                known.sample(MOST_PROMPTS),
+                held_out.sample(MOST_PROMPTS),
+                fitted.vectors(foreign_prompts(fitted.tokenizer, seed=seed)),
+                fallback_K=fallback_K,
+                confidence=confidence,
+            )
         served = (serve_vectors(fitted.model, block).weights_NK for block in known.blocks())
         return numbers, sum(weights_NK.sum(axis=0) for weights_NK in served) / len(known)
 

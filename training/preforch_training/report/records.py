@@ -80,14 +80,15 @@ class OrchestratorReport(Record):
 class UnlikePrompts(Record):
     """Prompts of one kind unlike the training data: AUROC of each signal, held-out prompts against these.
 
-    Null where familiarity is not known. `kept`: mean share of f(x) in their weights, null without shrinkage.
+    `confidence` and its `median` are null where familiarity is not known. `kept`: mean share of f(x) in their
+    weights, null without shrinkage.
     """
 
     kind: str
     prompts: int
     certainty: Interval
-    familiarity: Interval | None = None
     confidence: Interval | None = None
+    median: FiniteFloat | None
     kept: FiniteFloat | None
 
     @property
@@ -98,11 +99,12 @@ class UnlikePrompts(Record):
 
 
 class HeldOutPrompts(Record):
-    """Mean share of f(x) `kept` in the weights of one held-out split,
-    share of its prompts `shrunk` at all."""
+    """Median confidence of the prompts of one held-out split, null where familiarity is not known; mean share
+    of f(x) `kept` in their weights, share of the prompts `shrunk` at all."""
 
     split: str
     prompts: int
+    median: FiniteFloat | None
     kept: FiniteFloat | None
     shrunk: FiniteFloat | None
 

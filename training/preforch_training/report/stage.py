@@ -167,7 +167,7 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
         rounds=tuple(report_rounds(subject.policies, run.names)),
         study=study,
         stages=tuple(stage_costs(artifacts_of(run, subject))),
-        verdicts=tuple(judge_run(rewards, orchestrator, policy, onnx_difference)),
+        verdicts=tuple(judge_run(rewards, orchestrator, policy, confidence, onnx_difference)),
         warnings=(
             *in_sample_warnings(run_rewards.in_sample),
             *find_warnings(rewards, orchestrator, policy, confidence),

@@ -135,22 +135,25 @@ def orchestrator_tables(orchestrator: OrchestratorReport) -> list[Block]:
 def confidence_table(confidence: ConfidenceReport) -> list[Block]:
     """Each kind of unlike prompts against held-out ones, and how to read it."""
     held_out = [
-        [h.split, h.prompts, "", "", "", _number(h.kept), _number(h.shrunk)] for h in confidence.held_out
+        [h.split, h.prompts, _number(h.median), "", "", _number(h.kept), _number(h.shrunk)]
+        for h in confidence.held_out
     ]
     unlike = [
         [
             u.kind,
             u.prompts,
-            u.certainty,
-            u.familiarity,
+            _number(u.median),
             u.confidence,
+            u.certainty,
             _number(u.kept),
             "",
         ]
         for u in confidence.unlike
     ]
-    header = ["prompts", "number", "AUROC of certainty", "of familiarity", "of confidence", "mean g", "g < 1"]
+    header = ["prompts", "number", "median confidence", "its AUROC", "AUROC of certainty", "mean g", "g < 1"]
     reading = (
+        "Confidence: at even odds, the probability that a text so far from the training prompts is one of "
+        "their kind and not foreign. It was fitted to other code, languages and noise than these. "
         "AUROC: the chance that a held-out prompt scores above one of this kind; 0.5 tells nothing. Very "
         "long prompts are held-out ones in a row, of which no more is read than `max_tokens`. "
     ) + (

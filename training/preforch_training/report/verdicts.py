@@ -16,6 +16,10 @@ UTILITY_GAIN = 0.3
 CUT_SHARE = 0.1
 SEPARATED = 0.6
 """AUROC that the confidence must be able to reach, by its interval, for every kind of unlike prompts."""
+KNOWN = 0.6
+FOREIGN = 0.2
+"""Median confidence of the prompts of every held-out split, and of every kind of foreign text."""
+FOREIGN_KINDS = ("code", "languages", "noise")
 SHRUNK_SHARE = 0.2
 """Of the prompts of a held-out split; beyond it shrinkage acts on prompts that it is not meant for."""
 
@@ -24,10 +28,15 @@ def judge_run(
     rewards: RewardReport,
     orchestrator: OrchestratorReport,
     policy: PolicyReport | None,
+    confidence: ConfidenceReport,
     onnx_difference: float,
 ) -> list[Verdict]:
     """Targets of all parts that this run has; those about the truth only where it is known."""
-    verdicts = [*_reward_verdicts(rewards), *_orchestrator_verdicts(orchestrator)]
+    verdicts = [
+        *_reward_verdicts(rewards),
+        *_orchestrator_verdicts(orchestrator),
+        *_confidence_verdicts(confidence),
+    ]
     verdicts.append(
         Verdict(
             name="largest difference between torch and ONNX",
@@ -121,6 +130,31 @@ def _orchestrator_verdicts(orchestrator: OrchestratorReport) -> list[Verdict]:
         ),
         *(_at_least(f"largest weight named, {s}", tops[s], TOPS[s]) for s in TOPS if tops.get(s) is not None),
     ]
+
+
+def _confidence_verdicts(confidence: ConfidenceReport) -> list[Verdict]:
+    """High for prompts of the training kind and low for foreign ones, where familiarity is known."""
+    high = [
+        Verdict(
+            name=f"median confidence, {entry.split}",
+            value=entry.median,
+            target=f">= {KNOWN:g}",
+            reached=entry.median >= KNOWN,
+        )
+        for entry in confidence.held_out
+        if entry.median is not None
+    ]
+    low = [
+        Verdict(
+            name=f"median confidence, {entry.kind}",
+            value=entry.median,
+            target=f"<= {FOREIGN:g}",
+            reached=entry.median <= FOREIGN,
+        )
+        for entry in confidence.unlike
+        if entry.median is not None and entry.kind in FOREIGN_KINDS
+    ]
+    return [*high, *low]
 
 
 def served_control(policy: PolicyReport) -> list[Control]:

@@ -127,8 +127,6 @@ class Transfer(Record):
     mean: dict[str, FiniteFloat]
     accuracy: Interval
     gain: Interval
-    shrunk_gain: Interval
-    """The same with weights that shrink towards the fallback where a prompt is unfamiliar."""
 
 
 class GapFindings(Record):

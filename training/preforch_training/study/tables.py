@@ -204,7 +204,7 @@ def transfer_table(study: Study) -> Table:
     """What was fitted on this run, judged on other sources of pairs."""
     return Table(
         "Fitted on this run, judged on other sources",
-        ["source", "pairs", "mean weights", "accuracy", "gain", "gain, shrunk where unfamiliar"],
+        ["source", "pairs", "mean weights", "accuracy", "gain"],
         [
             [
                 t.source,
@@ -212,7 +212,6 @@ def transfer_table(study: Study) -> Table:
                 ", ".join(f"{name} {value:.2f}" for name, value in t.mean.items()),
                 t.accuracy,
                 t.gain,
-                t.shrunk_gain,
             ]
             for t in study.transfers
         ],

@@ -7,10 +7,8 @@ orchestrator and best constant come from the run's data, out-of-fold among thems
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from preforch_training.data.splits import first_turn
-from preforch_training.orchestrator.familiarity import fit_familiarity
 from preforch_training.records import OVERALL, PreferencePair, Prompt
 from preforch_training.statistics.bootstrap import Bootstrap, mean_interval
 from preforch_training.study.choices import Choice, run_trial
@@ -45,24 +43,13 @@ def judge_transfer(
     rewards_FUK = crossfit(data, fit_of(data), fold_P, seed=bootstrap.seed, judged=folds)
     features_PD = features_of(data)
     trial = run_trial(data, rewards_FUK, features_PD, fold_P, choice, judged=folds)
-    # A fold that chose the penalty also says what is familiar.
-    fallback_K = trial.fitted_PK[foreign_P][0]
-    familiarity = fit_familiarity(
-        features_PD[(fold_P != 0) & ~foreign_P], features_PD[fold_P == 0], fallback_K=fallback_K
-    )
-    with torch.inference_mode():
-        known_P = familiarity(torch.from_numpy(features_PD).float())
-        shrunk_PK = familiarity.shrink(torch.from_numpy(trial.f_PK).float(), known_P).double().numpy()
     rows_N = np.flatnonzero(foreign_P[data.prompt_N])
     prompt_M = data.prompt_N[rows_N]
-    hits_M, base_M, shrunk_M = (
-        hits_of(w_PK[data.prompt_N], trial)[rows_N] for w_PK in (trial.f_PK, trial.constant_PK, shrunk_PK)
-    )
+    hits_M, base_M = (hits_of(w_PK[data.prompt_N], trial)[rows_N] for w_PK in (trial.f_PK, trial.constant_PK))
     return Transfer(
         source=source,
         pairs=len(rows_N),
         mean=dict(zip(names, trial.f_PK[foreign_P].mean(axis=0).tolist(), strict=True)),
         accuracy=mean_interval(hits_M, prompt_M, bootstrap=bootstrap),
         gain=mean_interval(hits_M - base_M, prompt_M, bootstrap=bootstrap),
-        shrunk_gain=mean_interval(shrunk_M - base_M, prompt_M, bootstrap=bootstrap),
     )

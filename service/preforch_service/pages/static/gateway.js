@@ -1,6 +1,9 @@
 // The gateway's HTTP interface, as far as the page needs it.
 // In: a key and conversations. Out: parsed answers and events, or a GatewayError that can be shown as it is.
 
+/** Where chats go, relative to the page. */
+export const CHAT = "v1/chat/completions";
+
 const WORDS = {
   400: "The gateway cannot work with this request",
   401: "The gateway does not know this key",
@@ -110,13 +113,19 @@ export class Gateway {
     }
   }
 
-  async weights(messages, { signal }) {
-    return (await this.#request("weights", { body: { messages }, signal })).json();
+  /** What would be used for a question: its messages, and weights and preset where they are set. */
+  async weights(question, { signal }) {
+    return (await this.#request("weights", { body: question, signal })).json();
   }
 
-  /** The events of an answer. Leaving the loop, or the signal, ends the generation. */
-  async *generate(request, { signal }) {
-    const response = await this.#request("generate", { body: { ...request, stream: true }, signal });
+  /**
+   * The events of a chat completion, each with the names of the fields that were ignored beside it.
+   * Leaving the loop, or the signal, ends the generation.
+   */
+  async *chat(question, { signal }) {
+    const body = { ...question, stream: true, stream_options: { include_usage: true } };
+    const response = await this.#request(CHAT, { body, signal });
+    const ignored = response.headers.get("X-Preference-Ignored");
     try {
       for await (const data of eventData(response.body)) {
         if (data === "[DONE]") return;
@@ -124,7 +133,7 @@ export class Gateway {
         if (event.error) {
           throw new GatewayError(sentence("The answer broke off", event.error.message), about(response));
         }
-        yield event;
+        yield { ...event, ignored };
       }
     } catch (error) {
       if (error.name === "AbortError" || error instanceof GatewayError) throw error;

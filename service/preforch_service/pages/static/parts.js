@@ -36,16 +36,16 @@ export function showError(place, error) {
   if (error?.status === 401) find("key-form").hidden = false;
 }
 
-/** Where recommended weights came from, in words. */
-export function origin({ source, confidence, reason, clamped }) {
+/** Where weights came from, and what changed them, in words. */
+export function origin({ source, preset, reason, clamped }) {
   const parts = [SOURCES[source] ?? source];
   if (reason) parts[0] += `, ${REASONS[reason] ?? reason}`;
-  if (confidence !== null) parts.push(`confidence ${Math.round(confidence * 100)} %`);
+  if (preset) parts.push(`preset ${preset}`);
   const bounds = Object.entries(clamped).flatMap(([name, bound]) =>
     Object.entries(bound).map(([side, value]) => `${name} ${WORDS[side]} ${value.toFixed(2)}`),
   );
   if (bounds.length > 0) parts.push(`changed by bounds: ${bounds.join(", ")}`);
-  return `${parts.join("; ")}.`.replace(/^./, (first) => first.toUpperCase());
+  return parts.join("; ");
 }
 
 /** What the weights that a user set amount to, in words. */
@@ -61,9 +61,12 @@ export function sumNote(own, objectives) {
   return `What you set sums to ${sum.toFixed(2)}; ${rest}`;
 }
 
-/** One objective: what is recommended, and a slider that follows it until its user moves it. */
+/**
+ * One objective: what is recommended, and a slider at the weight that will be used, which its user may move.
+ * A weight that the user set stays where it was put; where another one is used in its place, that is said.
+ */
 export class Row {
-  #recommended = null;
+  #used = null;
   #bar;
   #pin;
   #slider;
@@ -84,12 +87,12 @@ export class Row {
     this.element.querySelector(".description").textContent = about;
     this.#pin.setAttribute("aria-label", `Set ${name} myself`);
     this.#slider.setAttribute("aria-label", `Weight of ${name}`);
-    this.#pin.addEventListener("change", () => this.#update());
+    this.#pin.addEventListener("change", () => this.#changed());
     this.#slider.addEventListener("input", () => {
       this.#pin.checked = true;
-      this.#update();
+      this.#changed();
     });
-    this.recommend(null);
+    this.forget();
   }
 
   /** The weight that the user set, or null where that is left to the orchestrator. */
@@ -97,18 +100,31 @@ export class Row {
     return this.#pin.checked ? Number(this.#slider.value) : null;
   }
 
-  recommend(weight) {
-    this.#recommended = weight;
-    showWeight(this.#bar, weight);
+  /** What the gateway said; `recommended` is null where the orchestrator was not asked. */
+  show({ recommended, used }) {
+    if (recommended !== null) showWeight(this.#bar, recommended);
+    this.#used = used;
     this.#update();
   }
 
-  #update() {
-    if (this.own === null && this.#recommended !== null) this.#slider.value = this.#recommended;
-    const shown = this.own ?? this.#recommended;
-    this.#output.textContent = shown === null ? "–" : shown.toFixed(2);
-    this.element.classList.toggle("pinned", this.own !== null);
+  /** Nothing is known of the prompt as it is now. */
+  forget() {
+    showWeight(this.#bar, null);
+    this.#used = null;
+    this.#update();
+  }
+
+  #changed() {
+    this.#update();
     this.#onChange();
+  }
+
+  #update() {
+    const { own } = this;
+    if (own === null && this.#used !== null) this.#slider.value = this.#used;
+    const [set, used] = [own, this.#used].map((weight) => (weight === null ? "–" : weight.toFixed(2)));
+    this.#output.textContent = own === null || used === set ? used : `${set}, used ${used}`;
+    this.element.classList.toggle("pinned", own !== null);
   }
 }
 
@@ -127,16 +143,17 @@ export class Answer {
     this.#next.addEventListener("click", () => onGoOn(this.#text.textContent));
   }
 
-  /** Show the events of /generate until they end, fail or are stopped. */
+  /** Show the events of a chat completion until they end, fail or are stopped. */
   async show(events) {
     const started = performance.now();
     this.element.setAttribute("aria-busy", "true");
     this.#facts.textContent = "Waiting for the first words …";
     try {
-      let last = {};
+      const last = {};
       for await (const event of events) {
         this.#take(event);
-        last = event;
+        last.usage = event.usage ?? last.usage;
+        last.reason = event.choices[0]?.finish_reason ?? last.reason;
       }
       this.#facts.textContent = facts(last, (performance.now() - started) / 1000);
     } catch (error) {
@@ -149,18 +166,25 @@ export class Answer {
     }
   }
 
-  #take({ text, weights, source, applied, advice }) {
-    if (weights) {
-      const unread = applied === false ? "; the model does not read them" : "";
-      const advised = advice ? "; advice to a model that was not trained to follow them" : "";
-      const about = `${SOURCES[source] ?? source}${unread}${advised}`;
-      this.element.querySelector(".source").textContent = `Weights ${about}`;
-      this.element.querySelector(".used").replaceChildren(...Object.entries(weights).map(usedWeight));
-    }
+  #take({ choices: [choice], preference, ignored }) {
+    if (preference) this.#about(preference, ignored);
+    const text = choice?.delta.content;
     if (text) {
       this.#text.append(text);
       this.#facts.textContent = "";
     }
+  }
+
+  /** Under which weights the answer is, and what of the request had no say. */
+  #about(preference, ignored) {
+    const { weights, applied, advice } = preference;
+    const unread = applied === false ? "; the model does not read them" : "";
+    const advised = advice ? "; advice to a model that was not trained to follow them" : "";
+    this.element.querySelector(".source").textContent = `Weights ${origin(preference)}${unread}${advised}`;
+    this.element.querySelector(".used").replaceChildren(...Object.entries(weights).map(usedWeight));
+    const note = this.element.querySelector(".ignored");
+    note.textContent = `Fields that the gateway ignored: ${ignored}`;
+    note.hidden = ignored === null;
   }
 }
 
@@ -171,7 +195,7 @@ function usedWeight([name, weight]) {
   return item;
 }
 
-function facts({ usage, finish_reason: reason }, seconds) {
+function facts({ usage, reason }, seconds) {
   const parts = [`${seconds.toFixed(1)} s`];
   if (usage) parts.unshift(`${usage.completion_tokens} tokens`);
   if (reason === "length") parts.push("cut off at the token limit");

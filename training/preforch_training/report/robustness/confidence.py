@@ -5,15 +5,17 @@ In:  a trained orchestrator, held-out prompts. Out: `ConfidenceReport`: AUROC of
 """
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from preforch_models.orchestrator_model import OrchestratorModel
 from transformers import AutoTokenizer
 
-from preforch_training.orchestrator.familiarity import signals_of
+from preforch_training.orchestrator.confidence.familiarity import signals_of
+from preforch_training.orchestrator.confidence.foreign_texts import vocabulary_words
 from preforch_training.orchestrator.prediction import vectors_of
 from preforch_training.report.facts import Facts
 from preforch_training.report.records import ConfidenceReport, HeldOutPrompts, UnlikePrompts
@@ -27,8 +29,6 @@ UNLIKE_PROMPTS = 60
 """Of each kind. These two keep the part within seconds on one core."""
 LONG_CHARACTERS = 8
 """Characters of a very long prompt for each token that is read: about twice what is read, in English."""
-DRAWN_TOKENS = 5000
-"""Tokens of a vocabulary among which words are looked for; some vocabularies have a quarter of a million."""
 
 
 def report_confidence(folder: Path, facts: Facts, *, bootstrap: Bootstrap) -> ConfidenceReport:
@@ -49,57 +49,56 @@ def report_confidence(folder: Path, facts: Facts, *, bootstrap: Bootstrap) -> Co
     )
     inside = signals_of(model, vectors_of(model, tokenizer, tested))
     outside = {kind: signals_of(model, vectors_of(model, tokenizer, texts)) for kind, texts in unlike.items()}
-    names = ("certainty",) if model.familiarity is None else tuple(inside)
     auroc = {
         name: separation(
             inside[name],
             {kind: signals[name] for kind, signals in outside.items()},
             bootstrap=bootstrap,
         )
-        for name in names
+        for name in inside
     }
-    split_N, kept_N = (
-        np.array([prompt.split for prompt in held_out]),
-        kept_share(model, inside["familiarity"]),
-    )
+    split_N = np.array([prompt.split for prompt in held_out])
     return ConfidenceReport(
         mode=model.config.confidence,
-        held_out=tuple(_held_out(split, kept_N, split_N == split) for split in splits),
+        held_out=tuple(_held_out(model, split, _where(inside, split_N == split)) for split in splits),
         unlike=tuple(
             UnlikePrompts(
                 kind=kind,
                 prompts=len(unlike[kind]),
-                kept=_mean(kept_share(model, signals["familiarity"])),
-                **{name: auroc[name][kind] for name in names},
+                median=_median(signals),
+                kept=_mean(kept_share(model, signals)),
+                **{name: auroc[name][kind] for name in inside},
             )
             for kind, signals in outside.items()
         ),
     )
 
 
-def vocabulary_words(tokenizer: Any, *, seed: int) -> list[str]:
-    """Entries of the vocabulary that are words or single letters, of any script."""
-    ids = _drawn(list(range(len(tokenizer))), DRAWN_TOKENS, seed=seed)
-    # Decoded, because a vocabulary may write words with signs or as bytes.
-    texts = (text.strip() for text in tokenizer.batch_decode([[number] for number in ids]))
-    return [text for text in texts if text.isalpha()]
-
-
-def kept_share(model: OrchestratorModel, familiarity_N: np.ndarray) -> np.ndarray | None:
+def kept_share(model: OrchestratorModel, signals: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Share of f(x) in the weights that are served, (N,); None for a model that does not shrink."""
     if model.familiarity is None or model.config.confidence != "shrink":
         return None
-    return np.asarray(model.familiarity.kept(torch.from_numpy(familiarity_N)).numpy())
+    return np.asarray(model.familiarity.kept(torch.from_numpy(signals["confidence"])).numpy())
 
 
-def _held_out(split: str, kept_N: np.ndarray | None, is_here_N: np.ndarray) -> HeldOutPrompts:
-    here_N = None if kept_N is None else kept_N[is_here_N]
+def _held_out(model: OrchestratorModel, split: str, signals: Mapping[str, np.ndarray]) -> HeldOutPrompts:
+    kept_N = kept_share(model, signals)
     return HeldOutPrompts(
         split=split,
-        prompts=int(is_here_N.sum()),
-        kept=_mean(here_N),
-        shrunk=None if here_N is None else float((here_N < 1).mean()),
+        prompts=len(signals["certainty"]),
+        median=_median(signals),
+        kept=_mean(kept_N),
+        shrunk=None if kept_N is None else float((kept_N < 1).mean()),
     )
+
+
+def _where(signals: Mapping[str, np.ndarray], is_here_N: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values_N[is_here_N] for name, values_N in signals.items()}
+
+
+def _median(signals: Mapping[str, np.ndarray]) -> float | None:
+    """Of the confidence, where there is any."""
+    return float(np.median(signals["confidence"])) if len(signals.get("confidence", ())) else None
 
 
 def _drawn(items: list[Item], count: int, *, seed: int) -> list[Item]:
