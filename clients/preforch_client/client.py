@@ -118,22 +118,29 @@ class Client:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=limits, transport=transport)
 
     @overload
-    def weights(self, prompt: str, *, preset: str | None = None) -> Recommendation: ...
+    def weights(
+        self, prompt: str, *, weights: Weights | None = None, preset: str | None = None
+    ) -> Recommendation: ...
     @overload
-    def weights(self, *, messages: Messages, preset: str | None = None) -> Recommendation: ...
+    def weights(
+        self, *, messages: Messages, weights: Weights | None = None, preset: str | None = None
+    ) -> Recommendation: ...
     @overload
-    def weights(self, *, inputs: Inputs, preset: str | None = None) -> tuple[Recommendation, ...]: ...
+    def weights(
+        self, *, inputs: Inputs, weights: Weights | None = None, preset: str | None = None
+    ) -> tuple[Recommendation, ...]: ...
     def weights(
         self,
         prompt: str | None = None,
         *,
         messages: Messages | None = None,
         inputs: Inputs | None = None,
+        weights: Weights | None = None,
         preset: str | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs; under a preset,
-        its weights and as recommended what it leaves open."""
-        return self._call(wire.weights_call(prompt, messages, inputs, preset))
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs; with weights of
+        one's own or a preset, what would be used: these, and as recommended what they leave open."""
+        return self._call(wire.weights_call(prompt, messages, inputs, weights, preset))
 
     @overload
     def generate(
@@ -257,22 +264,29 @@ class AsyncClient:
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=limits, transport=transport)
 
     @overload
-    async def weights(self, prompt: str) -> Recommendation: ...
+    async def weights(
+        self, prompt: str, *, weights: Weights | None = None, preset: str | None = None
+    ) -> Recommendation: ...
     @overload
-    async def weights(self, *, messages: Messages, preset: str | None = None) -> Recommendation: ...
+    async def weights(
+        self, *, messages: Messages, weights: Weights | None = None, preset: str | None = None
+    ) -> Recommendation: ...
     @overload
-    async def weights(self, *, inputs: Inputs, preset: str | None = None) -> tuple[Recommendation, ...]: ...
+    async def weights(
+        self, *, inputs: Inputs, weights: Weights | None = None, preset: str | None = None
+    ) -> tuple[Recommendation, ...]: ...
     async def weights(
         self,
         prompt: str | None = None,
         *,
         messages: Messages | None = None,
         inputs: Inputs | None = None,
+        weights: Weights | None = None,
         preset: str | None = None,
     ) -> Recommendation | tuple[Recommendation, ...]:
-        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs; under a preset,
-        its weights and as recommended what it leaves open."""
-        return await self._call(wire.weights_call(prompt, messages, inputs, preset))
+        """Recommended weights for a prompt, a conversation, or each of at most 256 inputs; with weights of
+        one's own or a preset, what would be used: these, and as recommended what they leave open."""
+        return await self._call(wire.weights_call(prompt, messages, inputs, weights, preset))
 
     @overload
     async def generate(

@@ -72,10 +72,14 @@ class Call(Generic[T]):
 
 
 def weights_call(
-    prompt: str | None, messages: Messages | None, inputs: Inputs | None, preset: str | None
+    prompt: str | None,
+    messages: Messages | None,
+    inputs: Inputs | None,
+    weights: Weights | None,
+    preset: str | None,
 ) -> Call[Recommendation | tuple[Recommendation, ...]]:
     """POST /weights."""
-    asked = {} if preset is None else {"preset": preset}
+    asked = _given(weights=_plain(weights), preset=preset)
     body = _only_one(prompt=prompt, messages=messages, inputs=inputs) | asked
     parse = _reader(Recommendation) if inputs is None else _read_batch
     return Call("POST", "/weights", body, parse)
@@ -184,8 +188,12 @@ def _add_ignored(answer: ChatCompletion, headers: Mapping[str, str]) -> ChatComp
     return answer.model_copy(update={"ignored": ignored_fields(headers)})
 
 
+def _given(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _only_one(**given: object) -> dict[str, object]:
-    present = {name: value for name, value in given.items() if value is not None}
+    present = _given(**given)
     if len(present) != 1:
         raise ValueError(f"give exactly one of {', '.join(given)}; got {', '.join(present) or 'none'}")
     return {name: value if isinstance(value, str) else _plain(value) for name, value in present.items()}
@@ -201,9 +209,8 @@ def _generate_body(prompt: str | None, options: GenerateOptions) -> dict[str, ob
 def _chat_body(
     messages: Messages, weights: Weights | None, preset: str | None, fields: Mapping[str, object]
 ) -> dict[str, object]:
-    asked = {"preference_weights": _plain(weights), "preference_preset": preset}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return {"messages": _plain(messages), **fields, **given}
+    asked = _given(preference_weights=_plain(weights), preference_preset=preset)
+    return {"messages": _plain(messages), **fields, **asked}
 
 
 def _plain(value: object) -> object:

@@ -205,7 +205,7 @@ def test_chat_carries_weights_and_openai_fields_and_keeps_unnamed_ones() -> None
 def test_a_preset_is_asked_for_by_its_name_on_each_route() -> None:
     transport, seen = answering(WEIGHED | {"preset": "safe"})
     with Client(transport=transport) as client:
-        assert client.weights("Hello", preset="safe").preset == "safe"
+        assert client.weights("Hello", weights={"humor": 0.2}, preset="safe").preset == "safe"
     transport, more = answering({"text": "Wait.", "weights": WEIGHTS, "source": "preset"})
     with Client(transport=transport) as client:
         client.generate("Hello", preset="safe")
@@ -213,7 +213,7 @@ def test_a_preset_is_asked_for_by_its_name_on_each_route() -> None:
     with Client(transport=transport) as client:
         client.chat(MESSAGES, preset="safe", weights={"helpful": 0.2})
     assert [sent(request) for request in (*seen, *more, *most)] == [
-        {"prompt": "Hello", "preset": "safe"},
+        {"prompt": "Hello", "weights": {"humor": 0.2}, "preset": "safe"},
         {"prompt": "Hello", "preset": "safe"},
         {"messages": MESSAGES, "preference_weights": {"helpful": 0.2}, "preference_preset": "safe"},
     ]
