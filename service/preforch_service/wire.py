@@ -88,8 +88,8 @@ class Recommended(BaseModel):
 
     `entropy` (nats) and `confidence` belong to the recommendation, where there is one.
 
-    `confidence` is the orchestrator's own, 0 to 1: low where it is undecided and where the prompt is unlike
-    those that it was trained on. `clamped`: by objective, the bound that held its weight. `steps`: how the
+    `confidence`, 0 to 1: at even odds, the probability that the prompt is one of the kind that the orchestrator
+    was trained on; of a bundle that does not know that, 1 - `entropy` / (2 log K). `clamped`: by objective, the bound that held its weight. `steps`: how the
     weights came about, where that was asked for.
     """
 
