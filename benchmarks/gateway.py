@@ -208,9 +208,16 @@ def start_proxy(kind: str, engine: Server, folder: Path) -> contextlib.AbstractC
 
 
 def start_gateway(
-    bundle: Bundle, policy: Path, engine: Server, extra: Sequence[str], folder: Path
+    bundle: Bundle,
+    policy: Path,
+    engine: Server,
+    extra: Sequence[str],
+    folder: Path,
+    *,
+    checkout: Path | None = None,
 ) -> contextlib.AbstractContextManager[Server]:
-    """The gateway, patient enough never to answer with fallback weights: that would be less work."""
+    """The gateway, of this checkout or another one, patient enough never to answer with fallback weights:
+    that would be less work."""
     port = free_port()
     command = [
         *(sys.executable, "-m", "preforch_service", str(bundle.path)),
@@ -219,7 +226,13 @@ def start_gateway(
         *("--cache-entries", "65536"),
         *extra,
     ]
-    return running("gateway", command, port=port, folder=folder, health="/readyz")
+    if checkout is None:
+        return running("gateway", command, port=port, folder=folder, health="/readyz")
+    packages = [str(checkout.resolve() / place) for place in ("service", "models")]
+    elsewhere = {"PYTHONPATH": os.pathsep.join(packages)}
+    return running(
+        "gateway, other", command, port=port, folder=folder, health="/readyz", environment=elsewhere
+    )
 
 
 # Measuring.

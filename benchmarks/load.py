@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 from preforch_models.objectives import Record
 
-TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
+TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 
 
 class Plan(Record):

@@ -88,9 +88,9 @@ class Recommended(BaseModel):
 
     `entropy` (nats) and `confidence` belong to the recommendation, where there is one.
 
-    `confidence`, 0 to 1: at even odds, the probability that the prompt is one of the kind that the orchestrator
-    was trained on; of a bundle that does not know that, 1 - `entropy` / (2 log K). `clamped`: by objective, the bound that held its weight. `steps`: how the
-    weights came about, where that was asked for.
+    `confidence`, 0 to 1: at even odds, the probability that the prompt is one of the kind that the
+    orchestrator was trained on; of a bundle that does not know that, 1 - `entropy` / (2 log K). `clamped`: by
+    objective, the bound that held its weight. `steps`: how the weights came about, where that was asked for.
     """
 
     weights: dict[str, float]

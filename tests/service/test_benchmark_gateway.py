@@ -1,4 +1,5 @@
-"""The benchmark of chat runs on a real engine, and every arm does what its name says. Speed is not judged."""
+"""The benchmarks of chat and of the formats beside it run on a real engine, and every arm does what its name
+says. Speed is not judged."""
 
 import re
 import subprocess
@@ -20,8 +21,8 @@ ARMS = [
 ]
 
 
-def started(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+def started(*arguments: object, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
 
 
@@ -93,3 +94,18 @@ def test_weights_come_from_where_the_arm_says(printed: str) -> None:
 def test_wrong_options_say_what_is_needed(run_folder: Path) -> None:
     assert "--rounds is 1; an interval needs at least 2" in started(run_folder, "--rounds", 1).stderr
     assert "--requests has 3 numbers for 1 of --clients" in started(run_folder, "--clients", 4).stderr
+
+
+def test_formats_are_compared_to_chat(run_folder: Path) -> None:
+    script = SCRIPT.with_name("formats.py")
+    small = ["--rounds", "2", "--clients", "2", "--requests", "2", "--max-tokens", "4"]
+    done = started(run_folder, *small, "--before", SCRIPT.parents[1], script=script)
+    assert done.returncode == 0, done.stderr
+    formats = ["chat", "responses", "messages", "chat, the other checkout"]
+    found = rows(done.stdout, 0)
+    assert [row[:3] for row in found] == [
+        [mode, "2", name] for mode in ("whole", "stream") for name in formats
+    ]
+    for _mode, _clients, name, cpu, by_chat, _added, more in found:
+        assert numbers(cpu)[0] > 0
+        assert (by_chat == "") == (more == "") == (name == "chat")
