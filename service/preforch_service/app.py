@@ -24,6 +24,7 @@ from preforch_service.routes.admin import admin_router
 from preforch_service.routes.generate import generate_router
 from preforch_service.routes.health import health_router
 from preforch_service.routes.messages import messages_router
+from preforch_service.routes.models import models_router
 from preforch_service.routes.openai import openai_router
 from preforch_service.routes.openapi import complete
 from preforch_service.routes.responses import responses_router
@@ -113,6 +114,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         app.include_router(responses_router(gateway, gateway.engine))
         app.include_router(messages_router(gateway, gateway.engine))
         app.include_router(generate_router(gateway, gateway.engine))
+        app.include_router(models_router(gateway, gateway.engine))
     app.include_router(weights_router(gateway))
     app.include_router(health_router(gateway))
     app.include_router(admin_router(gateway))

@@ -152,6 +152,13 @@ class Preparer:
         asked = self._asked(fields, headers)
         return Prepared((orchestrator_text(reading.turns),), asked, self._finish_chat(clean), reading.ignored)
 
+    def asked_by_name(self, model: str) -> Asked | None:
+        """What a model's name asks for by itself.
+
+        Raises NotFound where it is not a name of the served one, BadRequest for what follows its '@'.
+        """
+        return self._asked({"model": model}, {})
+
     def completion(self, body: dict[str, Any], headers: Mapping[str, str]) -> Prepared:
         """A completion of one string prompt or of several. Raises BadRequest."""
         ignored = Ignored(self._unknown_fields)
