@@ -1,6 +1,6 @@
 """The ASGI application: routes, and the one handler that turns exceptions into HTTP."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from importlib import metadata
 
@@ -47,16 +47,31 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Errors of the router: no such path, wrong method. OPTIONS is a method of every path that there is."""
+    """Errors of the router: no such path, wrong method.
+
+    OPTIONS is a method of every path that there is, and `OPTIONS *` asks for those of all (RFC 9110, 9.3.7).
+    """
     assert isinstance(error, HTTPException)
+    if request.method == "OPTIONS" and request.scope["path"] == "*":
+        return _allowed({method for route in _api_routes(request.app.routes) for method in route.methods})
     response = error_response(from_status(error.status_code, error.detail), request.url.path)
     response.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        methods = sorted([*response.headers["Allow"].split(", "), "OPTIONS"])
-        response.headers["Allow"] = ", ".join(methods)
+        allowed = _allowed(response.headers["Allow"].split(", "))
         if request.method == "OPTIONS":
-            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": response.headers["Allow"]})
+            return allowed
+        response.headers["Allow"] = allowed.headers["Allow"]
     return response
+
+
+def _allowed(methods: Iterable[str]) -> Response:
+    """The answer to OPTIONS, itself one of the methods."""
+    allow = ", ".join(sorted({*methods, "OPTIONS"}))
+    return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": allow})
+
+
+def _api_routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    return (route for route in routes if isinstance(route, APIRoute))
 
 
 async def on_invalid(request: Request, error: Exception) -> Response:
@@ -91,8 +106,8 @@ def add_head(routes: Iterable[BaseRoute]) -> None:
 
     To be called when the OpenAPI document has been made, which would list it as an operation of its own.
     """
-    for route in routes:
-        if isinstance(route, APIRoute) and "GET" in route.methods:
+    for route in _api_routes(routes):
+        if "GET" in route.methods:
             route.methods.add("HEAD")
 
 
