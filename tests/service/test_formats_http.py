@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
-import httpx
 import openai
 import pytest
 from conversations import CLAUDE_CODE, CODEX, Body
@@ -24,8 +22,7 @@ from fakes import (
 from preforch_models.bundle import Bundle
 from preforch_service.engine.upstream import UpstreamDown
 from preforch_service.keys import Keys, digest_of
-from processes import wait_until
-from served import Served, error_of, serve
+from served import Served, anthropic_error, error_of, serve
 
 RESPONSES, MESSAGES, COUNT = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
@@ -249,19 +246,6 @@ def test_a_bias_may_be_positive_where_it_forces_no_control_token(served: Served)
     assert (error["param"], "control token" in error["message"]) == ("logit_bias.5", True)
 
 
-def anthropic_error(response: httpx.Response, status: int) -> Body:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    error: Body = response.json()
-    assert (set(error), set(error["error"]), error["type"]) == (
-        {"type", "error"},
-        {"type", "message"},
-        "error",
-    )
-    found: Body = error["error"]
-    return found
-
-
 def broken(body: Body) -> FakeAnswer:
     raise RuntimeError("secret")
 
@@ -363,17 +347,6 @@ def test_streams_that_break_off_end_with_an_error_that_the_clients_raise(served:
     assert asyncio.run(served.gateway.readiness.check())
     with anthropics(served) as other, pytest.raises(anthropic.APIError, match="engine died"):
         list(other.messages.create(model="tiny", messages=HELLO, max_tokens=5, stream=True))
-
-
-@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
-def test_a_client_that_leaves_stops_the_generation(served: Served, path: str) -> None:
-    never = threading.Event()
-    answer = stream_answer(STREAMS[path][0], never)
-    served.upstream.answer = lambda body: answer
-    with served.client.stream("POST", path, json=BODIES[path] | {"stream": True}) as response:
-        next(response.iter_bytes())
-    assert wait_until(answer.closed.is_set)
-    never.set()
 
 
 def test_answers_are_bounded(bundle: Bundle) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ from tokenizers import Tokenizer
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+LONG: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HELLO, "max_tokens": 200, "ignore_eos": True, "stream": True},
+    "/v1/responses": {"input": "hello", "max_output_tokens": 200, "ignore_eos": True, "stream": True},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 200, "stream": True},
+}
 START_SECONDS = 300
 
 
@@ -337,21 +342,29 @@ def test_generate_streams(served: Served) -> None:
     assert parsed[-1]["usage"]["completion_tokens"] <= 6
 
 
-def test_sigterm_lets_a_stream_finish_refuses_new_requests_and_leaves_nothing(served: Served) -> None:
+def test_sigterm_lets_streams_finish_refuses_new_requests_and_leaves_nothing(served: Served) -> None:
     started = children(served.process.pid)
     assert any("EngineCore" in title(pid) for pid in started)
-    body = {"messages": HELLO, "stream": True, "max_tokens": 200, "ignore_eos": True}
-    with served.http.stream("POST", "/v1/chat/completions", json=body) as response:
-        pieces = response.iter_bytes()
-        received = next(pieces)
+    with ExitStack() as stack:
+        streams = {
+            path: stack.enter_context(served.http.stream("POST", path, json=body))
+            for path, body in LONG.items()
+        }
+        pieces = {path: response.iter_bytes() for path, response in streams.items()}
+        received = {path: next(coming) for path, coming in pieces.items()}
         served.process.send_signal(signal.SIGTERM)
         assert wait_until(lambda: served.http.get("/readyz").status_code == 503, seconds=2)
-        refused = served.http.post("/v1/chat/completions", json={"messages": HELLO})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
-        assert refused.headers["Retry-After"]
-        received += b"".join(pieces)
-    assert received.endswith(b"data: [DONE]\n\n")
-    assert received.count(b'"delta"') > 50
+        for path, body in LONG.items():
+            refused = served.http.post(path, json=body)
+            assert (refused.status_code, bool(refused.headers["Retry-After"])) == (503, True)
+            assert refused.json()["error"]["message"] == "the gateway is shutting down"
+            assert ("type" in refused.json()) == (path == "/v1/messages"), "the shape of its format"
+        for path, coming in pieces.items():
+            received[path] += b"".join(coming)
+    assert received["/v1/chat/completions"].endswith(b"data: [DONE]\n\n")
+    assert b"event: response.completed\n" in received["/v1/responses"]
+    assert b"event: message_stop\n" in received["/v1/messages"]
+    assert min(content.count(b"delta") for content in received.values()) > 50
     assert served.process.wait(30) == 0
     assert wait_until(lambda: not any(map(alive, started)))
 
