@@ -19,7 +19,15 @@ from preforch_service.engine.pool import Pool, PooledAnswer
 from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.relay import RelayResponse, relay_events, rewritten_events, splice
 from preforch_service.engine.upstream import Upstream, UpstreamDown, UpstreamLate, read_all, streams
-from preforch_service.errors import ApiError, EngineLate, Forbidden, Overloaded, Unavailable, engine_error
+from preforch_service.errors import (
+    ApiError,
+    EngineLate,
+    Forbidden,
+    Overloaded,
+    Unavailable,
+    engine_error,
+    no_tool_parser,
+)
 from preforch_service.keys import ApiKey
 from preforch_service.middleware.edge import InFlight
 from preforch_service.middleware.observer import Observation, observation_of
@@ -270,6 +278,8 @@ async def start_generation(
     check_model(engine.model, caller, prepared.asked or Asked())
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
+    if prepared.calls_tools and not (route.refuses_calls or engine.upstream.parses_tool_calls):
+        raise no_tool_parser()
     prepared.ignored.count(gateway.metrics.ignored_fields)
     # Unique in the engine even when a client uses an id twice.
     engine_id = f"{request.state.request_id}-{secrets.token_hex(4)}"

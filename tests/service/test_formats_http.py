@@ -11,6 +11,7 @@ import pytest
 from conversations import CLAUDE_CODE, CODEX, Body
 from fakes import (
     ANSWERS,
+    NO_PARSER,
     RECOMMENDED,
     STREAMS,
     FakeAnswer,
@@ -309,12 +310,34 @@ def test_errors_of_the_engine_come_out_in_the_shape_of_the_format(served: Served
 
 
 def test_a_tool_choice_without_a_parser_is_refused_in_the_same_words(served: Served) -> None:
-    message = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-    served.upstream.answer = lambda body: json_answer({"error": {"message": message, "type": "x"}}, 400)
+    served.upstream.answer = lambda body: json_answer(NO_PARSER, 400)
     error = error_of(served.post(RESPONSES, BODIES[RESPONSES]), 400)
     assert (error["param"], error["code"]) == ("tool_choice", "no_tool_parser")
     assert anthropic_error(served.post(MESSAGES, BODIES[MESSAGES]), 400)["message"] == error["message"]
     assert served.chat().json()["error"] == error
+
+
+TOOL: Body = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+
+
+def test_responses_whose_calls_no_engine_reads_are_refused_by_the_gateway_itself(bundle: Bundle) -> None:
+    """vLLM would give the call out as the text that the policy wrote."""
+    for served in serve(bundle, upstream=FakeUpstream(any_answer, parses_calls=False)):
+        for choice in (None, "auto", "required", {"type": "function", "name": "f"}):
+            body = BODIES[RESPONSES] | {"tools": [TOOL], "tool_choice": choice}
+            error = error_of(served.post(RESPONSES, body), 400)
+            assert (error["param"], error["code"]) == ("tool_choice", "no_tool_parser")
+        assert served.chat(tools=[{"type": "function", "function": TOOL}]).json()["error"] == error
+        assert served.upstream.bodies == []
+        for harmless in ({"tools": [TOOL], "tool_choice": "none"}, {"tools": []}, {}):
+            assert served.post(RESPONSES, BODIES[RESPONSES] | harmless).status_code == 200
+        assert served.post(MESSAGES, BODIES[MESSAGES]).status_code == 200
+        # It comes up with a parser.
+        served.upstream.down, served.upstream.parses_calls = True, True
+        assert served.post(RESPONSES, BODIES[RESPONSES]).status_code == 503
+        served.upstream.down = False
+        assert asyncio.run(served.gateway.readiness.check())
+        assert served.post(RESPONSES, BODIES[RESPONSES] | {"tools": [TOOL]}).status_code == 200
 
 
 def test_a_message_of_anthropics_error_names_the_field(served: Served) -> None:
