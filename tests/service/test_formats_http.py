@@ -329,8 +329,9 @@ def test_responses_whose_calls_no_engine_reads_are_refused_by_the_gateway_itself
             assert (error["param"], error["code"]) == ("tool_choice", "no_tool_parser")
         assert served.chat(tools=[{"type": "function", "function": TOOL}]).json()["error"] == error
         assert served.upstream.bodies == []
-        for harmless in ({"tools": [TOOL], "tool_choice": "none"}, {"tools": []}, {}):
-            assert served.post(RESPONSES, BODIES[RESPONSES] | harmless).status_code == 200
+        harmless: list[Body] = [{"tools": [TOOL], "tool_choice": "none"}, {"tools": []}, {}]
+        for fields in harmless:
+            assert served.post(RESPONSES, BODIES[RESPONSES] | fields).status_code == 200
         assert served.post(MESSAGES, BODIES[MESSAGES]).status_code == 200
         # It comes up with a parser.
         served.upstream.down, served.upstream.parses_calls = True, True
