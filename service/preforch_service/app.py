@@ -1,6 +1,6 @@
 """The ASGI application: routes, and the one handler that turns exceptions into HTTP."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from importlib import metadata
 
@@ -24,6 +24,7 @@ from preforch_service.routes.admin import admin_router
 from preforch_service.routes.generate import generate_router
 from preforch_service.routes.health import health_router
 from preforch_service.routes.messages import messages_router
+from preforch_service.routes.models import models_router
 from preforch_service.routes.openai import openai_router
 from preforch_service.routes.openapi import complete
 from preforch_service.routes.responses import responses_router
@@ -46,16 +47,31 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Errors of the router: no such path, wrong method. OPTIONS is a method of every path that there is."""
+    """Errors of the router: no such path, wrong method.
+
+    OPTIONS is a method of every path that there is, and `OPTIONS *` asks for those of all (RFC 9110, 9.3.7).
+    """
     assert isinstance(error, HTTPException)
+    if request.method == "OPTIONS" and request.scope["path"] == "*":
+        return _allowed({method for route in _api_routes(request.app.routes) for method in route.methods})
     response = error_response(from_status(error.status_code, error.detail), request.url.path)
     response.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        methods = sorted([*response.headers["Allow"].split(", "), "OPTIONS"])
-        response.headers["Allow"] = ", ".join(methods)
+        allowed = _allowed(response.headers["Allow"].split(", "))
         if request.method == "OPTIONS":
-            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": response.headers["Allow"]})
+            return allowed
+        response.headers["Allow"] = allowed.headers["Allow"]
     return response
+
+
+def _allowed(methods: Iterable[str]) -> Response:
+    """The answer to OPTIONS, itself one of the methods."""
+    allow = ", ".join(sorted({*methods, "OPTIONS"}))
+    return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": allow})
+
+
+def _api_routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    return (route for route in routes if isinstance(route, APIRoute))
 
 
 async def on_invalid(request: Request, error: Exception) -> Response:
@@ -90,8 +106,8 @@ def add_head(routes: Iterable[BaseRoute]) -> None:
 
     To be called when the OpenAPI document has been made, which would list it as an operation of its own.
     """
-    for route in routes:
-        if isinstance(route, APIRoute) and "GET" in route.methods:
+    for route in _api_routes(routes):
+        if "GET" in route.methods:
             route.methods.add("HEAD")
 
 
@@ -113,6 +129,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         app.include_router(responses_router(gateway, gateway.engine))
         app.include_router(messages_router(gateway, gateway.engine))
         app.include_router(generate_router(gateway, gateway.engine))
+        app.include_router(models_router(gateway, gateway.engine))
     app.include_router(weights_router(gateway))
     app.include_router(health_router(gateway))
     app.include_router(admin_router(gateway))

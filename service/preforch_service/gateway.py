@@ -1,6 +1,5 @@
 """The parts of a running gateway, as the routes use them."""
 
-import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,10 +23,10 @@ from preforch_service.errors import (
     ApiError,
     EngineLate,
     Forbidden,
-    NotFound,
     Overloaded,
     Unavailable,
     engine_error,
+    no_tool_parser,
 )
 from preforch_service.keys import ApiKey
 from preforch_service.middleware.edge import InFlight
@@ -279,6 +278,8 @@ async def start_generation(
     check_model(engine.model, caller, prepared.asked or Asked())
     if gateway.readiness.engine_blocked is not None:
         raise Unavailable(gateway.readiness.engine_blocked, code="engine_down")
+    if prepared.calls_tools and not (route.refuses_calls or engine.upstream.parses_tool_calls):
+        raise no_tool_parser()
     prepared.ignored.count(gateway.metrics.ignored_fields)
     # Unique in the engine even when a client uses an id twice.
     engine_id = f"{request.state.request_id}-{secrets.token_hex(4)}"
@@ -289,63 +290,3 @@ async def start_generation(
         raise failure(gateway, error) from error
     effects = tuple(engine.conditioner.effect(decision.weights) for decision in decisions)
     return Generation(gateway, route, request, prepared, tuple(decisions), effects, answer, content)
-
-
-async def served_models(
-    gateway: Gateway, engine: EngineSide, request: Request, *, only: str | None = None
-) -> Response:
-    """The engine's models that the caller may use, and whether they read weights; or the one called `only`.
-
-    vLLM's `root`, the path of the policy, is replaced by its name. Raises ApiError (NotFound for a model that
-    would not be listed) or ClientGone.
-    """
-    caller: ApiKey | None = request.state.caller
-    seconds = gateway.settings.health_timeout
-
-    async def ask() -> tuple[PooledAnswer, bytes]:
-        async with asyncio.timeout(seconds):
-            answer = await engine.upstream.request("GET", "/v1/models")
-            return answer, await read_all(answer)
-
-    try:
-        answer, content = await until_disconnect(request, ask())
-    except UpstreamDown as error:
-        raise failure(gateway, error) from error
-    except TimeoutError as error:
-        raise EngineLate(f"the engine sent nothing for {seconds:g} s", code="engine_timeout") from error
-    if answer.status == 200:
-        models = json.loads(content)
-        models["data"] = [
-            model for listed in models["data"] for model in _offered(listed, gateway, engine, caller)
-        ]
-        content = encode_json(models if only is None else _model(models["data"], only))
-    else:
-        content = engine_error(answer.status, content)
-    return Response(content, answer.status, media_type="application/json")
-
-
-def _model(listed: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    for model in listed:
-        if model["id"] == name:
-            return model
-    served = ", ".join(repr(model["id"]) for model in listed) or "none that you may use"
-    message = f"model {name!r} does not exist; served is {served}"
-    raise NotFound(message, param="model", code="model_not_found")
-
-
-def _offered(
-    listed: dict[str, Any], gateway: Gateway, engine: EngineSide, caller: ApiKey | None
-) -> list[dict[str, Any]]:
-    """A model of the engine, and its aliases for presets, as far as the caller may use them."""
-    name = listed["id"]
-    if name in engine.conditioner.models:
-        return []
-    presets = gateway.bundles.current.carriers.presets if name == engine.model else {}
-    about = {"conditioning": engine.conditioner.kind, "applied": engine.conditioner.applies_weights}
-    plain = listed | {"root": engine.model, "preference": about}
-    offered: list[tuple[str | None, dict[str, Any]]] = [(None, plain)]
-    offered += [
-        (preset, plain | {"id": f"{name}@{preset}", "preference": about | {"preset": preset}})
-        for preset in presets
-    ]
-    return [model for preset, model in offered if caller is None or caller.may_use(name, preset)]

@@ -1,4 +1,4 @@
-"""Requests as agents send them, for Responses and Messages: several turns, tools, results, reasoning."""
+"""Requests as agents send them: several turns, tools, results, reasoning."""
 
 from typing import Any
 
@@ -121,9 +121,46 @@ OPENCODE: Body = {
     "include": ["reasoning.encrypted_content"],
     "reasoning": {"effort": "low", "summary": "auto"},
 }
-"""As opencode sends them, by the Vercel AI SDK."""
+"""As opencode sends them to a provider that speaks Responses, by the Vercel AI SDK."""
 
 _CACHED = {"type": "ephemeral"}
+
+OPENCODE_CHAT: Body = {
+    "model": "tiny",
+    "messages": [
+        {
+            "role": "system",
+            "content": [{"type": "text", "text": "You are a coding agent.", "cache_control": _CACHED}],
+        },
+        {"role": "user", "content": [{"type": "text", "text": "list the files"}]},
+        {
+            "role": "assistant",
+            "content": "",
+            "reasoning_content": "The tool can tell.",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "list", "arguments": '{"command":["ls"]}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "README.md", "cache_control": _CACHED},
+        {"role": "assistant", "content": "There is a README."},
+        {"role": "user", "content": [{"type": "text", "text": "what is in it?", "cache_control": _CACHED}]},
+    ],
+    "tools": [
+        {
+            "type": "function",
+            "function": {"name": "list", "description": "Lists files.", "parameters": SCHEMA},
+        }
+    ],
+    "tool_choice": "auto",
+    "max_tokens": 32,
+    "reasoning_effort": "medium",
+    "prompt_cache_key": "ses_1",
+}
+"""As opencode sends them to a provider that speaks chats."""
 
 CLAUDE_CODE: Body = {
     "model": "tiny",

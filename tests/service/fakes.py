@@ -180,18 +180,30 @@ def chunk(content: str, **more: object) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
+NO_PARSER = {
+    "error": {
+        "message": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+        "type": "BadRequestError",
+        "param": None,
+        "code": 400,
+    }
+}
+"""How vLLM refuses a chat with tools that may be called."""
+
+
 @dataclass
 class FakeUpstream:
     """An engine whose template prints the weights; `answer` makes the answers to generations.
 
     `tokens`: what the template prints around a text, for weights that are empty where a request names none.
     `drops`: what its template drops from a user's text. `members`: further models. `silent`: it never answers
-    what is no generation.
+    what is no generation. `parses_calls`: whether it has a parser for tool calls, as its chats say.
     """
 
     answer: Callable[[dict[str, Any]], FakeAnswer] = lambda body: json_answer(CHAT)
     down: bool = False
     silent: bool = False
+    parses_calls: bool = True
     health: int = 200
     probe: int = 200
     drops: str = ""
@@ -223,6 +235,8 @@ class FakeUpstream:
             read = [string for string in CONTROL if string in text]
             weights = sent["chat_template_kwargs"].get("weights", {})
             return json_answer({"token_strs": [*read, *self.tokens(weights)]})
+        if "tools" in sent and not self.parses_calls and path == "/v1/chat/completions":
+            return json_answer(NO_PARSER, 400)
         if sent.get("messages") == [{"role": "user", "content": PROBE}]:
             return json_answer(CHAT, self.probe)
         sent["path"] = path

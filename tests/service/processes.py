@@ -43,6 +43,12 @@ def title(pid: int) -> str:
         return ""
 
 
+def engine_server(gateway: int) -> int:
+    """vLLM's API server below a gateway's process. The engine's processes are a group of their own."""
+    commands = {pid: title(pid) for pid in children(gateway)}
+    return next(pid for pid, line in commands.items() if "--uds" in line and "engine.launcher" not in line)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> bool:
     """Whether the condition came true in time."""
     deadline = time.monotonic() + seconds

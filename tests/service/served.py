@@ -57,6 +57,17 @@ def serve(
         yield served
 
 
+def anthropic_error(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of a response, whose shape is Anthropic's."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert (set(body), body["type"]) == ({"type", "error"}, "error")
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"type", "message"}
+    return error
+
+
 def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     """The error of a response, whose shape is OpenAI's."""
     assert response.status_code == status, response.text

@@ -22,7 +22,7 @@ from preforch_models.context import objective_tokens, render_context
 from preforch_models.policy_card import PolicyCard, read_policy_card
 from preforch_service.app import create_app
 from preforch_service.engine.supervisor import LAUNCHER, EngineCommand, private_folder
-from preforch_service.engine.upstream import AiohttpUpstream, Answer, read_all
+from preforch_service.engine.upstream import AiohttpUpstream, Answer, Upstream, read_all
 from preforch_service.gateway import build_gateway
 from preforch_service.recommendation.active_bundle import InForce, assemble
 from preforch_service.settings import ControlMode, ServeSettings
@@ -133,13 +133,13 @@ def engine(policy: Path, card: PolicyCard, folder: Path, *more: str) -> Iterator
 
 @asynccontextmanager
 async def client(
-    bundle: Bundle, card: PolicyCard, watched: Watched, mode: ControlMode
+    bundle: Bundle, card: PolicyCard, upstream: Upstream, mode: ControlMode
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The gateway's application, when its engine is ready."""
     settings = ServeSettings(path=Path("run"), control_tokens=mode, template_kwargs=("style",))
     metrics = Metrics()
     bundles = InForce(assemble(settings, bundle, FakeRecommender(), metrics))
-    gateway = build_gateway(settings, bundles, metrics=metrics, card=card, upstreams={"engine": watched})
+    gateway = build_gateway(settings, bundles, metrics=metrics, card=card, upstreams={"engine": upstream})
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     while not await gateway.readiness.check():
         assert asyncio.get_running_loop().time() < deadline, gateway.readiness.blocked

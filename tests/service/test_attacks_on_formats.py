@@ -4,19 +4,22 @@ And conversations as agents send them, which must pass.
 """
 
 import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from attack_policies import END_OF_TURN, Style, write_style
-from attacks import Attack
+from attacks import CHAT, Attack
 from attacks_on_formats import FORMAT_ATTACKS, MESSAGES, RESPONSES
-from conversations import CLAUDE_CODE, CODEX, OPENCODE, Body
+from conversations import CLAUDE_CODE, CODEX, OPENCODE, OPENCODE_CHAT, Body
 from fakes import RECOMMENDED
 from preforch_models.bundle import Bundle
 from preforch_models.context import render_context
-from preforch_models.policy_card import read_policy_card
+from preforch_models.policy_card import PolicyCard, read_policy_card
 from preforch_service.engine.supervisor import private_folder
-from test_attacks import CONTEXT, Arena, Reply, attack_all, engine, read_alike
+from preforch_service.engine.upstream import AiohttpUpstream
+from test_attacks import CONTEXT, Arena, Reply, attack_all, client, engine, read_alike
 from tokenizers import Tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("attacks on formats")]
@@ -24,21 +27,52 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("attacks on formats")]
 AGENTS = [
     Attack("Codex", "agent", CODEX | {"max_output_tokens": 8}, None, RESPONSES),
     Attack("opencode", "agent", OPENCODE, None, RESPONSES),
+    Attack("opencode", "agent", OPENCODE_CHAT, None, CHAT),
     Attack("Claude Code", "agent", CLAUDE_CODE, None, MESSAGES),
 ]
 SERVABLE = [attack for attack in FORMAT_ATTACKS if not attack.refused]
 # Engines refuse requests with tools that may be called where they have no parser for calls.
 ENGINE = ("--enable-scale-out", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+LAST_EVENT = {
+    CHAT: "data: [DONE]",
+    RESPONSES: "event: response.",
+    MESSAGES: "event: message_stop",
+}
+"""How the last event of a stream begins: of Responses `completed` or `incomplete`, as the answer ended."""
+
+
+@dataclass(frozen=True)
+class AgentArena(Arena):
+    """Agents take their answers as streams: what comes of each."""
+
+    streams: dict[Attack, str] = field(kw_only=True)
+
+
+async def stream_all(bundle: Bundle, card: PolicyCard, socket: Path) -> dict[Attack, str]:
+    engine_alone = AiohttpUpstream("http://engine", socket=socket)
+    async with client(bundle, card, engine_alone, "escape") as http:
+        streams = {}
+        for agent in AGENTS:
+            response = await http.post(agent.path, json=agent.body | {"stream": True})
+            assert response.status_code == 200, response.text
+            streams[agent] = response.text
+    await engine_alone.close()
+    return streams
 
 
 @pytest.fixture(scope="module", params=get_args(Style))
-def arena(request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Arena:
+def arena(
+    request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> AgentArena:
     style: Style = request.param
     policy = write_style(tmp_path_factory.mktemp("attacked") / style, style, bundle.info.context)
     card = read_policy_card(policy)
     with private_folder() as folder, engine(policy, card, folder, *ENGINE) as socket:
         replies = asyncio.run(attack_all(bundle, card, socket, [*FORMAT_ATTACKS, *AGENTS]))
-    return Arena(style, card, Tokenizer.from_file(str(policy / "tokenizer.json")), *replies)
+        streams = asyncio.run(stream_all(bundle, card, socket))
+    return AgentArena(
+        style, card, Tokenizer.from_file(str(policy / "tokenizer.json")), *replies, streams=streams
+    )
 
 
 def last_user_text(body: Body) -> str:
@@ -114,3 +148,13 @@ def test_conversations_of_agents_pass(arena: Arena, agent: Attack) -> None:
     for replies in (arena.escaped, arena.rejected):
         assert replies[agent].status == 200, replies[agent].error
         check_context(arena, replies[agent])
+
+
+@pytest.mark.parametrize("agent", AGENTS, ids=named)
+def test_conversations_of_agents_are_answered_as_streams(arena: AgentArena, agent: Attack) -> None:
+    *events, last, nothing = arena.streams[agent].split("\n\n")
+    assert nothing == ""
+    assert last.startswith(LAST_EVENT[agent.path])
+    assert [event for event in events if "error" in event.partition("data:")[0]] == []
+    assert "".join(events).count('"preference":{') == 1
+    assert len(events) > 3

@@ -26,7 +26,7 @@ from preforch_service.engine.readiness import Readiness
 from preforch_service.engine.upstream import AiohttpUpstream, read_all
 from preforch_service.telemetry.metrics import Metrics
 from preforch_training.policy.config import Scratch
-from processes import alive, children, title, wait_until
+from processes import alive, children, engine_server, title, wait_until
 from test_with_vllm import gateway_process
 
 # So long, from so slow a model (some milliseconds a token), that no answer is complete before a test is done
@@ -72,11 +72,7 @@ class Served:
 
     def server_process(self) -> int:
         """vLLM's API server."""
-        return next(
-            pid
-            for pid in self.engine_processes()
-            if "--uds" in title(pid) and "engine.launcher" not in title(pid)
-        )
+        return engine_server(self.process.pid)
 
     def stop_engine(self, number: int) -> None:
         """A signal to every process of the engine."""

@@ -2,17 +2,16 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
-import httpx
 import openai
 import pytest
 from conversations import CLAUDE_CODE, CODEX, Body
 from fakes import (
     ANSWERS,
+    NO_PARSER,
     RECOMMENDED,
     STREAMS,
     FakeAnswer,
@@ -24,8 +23,7 @@ from fakes import (
 from preforch_models.bundle import Bundle
 from preforch_service.engine.upstream import UpstreamDown
 from preforch_service.keys import Keys, digest_of
-from processes import wait_until
-from served import Served, error_of, serve
+from served import Served, anthropic_error, error_of, serve
 
 RESPONSES, MESSAGES, COUNT = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
@@ -249,19 +247,6 @@ def test_a_bias_may_be_positive_where_it_forces_no_control_token(served: Served)
     assert (error["param"], "control token" in error["message"]) == ("logit_bias.5", True)
 
 
-def anthropic_error(response: httpx.Response, status: int) -> Body:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    error: Body = response.json()
-    assert (set(error), set(error["error"]), error["type"]) == (
-        {"type", "error"},
-        {"type", "message"},
-        "error",
-    )
-    found: Body = error["error"]
-    return found
-
-
 def broken(body: Body) -> FakeAnswer:
     raise RuntimeError("secret")
 
@@ -325,12 +310,35 @@ def test_errors_of_the_engine_come_out_in_the_shape_of_the_format(served: Served
 
 
 def test_a_tool_choice_without_a_parser_is_refused_in_the_same_words(served: Served) -> None:
-    message = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-    served.upstream.answer = lambda body: json_answer({"error": {"message": message, "type": "x"}}, 400)
+    served.upstream.answer = lambda body: json_answer(NO_PARSER, 400)
     error = error_of(served.post(RESPONSES, BODIES[RESPONSES]), 400)
     assert (error["param"], error["code"]) == ("tool_choice", "no_tool_parser")
     assert anthropic_error(served.post(MESSAGES, BODIES[MESSAGES]), 400)["message"] == error["message"]
     assert served.chat().json()["error"] == error
+
+
+TOOL: Body = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+
+
+def test_responses_whose_calls_no_engine_reads_are_refused_by_the_gateway_itself(bundle: Bundle) -> None:
+    """vLLM would give the call out as the text that the policy wrote."""
+    for served in serve(bundle, upstream=FakeUpstream(any_answer, parses_calls=False)):
+        for choice in (None, "auto", "required", {"type": "function", "name": "f"}):
+            body = BODIES[RESPONSES] | {"tools": [TOOL], "tool_choice": choice}
+            error = error_of(served.post(RESPONSES, body), 400)
+            assert (error["param"], error["code"]) == ("tool_choice", "no_tool_parser")
+        assert served.chat(tools=[{"type": "function", "function": TOOL}]).json()["error"] == error
+        assert served.upstream.bodies == []
+        harmless: list[Body] = [{"tools": [TOOL], "tool_choice": "none"}, {"tools": []}, {}]
+        for fields in harmless:
+            assert served.post(RESPONSES, BODIES[RESPONSES] | fields).status_code == 200
+        assert served.post(MESSAGES, BODIES[MESSAGES]).status_code == 200
+        # It comes up with a parser.
+        served.upstream.down, served.upstream.parses_calls = True, True
+        assert served.post(RESPONSES, BODIES[RESPONSES]).status_code == 503
+        served.upstream.down = False
+        assert asyncio.run(served.gateway.readiness.check())
+        assert served.post(RESPONSES, BODIES[RESPONSES] | {"tools": [TOOL]}).status_code == 200
 
 
 def test_a_message_of_anthropics_error_names_the_field(served: Served) -> None:
@@ -363,17 +371,6 @@ def test_streams_that_break_off_end_with_an_error_that_the_clients_raise(served:
     assert asyncio.run(served.gateway.readiness.check())
     with anthropics(served) as other, pytest.raises(anthropic.APIError, match="engine died"):
         list(other.messages.create(model="tiny", messages=HELLO, max_tokens=5, stream=True))
-
-
-@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
-def test_a_client_that_leaves_stops_the_generation(served: Served, path: str) -> None:
-    never = threading.Event()
-    answer = stream_answer(STREAMS[path][0], never)
-    served.upstream.answer = lambda body: answer
-    with served.client.stream("POST", path, json=BODIES[path] | {"stream": True}) as response:
-        next(response.iter_bytes())
-    assert wait_until(answer.closed.is_set)
-    never.set()
 
 
 def test_answers_are_bounded(bundle: Bundle) -> None:

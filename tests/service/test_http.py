@@ -99,10 +99,28 @@ def test_the_models_are_the_engines_without_the_path_of_the_policy(served: Serve
     model |= {"preference": {"conditioning": "context", "applied": True}}
     assert served.client.get("/v1/models").json() == {"object": "list", "data": [model]}
     assert served.client.get("/v1/models/tiny").json() == model
-    for unknown in ("other", "org/other", "tiny@helpful=1"):
+    for unknown in ("other", "org/other", "other@helpful=1"):
         error = error_of(served.client.get(f"/v1/models/{unknown}"), 404)
         assert (error["param"], error["code"]) == ("model", "model_not_found")
         assert f"{unknown!r} does not exist; served is 'tiny'" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "alias", ["helpful=0.7,harmless=0.3,humor=0", "humor=0.5", "humor=1.5", "kind=1", "wild"]
+)
+def test_a_model_under_weights_is_there_where_a_request_may_name_it(served: Served, alias: str) -> None:
+    name = f"tiny@{alias}"
+    plain, found = (served.client.get(f"/v1/models/{model}") for model in ("tiny", name))
+    asked = served.chat(model=name)
+    if asked.status_code == 200:
+        assert found.json() == plain.json() | {"id": name}
+        quoted = name.replace("@", "%40").replace("=", "%3D").replace(",", "%2C")
+        assert served.client.get(f"/v1/models/{quoted}").json() == found.json()
+    else:
+        error = error_of(found, 404)
+        assert (error["param"], error["code"]) == ("model", "model_not_found")
+        assert asked.json()["error"]["message"] in error["message"]
+    assert (asked.status_code == 200) == (alias in ("helpful=0.7,harmless=0.3,humor=0", "humor=0.5"))
 
 
 @pytest.mark.parametrize("carrier", ["body", "list", "header", "alias"])

@@ -6,19 +6,28 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from operator import eq
 from typing import Any
 
 import httpx
 import pytest
-from fakes import CHAT, FakeAnswer, chunk, json_answer, stream_answer
+from fakes import CHAT, STREAMS, FakeAnswer, chunk, json_answer, stream_answer
 from preforch_models.bundle import Bundle
 from preforch_service.engine.upstream import UpstreamDown, UpstreamLate
 from preforch_service.middleware.edge import InFlight
 from preforch_service.recommendation.recommender import QueueFull
 from processes import wait_until
-from served import DONE, HELLO, Served, error_of, serve
+from served import DONE, HELLO, Served, anthropic_error, error_of, serve
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": HELLO,
+    "/v1/responses": {"input": "hello"},
+    "/v1/messages": HELLO | {"max_tokens": 5},
+}
+EVENTS = {"/v1/chat/completions": (chunk("a"), chunk("b"), DONE), **STREAMS}
+"""What an engine streams, by route."""
 
 
 @pytest.fixture
@@ -93,14 +102,17 @@ def test_an_engine_that_dies_while_answering_is_a_503(served: Served) -> None:
     assert error_of(served.chat(), 503)["code"] == "engine_down"
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_stops_the_generation(served: Served, stream: bool) -> None:
+@pytest.mark.parametrize("path", BODIES)
+def test_a_client_that_leaves_stops_the_generation(served: Served, path: str) -> None:
     never = threading.Event()
-    answer = stream_answer(chunk("a"), never) if stream else FakeAnswer([b"{", never])
-    served.upstream.answer = lambda body: answer
+    answer, streamed = FakeAnswer([b"{", never]), stream_answer(EVENTS[path][0], never)
+    served.upstream.answer = lambda body: streamed if body.get("stream") else answer
     with pytest.raises(httpx.ReadTimeout):
-        served.client.post("/v1/chat/completions", json=HELLO | {"stream": stream}, timeout=0.5)
+        served.client.post(path, json=BODIES[path], timeout=0.5)
     assert answer.closed.wait(5)
+    with served.client.stream("POST", path, json=BODIES[path] | {"stream": True}) as response:
+        next(response.iter_bytes())
+    assert streamed.closed.wait(5)
     assert not never.is_set()
 
 
@@ -119,29 +131,47 @@ def test_a_client_that_leaves_before_its_weights_are_there_never_reaches_the_eng
     assert served.upstream.bodies == []
 
 
-def paused_stream(go_on: threading.Event, _body: dict[str, Any]) -> FakeAnswer:
-    return stream_answer(chunk("a"), go_on, chunk("b"), DONE)
+def paused_stream(go_on: threading.Event, body: dict[str, Any]) -> FakeAnswer:
+    first, *others = EVENTS[body["path"]]
+    return stream_answer(first, go_on, *others)
 
 
-def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(bundle: Bundle) -> None:
+@contextmanager
+def paused(served: Served, path: str) -> Iterator[threading.Event]:
+    """A stream that has begun, and the event that lets it go on; at the end it has come whole."""
+    go_on = threading.Event()
+    served.upstream.answer = partial(paused_stream, go_on)
+    with served.client.stream("POST", path, json=BODIES[path] | {"stream": True}) as response:
+        pieces = response.iter_bytes()
+        assert b'"preference"' in next(pieces)
+        yield go_on
+        go_on.set()
+        assert b"".join(pieces) == b"".join(EVENTS[path][1:])
+
+
+def check_told_to_come_back(served: Served, path: str, status: int, why: str) -> None:
+    """A request is refused in the shape of its format, for now."""
+    refused = served.post(path, BODIES.get(path, {"prompt": "x"}))
+    shaped = anthropic_error if path == "/v1/messages" else error_of
+    assert why in shaped(refused, status)["message"]
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_more_than_may_wait_are_a_429_and_who_leaves_the_line_frees_its_place(
+    bundle: Bundle, path: str
+) -> None:
     for served in serve(bundle, max_running=1, max_waiting=1):
-        go_on = threading.Event()
-        served.upstream.answer = partial(paused_stream, go_on)
-        with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
-            pieces = response.iter_bytes()
-            assert b'"a"' in next(pieces)
+        with paused(served, path):
             with pytest.raises(httpx.ReadTimeout):
-                served.client.post("/v1/chat/completions", json=HELLO, timeout=0.5)
+                served.client.post(path, json=BODIES[path], timeout=0.5)
             assert becomes(served, 1, "preforch_cancellations_total", phase="waiting")
-            waiting = threading.Thread(target=served.chat)
+            waiting = threading.Thread(target=served.post, args=(path, BODIES[path] | {"stream": True}))
             waiting.start()
             assert becomes(served, 1, "preforch_admission_waiting")
-            refused = served.post("/generate", {"prompt": "x"})
-            assert error_of(refused, 429)["code"] == "overloaded"
-            assert refused.headers["Retry-After"]
-            assert becomes(served, 1, "preforch_rejections_total", reason="generations")
-            go_on.set()
-            assert b"".join(pieces).endswith(DONE)
+            for other in (path, "/generate"):
+                check_told_to_come_back(served, other, 429, "too many requests: 1 are running")
+            assert becomes(served, 2, "preforch_rejections_total", reason="generations")
         waiting.join()
         assert len(served.upstream.bodies) == 2
 
@@ -159,9 +189,9 @@ def test_weights_are_bounded_too(bundle: Bundle) -> None:
 
 def test_a_full_queue_of_the_engine_is_a_429(served: Served) -> None:
     served.upstream.answer = lambda body: json_answer({"error": {"message": "queue"}}, status=503)
-    for response in (served.chat(), served.post("/generate", {"prompt": "x"})):
-        assert error_of(response, 429)["code"] == "overloaded"
-        assert response.headers["Retry-After"]
+    assert error_of(served.chat(), 429)["code"] == "overloaded"
+    for path in (*BODIES, "/generate"):
+        check_told_to_come_back(served, path, 429, "the engine's queue is full")
 
 
 def test_an_engine_that_is_late_is_a_504(served: Served) -> None:
@@ -178,20 +208,15 @@ def test_an_engine_that_is_late_is_a_504(served: Served) -> None:
     assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_timeout"
 
 
-def test_draining_refuses_new_requests_and_lets_streams_finish(served: Served) -> None:
-    go_on = threading.Event()
-    served.upstream.answer = lambda body: stream_answer(chunk("a"), go_on, chunk("b"), DONE)
-    with served.client.stream("POST", "/v1/chat/completions", json=HELLO | {"stream": True}) as response:
-        pieces = response.iter_bytes()
-        assert b'"a"' in next(pieces)
+@pytest.mark.parametrize("path", BODIES)
+def test_draining_refuses_new_requests_and_lets_streams_finish(served: Served, path: str) -> None:
+    with paused(served, path):
         served.gateway.readiness.draining = True
         assert served.client.get("/readyz").status_code == 503
         assert served.client.get("/livez").status_code == 200
-        refused = served.post("/weights", {"prompt": "x"})
-        assert error_of(refused, 503)["code"] == "draining"
-        assert refused.headers["Retry-After"]
-        go_on.set()
-        assert b"".join(pieces).endswith(DONE)
+        assert error_of(served.post("/weights", {"prompt": "x"}), 503)["code"] == "draining"
+        for other in (path, "/weights"):
+            check_told_to_come_back(served, other, 503, "the gateway is shutting down")
 
 
 ASK = json.dumps(HELLO | {"stream": True}).encode()

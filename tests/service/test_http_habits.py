@@ -12,6 +12,7 @@ from fakes import any_answer
 from preforch_models.bundle import Bundle
 from preforch_service.keys import ApiKey, Keys, digest_of
 from processes import wait_until
+from raw_http import connection, read_answer
 from served import HELLO, Served, error_of, serve
 
 
@@ -48,6 +49,17 @@ def test_options_say_what_a_path_allows(served: Served) -> None:
     for path in ("/weights", "/v1/responses", "/v1/messages"):
         head = served.client.head(path)
         assert (head.status_code, head.headers["Allow"]) == (405, "OPTIONS, POST")
+
+
+def test_options_of_the_whole_server_say_what_any_path_allows(served: Served) -> None:
+    with connection(str(served.client.base_url)) as sock:
+        sock.sendall(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = sock.recv(65536)
+        assert head.startswith(b"HTTP/1.1 204 ")
+        assert b"\r\nallow: GET, HEAD, OPTIONS, POST\r\n" in head
+        for other in (b"OPTIONS /*", b"GET *"):
+            sock.sendall(other + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert read_answer(sock)[0] == 404
 
 
 def test_a_slash_at_the_end_of_a_path_is_answered_body_included(served: Served) -> None:

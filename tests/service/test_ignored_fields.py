@@ -1,14 +1,20 @@
 """What clients send beyond what the engine reads: dropped, counted and named, or refused in words."""
 
 import json
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
 import httpx
 import pytest
+from conversations import CLAUDE_CODE, CODEX, Body
 from fakes import FakeUpstream, any_answer
 from preforch_models.bundle import Bundle
+from preforch_service.requests.anthropic.request import COUNT_TOKENS, MESSAGES
+from preforch_service.requests.formats import RequestFormat
+from preforch_service.requests.ignored import IGNORED
+from preforch_service.requests.responses.request import RESPONSES
 from served import HELLO, Served, error_of, serve
 
 HEADER = "X-Preference-Ignored"
@@ -27,7 +33,8 @@ AGENT: dict[str, Any] = {
     "tool_choice": {"type": "function", "function": {"name": "f"}},
 }
 """What an agent sends, so that every place is there."""
-EVERYWHERE: dict[str, tuple[tuple[str | int, ...], object]] = {
+Path = tuple[str | int, ...]
+EVERYWHERE: dict[str, tuple[Path, object]] = {
     "store": (("store",), True),
     "metadata": (("metadata",), {"user": "<W1>", "preference_weights": {"helpful": 1}}),
     "service_tier": (("service_tier",), "flex"),
@@ -64,8 +71,8 @@ def served(bundle: Bundle) -> Iterator[Served]:
     yield from serve(bundle, upstream=FakeUpstream(any_answer))
 
 
-def with_field(path: tuple[str | int, ...], value: object) -> dict[str, Any]:
-    body = deepcopy(AGENT)
+def with_field(path: Path, value: object, agent: Body = AGENT) -> Body:
+    body = deepcopy(agent)
     inside: Any = body
     for step in path[:-1]:
         inside = inside[step]
@@ -73,12 +80,105 @@ def with_field(path: tuple[str | int, ...], value: object) -> dict[str, Any]:
     return body
 
 
+def bare(value: Any) -> Any:
+    """An agent's request without what is ignored."""
+    if isinstance(value, list):
+        return [bare(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    # Of reasoning the summary is read; `data` is what another provider has encrypted.
+    dropped = IGNORED - {"summary"} | {"data"}
+    return {name: bare(item) for name, item in value.items() if name not in dropped}
+
+
+CODER: Body = bare(CODEX) | {
+    "tool_choice": {"type": "function", "name": "shell"},
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
+    "reasoning": {"effort": "medium"},
+    "include": ["message.output_text.logprobs"],
+}
+CLAUDE: Body = bare(CLAUDE_CODE) | {
+    "system": [{"type": "text", "text": "You are Claude Code."}],
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object"}}},
+    "thinking": {"type": "disabled"},
+}
+COUNTED: Body = {name: value for name, value in CLAUDE.items() if name in COUNT_TOKENS.forwarded}
+FORMATS: dict[str, tuple[RequestFormat, Body]] = {
+    "/v1/responses": (RESPONSES, CODER),
+    "/v1/messages": (MESSAGES, CLAUDE),
+    "/v1/messages/count_tokens": (COUNT_TOKENS, COUNTED),
+}
+"""What an agent sends in each format, with an object in every place that may hold one."""
+Place = tuple[str, Path, object]
+"""A name in the header, where a field stands in the agent's request, and a value."""
+OF_RESPONSES: list[Place] = [
+    ("stream_options", ("stream_options",), {"include_obfuscation": False}),
+    ("include.reasoning_encrypted_content", ("include",), [*CODER["include"], "reasoning.encrypted_content"]),
+    ("text.verbosity", ("text", "verbosity"), "low"),
+    ("reasoning.summary", ("reasoning", "summary"), "auto"),
+    ("reasoning.generate_summary", ("reasoning", "generate_summary"), "auto"),
+    ("input.phase", ("input", 8, "phase"), "final_answer"),
+    ("input.encrypted_content", ("input", 3, "encrypted_content"), "b3BhcXVl"),
+    ("input.content.annotations", ("input", 8, "content", 0, "annotations"), [{"type": "url_citation"}]),
+    ("tools.allowed_callers", ("tools", 0, "allowed_callers"), ["direct"]),
+]
+BILLED = {"type": "text", "text": "x-anthropic-billing-header: cch=1a2b3;"}
+OF_MESSAGES: list[Place] = [
+    ("system.x-anthropic-billing-header", ("system",), [BILLED, *CLAUDE["system"]]),
+    ("messages.content.is_error", ("messages", 2, "content", 0, "is_error"), True),
+    ("messages.content.citations", ("messages", 0, "content", 0, "citations"), [{"type": "x"}]),
+    ("messages.content.data", ("messages", 1, "content", 1, "data"), "b3BhcXVl"),
+    ("thinking.budget_tokens", ("thinking", "budget_tokens"), 1024),
+    ("tools.eager_input_streaming", ("tools", 0, "eager_input_streaming"), True),
+    ("tools.allowed_callers", ("tools", 0, "allowed_callers"), ["direct"]),
+]
+FREE = ("parameters", "input_schema", "schema", "input")
+"""Objects under these names are the user's own."""
+
+
+def objects(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Where the objects of a request stand."""
+    for step, inside in value.items() if isinstance(value, dict) else enumerate(value):
+        free = isinstance(inside, dict) and step in FREE
+        if isinstance(inside, dict) and not free:
+            yield (*path, step)
+        if isinstance(inside, dict | list) and not free:
+            yield from objects(inside, (*path, step))
+
+
+def ignored_in(route: str) -> list[Place]:
+    """Every ignored field at the top of a request, `cache_control` of each object in it, and more."""
+    form, agent = FORMATS[route]
+    names = (IGNORED - form.forwarded - set(form.refused)) | {"nobody"}
+    top = dict.fromkeys(sorted(names), "<W1>") | dict(form.changes_nothing)
+    cached = [(*path, "cache_control") for path in objects(agent)]
+    return [
+        *((re.sub("[^a-zA-Z_-]", "_", name), (name,), value) for name, value in top.items()),
+        *((".".join(step for step in path if isinstance(step, str)), path, {"ttl": "1h"}) for path in cached),
+        *(OF_RESPONSES if form is RESPONSES else OF_MESSAGES),
+    ]
+
+
+@pytest.mark.parametrize("route", FORMATS)
+def test_the_engine_gets_the_same_bytes_with_and_without_each_ignored_field_of_a_format(
+    served: Served, route: str
+) -> None:
+    _, agent = FORMATS[route]
+    plain, expected = engine_bytes(served, route, agent)
+    assert HEADER not in plain.headers
+    ignored = ignored_in(route)
+    assert len(ignored) > 50
+    for name, path, value in ignored:
+        response, sent = engine_bytes(served, route, with_field(path, value, agent))
+        assert (response.headers[HEADER], sent, response.content) == (name, expected, plain.content), path
+
+
 def engine_bytes(served: Served, path: str, body: object) -> tuple[httpx.Response, bytes]:
     """The answer, and what the engine was sent, without the id that differs each time."""
     response = served.post(path, body)
     assert response.status_code == 200, response.text
     sent = dict(served.upstream.bodies[-1])
-    assert sent.pop("request_id")
+    sent.pop("request_id", None)  # of Messages a header has it
     return response, json.dumps(sent).encode()
 
 

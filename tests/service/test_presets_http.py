@@ -101,6 +101,16 @@ def test_presets_are_models_and_the_rules_of_keys_hold_for_them(served: Served) 
     assert (model["root"], model["max_model_len"]) == ("tiny", 256)
     assert model["preference"] == {"conditioning": "context", "applied": True, "preset": "safe"}
 
+    def one(key: str, name: str) -> httpx.Response:
+        return served.client.get(f"/v1/models/{name}", headers=as_key(key))
+
+    assert one(SAFE_ONLY, "tiny@safe").json() == one(ANY, "tiny@safe").json() == model
+    for key, name in ((SAFE_ONLY, "tiny@even"), (SAFE_ONLY, "tiny@humor=1"), (OTHER, "tiny@safe")):
+        error = error_of(one(key, name), 404)
+        served_models = "'tiny@safe'" if key == SAFE_ONLY else "none that you may use"
+        assert error["message"] == f"model {name!r} does not exist; served is {served_models}"
+    assert one(ANY, "tiny@humor=1").json()["id"] == "tiny@humor=1"
+
     def chat(key: str, **fields: Any) -> httpx.Response:
         return served.post("/v1/chat/completions", HELLO | fields, headers=as_key(key))
 

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anthropic
 import httpx
@@ -19,12 +20,31 @@ import openai
 import pytest
 from preforch_models.context import ContextFormat, parse_context, render_context
 from preforch_models.policy_card import read_policy_card
-from processes import alive, children, title, wait_until
+from preforch_service.requests.anthropic.request import MESSAGES
+from preforch_service.requests.formats import RequestFormat
+from preforch_service.requests.ignored import IGNORED
+from preforch_service.requests.responses.request import RESPONSES
+from processes import alive, children, engine_server, title, wait_until
 from tokenizers import Tokenizer
 
 FULL = {"helpful": 0.7, "harmless": 0.2, "humor": 0.1}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+TOOLS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": TOOL,
+    "/v1/responses": {"type": "function", "name": "look_up", "parameters": {"type": "object"}},
+    "/v1/messages": {"name": "look_up", "input_schema": {"type": "object"}},
+}
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+LONG: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HELLO, "max_tokens": 200, "ignore_eos": True, "stream": True},
+    "/v1/responses": {"input": "hello", "max_output_tokens": 200, "ignore_eos": True, "stream": True},
+    # Its likeliest answer does not end by itself.
+    "/v1/messages": {"messages": HELLO, "max_tokens": 200, "temperature": 0, "stream": True},
+}
+T = TypeVar("T")
+KEEP_ALIVE = 0.02
+"""Seconds of silence: so few that the streams of a busy engine have comments as well."""
+COMMENTS = re.compile("^(?:: keep-alive\n)*")
 START_SECONDS = 300
 
 
@@ -83,7 +103,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with gateway_process(run_folder, log) as process:
+    with gateway_process(run_folder, log, "--sse-keep-alive", f"{KEEP_ALIVE}") as process:
         assert process.stdout is not None
         # Ends with an empty line when the process ends without becoming ready.
         line = process.stdout.readline()
@@ -166,6 +186,58 @@ def test_messages_by_anthropics_client(served: Served) -> None:
         assert counted.input_tokens == final.usage.input_tokens == answer.usage.input_tokens
         with pytest.raises(anthropic.BadRequestError, match="10000"):
             client.messages.create(**asked | {"max_tokens": 10_000})
+
+
+def events_of(text: str) -> list[str]:
+    """The events of a stream without the comments, which stand before events alone."""
+    *events, nothing = text.split("\n\n")
+    found = [COMMENTS.sub("", event) for event in events]
+    assert nothing == ""
+    assert all("keep-alive" not in event for event in found)
+    return found
+
+
+def after_a_silence(served: Served, stream: Iterable[T]) -> list[T]:
+    """All that a stream gives; after the first piece of it the engine says nothing for a while."""
+    pieces = iter(stream)
+    first = next(pieces)
+    group = os.getpgid(engine_server(served.process.pid))
+    os.killpg(group, signal.SIGSTOP)
+    time.sleep(10 * KEEP_ALIVE)
+    os.killpg(group, signal.SIGCONT)
+    return [first, *pieces]
+
+
+@pytest.mark.parametrize("path", LONG)
+def test_comments_keep_a_silent_stream_alive_and_lie_within_no_event(served: Served, path: str) -> None:
+    with served.http.stream("POST", path, json=LONG[path]) as response:
+        text = b"".join(after_a_silence(served, response.iter_bytes())).decode()
+    assert text.count(": keep-alive\n") > 2
+    # Chats have no names of events.
+    data = [event.removeprefix("event: ").partition("data: ")[2] for event in events_of(text)]
+    if path == "/v1/chat/completions":
+        assert data.pop() == "[DONE]"
+    assert len([json.loads(each) for each in data]) > 20
+
+
+def arguments(body: dict[str, Any]) -> Any:
+    """A body as a client takes it, which does not know all of its fields."""
+    unknown = {name: body[name] for name in ("ignore_eos", "temperature") if name in body}
+    known = {name: value for name, value in body.items() if name not in unknown}
+    return {"model": "tiny", **known, "extra_body": unknown}
+
+
+def test_the_clients_read_over_the_comments_to_the_end(served: Served) -> None:
+    chat, responses, messages = map(arguments, LONG.values())
+    with served.openai.chat.completions.create(**chat) as chunks:
+        assert after_a_silence(served, chunks)[-1].choices[0].finish_reason == "length"
+    with served.openai.responses.create(**responses) as events:
+        assert after_a_silence(served, events)[-1].type in ("response.completed", "response.incomplete")
+    with (
+        anthropic.Anthropic(base_url=served.url, api_key="none", max_retries=0) as client,
+        client.messages.create(**messages) as events,
+    ):
+        assert after_a_silence(served, events)[-1].type == "message_stop"
 
 
 def test_wrong_weights_are_a_bad_request_for_openais_client(served: Served) -> None:
@@ -254,7 +326,7 @@ def test_a_completion_of_several_prompts_has_a_context_and_choices_for_each(serv
     alone = [served.post("/v1/completions", body | {"prompt": prompt})["usage"] for prompt in prompts]
     assert answer["usage"]["prompt_tokens"] == sum(usage["prompt_tokens"] for usage in alone)
     assert answer["usage"]["completion_tokens"] == 8
-    streamed = served.http.post("/v1/completions", json=body | {"stream": True}).text.split("\n\n")[:-2]
+    streamed = events_of(served.http.post("/v1/completions", json=body | {"stream": True}).text)[:-1]
     chunks = [json.loads(event.removeprefix("data: ")) for event in streamed]
     assert chunks[0]["preference"] == answer["preference"]
     texts = [
@@ -277,6 +349,36 @@ def test_what_changes_nothing_changes_no_token_and_is_named(served: Served) -> N
     assert response.headers["X-Preference-Ignored"] == named
     for key in ("choices", "usage", "preference"):
         assert response.json()[key] == plain[key]
+
+
+def without_ids(value: Any) -> Any:
+    """An answer without what differs every time."""
+    if isinstance(value, list):
+        return [without_ids(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {k: without_ids(item) for k, item in value.items() if k not in ("id", "created_at", "item_id")}
+
+
+@pytest.mark.parametrize(("path", "form"), [("/v1/responses", RESPONSES), ("/v1/messages", MESSAGES)])
+def test_all_that_is_ignored_at_once_changes_no_byte_of_an_answer(
+    served: Served, path: str, form: RequestFormat
+) -> None:
+    kind = "input_text" if path == "/v1/responses" else "text"
+    text, cached = {"type": kind, "text": "hello"}, {"cache_control": {"type": "ephemeral"}}
+    names = IGNORED - form.forwarded - set(form.refused)
+    ignored: dict[str, Any] = {name: {"a": "<W1>"} for name in sorted(names)} | dict(form.changes_nothing)
+
+    def answer(part: dict[str, Any], more: dict[str, Any]) -> bytes:
+        told = [{"role": "user", "content": [part]}]
+        said = {"input": told, "max_output_tokens": 8}
+        body = said if path == "/v1/responses" else {"messages": told, "max_tokens": 8}
+        response = served.http.post(path, json={**body, "temperature": 0, "preference_weights": FULL, **more})
+        assert response.status_code == 200, response.text
+        assert len(response.headers.get("X-Preference-Ignored", "").split(", ")) == (21 if more else 1)
+        return json.dumps(without_ids(response.json())).encode()
+
+    assert answer(text | cached, ignored) == answer(text, {})
 
 
 def test_a_positive_bias_makes_text_likelier_and_forces_no_control_token(served: Served) -> None:
@@ -308,18 +410,26 @@ def test_what_the_engine_supports_passes_through(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [None, "auto", "required", {"type": "function", "function": {"name": "look_up"}}]
+    ("path", "choices"),
+    [
+        ("/v1/chat/completions", ("auto", "required", {"type": "function", "function": {"name": "look_up"}})),
+        ("/v1/responses", ("auto", "required", {"type": "function", "name": "look_up"})),
+        ("/v1/messages", ({"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "look_up"})),
+    ],
 )
-def test_without_a_parser_a_tool_choice_is_refused_in_words(served: Served, choice: Any) -> None:
-    body = {"messages": HELLO, "tools": [TOOL]} | ({} if choice is None else {"tool_choice": choice})
-    for stream in (False, True):
-        response = served.http.post("/v1/chat/completions", json=body | {"stream": stream})
-        error = response.json()["error"]
-        assert (response.status_code, error["param"]) == (400, "tool_choice")
-        assert (error["code"], "--tool-call-parser of `preforch serve`" in error["message"]) == (
-            "no_tool_parser",
-            True,
-        )
+def test_without_a_parser_a_tool_choice_is_refused_in_words(
+    served: Served, path: str, choices: tuple[object, ...]
+) -> None:
+    for choice in ({}, *({"tool_choice": given} for given in choices)):
+        for stream in (False, True):
+            body = LONG[path] | {"tools": [TOOLS[path]], "stream": stream} | choice
+            response = served.http.post(path, json=body)
+            error = response.json()["error"]
+            assert response.status_code == 400
+            assert "no parser for tool calls" in error["message"]
+            assert "--tool-call-parser of `preforch serve`" in error["message"]
+            if path != "/v1/messages":
+                assert (error["param"], error["code"]) == ("tool_choice", "no_tool_parser")
 
 
 def test_errors_of_the_engine_arrive_in_openais_shape(served: Served) -> None:
@@ -330,28 +440,36 @@ def test_errors_of_the_engine_arrive_in_openais_shape(served: Served) -> None:
 
 def test_generate_streams(served: Served) -> None:
     content = served.http.post("/generate", json={"prompt": "hello", "max_tokens": 6, "stream": True}).text
-    *events, done, _ = content.split("\n\n")
+    *events, done = events_of(content)
     parsed = [json.loads(event.removeprefix("data: ")) for event in events]
     assert done == "data: [DONE]"
     assert parsed[0]["source"] == "orchestrator"
     assert parsed[-1]["usage"]["completion_tokens"] <= 6
 
 
-def test_sigterm_lets_a_stream_finish_refuses_new_requests_and_leaves_nothing(served: Served) -> None:
+def test_sigterm_lets_streams_finish_refuses_new_requests_and_leaves_nothing(served: Served) -> None:
     started = children(served.process.pid)
     assert any("EngineCore" in title(pid) for pid in started)
-    body = {"messages": HELLO, "stream": True, "max_tokens": 200, "ignore_eos": True}
-    with served.http.stream("POST", "/v1/chat/completions", json=body) as response:
-        pieces = response.iter_bytes()
-        received = next(pieces)
+    with ExitStack() as stack:
+        streams = {
+            path: stack.enter_context(served.http.stream("POST", path, json=body))
+            for path, body in LONG.items()
+        }
+        pieces = {path: response.iter_bytes() for path, response in streams.items()}
+        received = {path: next(coming) for path, coming in pieces.items()}
         served.process.send_signal(signal.SIGTERM)
         assert wait_until(lambda: served.http.get("/readyz").status_code == 503, seconds=2)
-        refused = served.http.post("/v1/chat/completions", json={"messages": HELLO})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
-        assert refused.headers["Retry-After"]
-        received += b"".join(pieces)
-    assert received.endswith(b"data: [DONE]\n\n")
-    assert received.count(b'"delta"') > 50
+        for path, body in LONG.items():
+            refused = served.http.post(path, json=body)
+            assert (refused.status_code, bool(refused.headers["Retry-After"])) == (503, True)
+            assert refused.json()["error"]["message"] == "the gateway is shutting down"
+            assert ("type" in refused.json()) == (path == "/v1/messages"), "the shape of its format"
+        for path, coming in pieces.items():
+            received[path] += b"".join(coming)
+    assert received["/v1/chat/completions"].endswith(b"data: [DONE]\n\n")
+    assert b"event: response.completed\n" in received["/v1/responses"]
+    assert b"event: message_stop\n" in received["/v1/messages"]
+    assert min(content.count(b"delta") for content in received.values()) > 20
     assert served.process.wait(30) == 0
     assert wait_until(lambda: not any(map(alive, started)))
 

@@ -6,7 +6,7 @@ Out: its conditioner, from the one table of kinds; nothing else in the service s
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
@@ -23,16 +23,16 @@ class Conditioner(Protocol):
     """The gateway's half of one kind. Weights are rounded ones, as they are announced."""
 
     kind: str
-    applies_weights: bool
-    """Whether the answer depends on the weights of a request: `preference.applied` of a model."""
+    about: ClassVar[Mapping[str, bool]]
+    """What a model says of weights, and every answer of it: `applied`, whether they have a say; `advice`
+    where the policy was not trained to follow them."""
     models: frozenset[str]
     """Models of the engine, beside the policy itself, that answer for it."""
     notice: str | None
     """What operators should know of this policy when the gateway starts."""
 
     def effect(self, weights: Weights, /) -> dict[str, Any]:
-        """What an answer says of its weights: `applied`, whether they have a say in it, and by what; `advice`
-        where the policy was not trained to follow them."""
+        """What an answer says of its weights: `about`, and by what they have a say in it."""
 
     def chat(self, body: dict[str, Any], weights: Weights, /) -> dict[str, Any]:
         """The engine's body of a chat, edited so that the policy reads the weights."""

@@ -4,8 +4,9 @@ The chat template prints them: they are its argument `weights`. A completion has
 is appended to its prompt.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from preforch_models.context import (
     ContextFormat,
@@ -24,7 +25,7 @@ class ContextConditioner:
     """Writes weights where the policy's context is printed."""
 
     kind = "context"
-    applies_weights = True
+    about: ClassVar[Mapping[str, bool]] = {"applied": True}
     models: frozenset[str] = frozenset()
     notice: str | None = None
 
@@ -35,7 +36,7 @@ class ContextConditioner:
 
     def effect(self, _weights: Weights) -> dict[str, Any]:
         """The policy reads them as they are announced."""
-        return {"applied": True}
+        return dict(self.about)
 
     def chat(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
         """The weights are an argument of the chat template, besides those that the user may set."""

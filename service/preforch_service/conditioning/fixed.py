@@ -1,8 +1,8 @@
 """`fixed`: weights were used in training, if at all. Decided weights are announced and go no further."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from preforch_models.policy_card import PolicyCard
 from preforch_models.weights import Weights
@@ -14,7 +14,7 @@ class FixedConditioner:
     """Leaves every request as it is."""
 
     kind = "fixed"
-    applies_weights = False
+    about: ClassVar[Mapping[str, bool]] = {"applied": False}
     models: frozenset[str] = frozenset()
 
     def __init__(self, card: PolicyCard) -> None:
@@ -27,7 +27,7 @@ class FixedConditioner:
 
     def effect(self, _weights: Weights) -> dict[str, Any]:
         """None."""
-        return {"applied": False}
+        return dict(self.about)
 
     def chat(self, body: dict[str, Any], _weights: Weights) -> dict[str, Any]:
         """Unchanged: nothing in this policy's prompt depends on weights."""

@@ -5,9 +5,9 @@ begins with the same text.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from preforch_models.conditioning.instruction import InstructionConditioning
 from preforch_models.control_strings import ControlStrings
@@ -28,7 +28,7 @@ class InstructionConditioner:
     """Writes weights into the instructions."""
 
     kind = "instruction"
-    applies_weights = True
+    about: ClassVar[Mapping[str, bool]] = {"applied": True, "advice": True}
     models: frozenset[str] = frozenset()
 
     def __init__(self, card: PolicyCard) -> None:
@@ -43,7 +43,7 @@ class InstructionConditioner:
 
     def effect(self, _weights: Weights) -> dict[str, Any]:
         """The policy reads them, and may follow them or not."""
-        return {"applied": True, "advice": True}
+        return dict(self.about)
 
     def chat(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
         """The weights are an argument of the chat template."""

@@ -3,8 +3,9 @@
 The answer says which, what its weights are, and how far they are from the decided ones.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from preforch_models.conditioning.members import MOST_AT_ONCE, MembersConditioning, engine_rank
 from preforch_models.policy_card import PolicyCard
@@ -18,7 +19,7 @@ class MembersConditioner:
     """Turns weights into the name of a model of the engine."""
 
     kind = "members"
-    applies_weights = True
+    about: ClassVar[Mapping[str, bool]] = {"applied": True}
     notice: str | None = None
 
     def __init__(self, card: PolicyCard) -> None:
@@ -36,7 +37,7 @@ class MembersConditioner:
             "weights": {name: choice.member.weights[name] for name in self._objectives},
             "distance": choice.distance,
         }
-        return {"applied": True, "member": member}
+        return {**self.about, "member": member}
 
     def chat(self, body: dict[str, Any], weights: Weights) -> dict[str, Any]:
         """Another model; the conversation stays as it is."""

@@ -43,6 +43,9 @@ class GenerationRoute:
     `carries`: whether an event is the one that gets the preference object, in the object under `inside` where
     that is given. `end`: the events that tell of a failure, after the piece that came last.
 
+    `refuses_calls`: whether the engine itself refuses tools that may be called where it has no parser for
+    calls.
+
     `token_limit`: the field that bounds the answer. `identified`: whether the body has a field for the
     request's id (else a header holds it), which begins with `prefix`; `salted`: whether it has one for the
     salt of the prefix cache. `fixed`: fields that are the same for everybody.
@@ -52,6 +55,7 @@ class GenerationRoute:
     carries: Callable[[Mapping[str, Any]], bool] = _has_choices
     inside: str | None = None
     end: Callable[[ApiError, bytes], bytes] = _chat_end
+    refuses_calls: bool = True
     token_limit: str | None = "max_tokens"
     identified: bool = True
     prefix: str = ""
@@ -75,6 +79,7 @@ RESPONSES = GenerationRoute(
     carries=lambda data: data.get("type") == "response.created",
     inside="response",
     end=_responses_end,
+    refuses_calls=False,
     token_limit="max_output_tokens",
     # The engine makes it the id of the response, and clients know those by it.
     prefix="resp_",

@@ -34,6 +34,8 @@ class Member:
     suspect: bool = False
     # Read and made by the engine when it was last asked, which is when it is late.
     tokens: float | None = None
+    # Whether it reads the tool calls that the policy writes; so until it is known better.
+    parses_tool_calls: bool = True
     last_byte: float = field(default_factory=monotonic)
 
     def silent(self, seconds: float) -> bool:
@@ -107,6 +109,11 @@ class Pool:
         if None in reasons:
             return None
         return "; ".join(dict.fromkeys(reason for reason in reasons if reason is not None))
+
+    @property
+    def parses_tool_calls(self) -> bool:
+        """Whether whichever engine takes a request reads the tool calls that the policy writes."""
+        return all(member.parses_tool_calls for member in self.members if member.blocked is None)
 
     def mark(self, member: Member, blocked: str | None) -> None:
         """Note whether an engine takes requests."""

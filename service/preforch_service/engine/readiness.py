@@ -2,7 +2,8 @@
 
 In:  the bundle (its golden answers), the policy card, the engines.
 Out: `replay_golden` raises when the recommender does not give the golden answers; `Readiness` watches the
-     engines. Each time that one has come up, it must pass its conditioner's self-test and generate a token.
+     engines. Each time that one has come up, it must pass its conditioner's self-test and generate a token,
+     and is asked whether it has a parser for tool calls.
      One that is silent while it has requests must generate a token too: vLLM's own health check does not see
      a core that hangs.
 """
@@ -22,6 +23,7 @@ from preforch_service.conditioning import Conditioner
 from preforch_service.conditioning.rendering import PROBE, TemplateError, corner
 from preforch_service.engine.pool import DOWN, Member, Pool
 from preforch_service.engine.upstream import Answer, Upstream, UpstreamDown, UpstreamLate, read_all
+from preforch_service.errors import NO_TOOL_PARSER
 from preforch_service.recommendation.recommender import OnnxRecommender
 from preforch_service.telemetry.metrics import Metrics
 
@@ -108,6 +110,22 @@ async def generation_fault(
         return None
     logger.warning("the engine answers a request for one token with %d: %r", answer.status, content[:300])
     return f"the engine generates nothing, it answers {answer.status}"
+
+
+async def parses_tool_calls(
+    upstream: Upstream, conditioner: Conditioner, *, model: str, objectives: Sequence[str]
+) -> bool:
+    """Whether the engine takes tools that may be called: it does unless it says that it has no parser.
+
+    On some routes vLLM says nothing, and gives a call out as the text that the policy wrote. Raises
+    UpstreamDown.
+    """
+    tool = {"type": "function", "function": {"name": "probe", "parameters": {"type": "object"}}}
+    asked = _conversation(model, PROBE, max_tokens=1, tools=[tool])
+    answer, content = await _ask(
+        upstream, "/v1/chat/completions", conditioner.chat(asked, corner(objectives, 0))
+    )
+    return answer.status == 200 or NO_TOOL_PARSER.encode() not in content
 
 
 async def _ask(upstream: Upstream, path: str, body: Mapping[str, object]) -> tuple[Answer, bytes]:
@@ -227,6 +245,9 @@ class Readiness:
             return member.blocked or DOWN
         if member.blocked is not None:
             await check_template(member.upstream, self._conditioner, model=self._model)
+            member.parses_tool_calls = await parses_tool_calls(
+                member.upstream, self._conditioner, model=self._model, objectives=self._card.objectives
+            )
         if member.blocked is not None or member.suspect or member.silent(self._timeout):
             member.suspect = True
             fault = await generation_fault(

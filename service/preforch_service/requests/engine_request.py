@@ -51,13 +51,15 @@ class Prepared:
     """A checked request of one or more prompts, each with a text for the orchestrator.
 
     `finish` makes the engine's body of it, in which the policy finds the weights of each prompt.
-    `rewrite` changes a whole answer, or one event of it, where a client expects an older format.
+    `calls_tools`: whether the answer may be a call of a tool. `rewrite` changes a whole answer, or one event
+    of it, where a client expects an older format.
     """
 
     texts: tuple[str, ...]
     asked: Asked | None
     finish: Callable[[Sequence[Weights]], dict[str, Any]]
     ignored: Ignored
+    calls_tools: bool = False
     rewrite: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
@@ -67,6 +69,11 @@ def encode_json(body: Mapping[str, object]) -> bytes:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except ValueError as error:
         raise BadRequest(f"the body holds a number that is not finite: {error}") from error
+
+
+def may_call_tools(body: Mapping[str, Any]) -> bool:
+    """Whether the policy may call tools: `auto` is the default where there are any."""
+    return bool(body.get("tools")) and body.get("tool_choice") not in ("none", {"type": "none"})
 
 
 def _prompts(given: object) -> dict[str, str]:
@@ -138,6 +145,7 @@ class Preparer:
             self._asked(fields, headers, names),
             self._finish_chat(clean),
             ignored,
+            may_call_tools(clean),
             with_function_call if asks_for_functions(body) else None,
         )
 
@@ -149,8 +157,20 @@ class Preparer:
         kwargs = check_template_kwargs(fields.get("chat_template_kwargs"), allowed=self._template_kwargs)
         clean = form.read(self._clean(fields), reading) | {"chat_template_kwargs": kwargs}
         clean |= self._guarded(clean, *form.guarded)
-        asked = self._asked(fields, headers)
-        return Prepared((orchestrator_text(reading.turns),), asked, self._finish_chat(clean), reading.ignored)
+        return Prepared(
+            (orchestrator_text(reading.turns),),
+            self._asked(fields, headers),
+            self._finish_chat(clean),
+            reading.ignored,
+            may_call_tools(clean),
+        )
+
+    def asked_by_name(self, model: str) -> Asked | None:
+        """What a model's name asks for by itself.
+
+        Raises NotFound where it is not a name of the served one, BadRequest for what follows its '@'.
+        """
+        return self._asked({"model": model}, {})
 
     def completion(self, body: dict[str, Any], headers: Mapping[str, str]) -> Prepared:
         """A completion of one string prompt or of several. Raises BadRequest."""

@@ -77,12 +77,13 @@ def known_keys(
     ignored: Ignored,
     *,
     known: frozenset[str],
-    droppable: frozenset[str] | None = frozenset({"cache_control"}),
+    droppable: frozenset[str] | None = frozenset(),
 ) -> dict[str, Any]:
     """An object of the known keys that have values. `droppable`: others that may be left out; None: all may.
 
-    Raises BadRequest for another key with a value.
+    `cache_control` may always be. Raises BadRequest for another key with a value.
     """
+    droppable = None if droppable is None else droppable | {"cache_control"}
     found = {name: value for name, value in mapping(given, param).items() if value is not None}
     return keep_allowed(found, known, param, place_of(param), ignored, droppable=droppable)
 

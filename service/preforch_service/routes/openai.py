@@ -3,21 +3,13 @@
 from fastapi import APIRouter, Request, Response
 
 from preforch_service.engine.generation_routes import CHAT, COMPLETIONS
-from preforch_service.gateway import EngineSide, Gateway, carrying_headers, served_models, start_generation
-from preforch_service.routes.openapi import (
-    ENGINE_ERRORS,
-    MODEL_PARAMETER,
-    READ_ERRORS,
-    SEND_ERRORS,
-    described,
-    generation_answer,
-    json_answer,
-)
+from preforch_service.gateway import EngineSide, Gateway, carrying_headers, start_generation
+from preforch_service.routes.openapi import ENGINE_ERRORS, SEND_ERRORS, described, generation_answer
 from preforch_service.routes.plain_route import PlainRoute
 
 
 def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
-    """Chat, completions and models in OpenAI's wire format; only where there is an engine."""
+    """Chat and completions in OpenAI's wire format; only where there is an engine."""
     router = APIRouter(prefix="/v1", route_class=PlainRoute)
     errors = (*SEND_ERRORS, *ENGINE_ERRORS)
 
@@ -38,21 +30,5 @@ def openai_router(gateway: Gateway, engine: EngineSide) -> APIRouter:
         """OpenAI's completions of one string prompt, and `preference_weights`."""
         prepared = engine.preparer.completion(await gateway.read(request), carrying_headers(request))
         return await (await start_generation(gateway, engine, request, prepared, COMPLETIONS)).relay()
-
-    read_errors = (*READ_ERRORS, 502, 504)
-
-    @router.get("/models", **described({200: json_answer("Models")}, errors=read_errors))
-    async def models(request: Request) -> Response:
-        """The engine's models, under presets too, that the API key may use, and whether they read weights."""
-        return await served_models(gateway, engine, request)
-
-    @router.get(
-        # Names of models may hold slashes.
-        "/models/{model:path}",
-        **described({200: json_answer("Model")}, errors=(*read_errors, 404), parameters=[MODEL_PARAMETER]),
-    )
-    async def model(request: Request) -> Response:
-        """One of these models."""
-        return await served_models(gateway, engine, request, only=request.path_params["model"])
 
     return router

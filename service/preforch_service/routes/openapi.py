@@ -56,7 +56,7 @@ MODEL_PARAMETER = {
     "in": "path",
     "required": True,
     "schema": {"type": "string", "minLength": 1},
-    "description": "as /v1/models lists it",
+    "description": "as /v1/models lists it, or with weights after an @: NAME@helpful=0.7,harmless=0.3",
 }
 _WEIGHTS_PARAMETER = {
     "name": HEADER,

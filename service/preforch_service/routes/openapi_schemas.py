@@ -107,6 +107,12 @@ def clamped(names: Sequence[str]) -> Schema:
     }
 
 
+_ADVICE = {
+    "const": True,
+    "description": "the policy was not trained to follow the weights that it reads",
+}
+
+
 def preference(names: Sequence[str]) -> Schema:
     """The object that says which weights were used."""
     share = {"type": "number", "minimum": 0, "maximum": 1}
@@ -125,10 +131,7 @@ def preference(names: Sequence[str]) -> Schema:
             "clamped": clamped(names),
             "bundle": {"type": "string", "description": "revision of the orchestrator's bundle"},
             "applied": {"type": "boolean", "description": "false: the policy does not read the weights"},
-            "advice": {
-                "const": True,
-                "description": "the policy was not trained to follow the weights that it reads",
-            },
+            "advice": _ADVICE,
             "reason": {
                 "enum": ["late", "overloaded", "failed", UNFAMILIAR],
                 "description": "why these are fallback weights, or blended towards them",
@@ -287,11 +290,12 @@ def _objectives() -> Schema:
 def _model() -> Schema:
     preference = {
         "type": "object",
-        "description": "how decided weights reach the policy, whether it reads them, and of NAME@PRESET the "
-        "preset",
+        "description": "how decided weights reach the policy, whether it reads them and was trained to "
+        "follow them, and of NAME@PRESET the preset",
         "properties": {
             "conditioning": {"type": "string"},
             "applied": {"type": "boolean"},
+            "advice": _ADVICE,
             "preset": {"type": "string"},
         },
         "required": ["conditioning", "applied"],

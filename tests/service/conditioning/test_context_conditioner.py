@@ -25,7 +25,7 @@ def test_a_completion_ends_with_the_context() -> None:
 
 def test_an_engine_never_generates_without_weights() -> None:
     assert conditioner.default_template_kwargs(WEIGHTS) == {"weights": WEIGHTS}
-    assert conditioner.applies_weights
+    assert conditioner.about == {"applied": True}
     assert conditioner.notice is None
 
 

@@ -73,6 +73,12 @@ def test_answers_say_that_weights_are_advice(served: Served) -> None:
         assert first.get("preference", first)["advice"] is True
 
 
+def test_models_say_that_weights_are_advice(served: Served) -> None:
+    (listed,) = served.client.get("/v1/models").json()["data"]
+    assert listed["preference"] == {"conditioning": "instruction", "applied": True, "advice": True}
+    assert served.client.get("/v1/models/tiny").json() == listed
+
+
 def test_a_users_text_cannot_imitate_the_line(served: Served, bundle: Bundle) -> None:
     told = [{"role": role, "content": f"{MARK} humor 100%"} for role in ("system", "user")]
     served.chat(messages=told)

@@ -31,7 +31,7 @@ def test_a_chat_gives_the_template_weights() -> None:
     assert isinstance(conditioner, ScoresConditioner)
     assert conditioner.chat({}, WEIGHTS) == {"chat_template_kwargs": {"weights": WEIGHTS}}
     assert conditioner.default_template_kwargs(WEIGHTS) == {"weights": WEIGHTS}
-    assert conditioner.applies_weights
+    assert conditioner.about == {"applied": True}
     assert conditioner.kind == "scores"
 
 

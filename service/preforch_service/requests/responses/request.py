@@ -49,8 +49,9 @@ def _tool(given: object, param: str, ignored: Ignored) -> dict[str, Any]:
     tool = known_keys(given, param, ignored, known=fields.TOOLS[kind], droppable=None)
     string(tool.get("name"), f"{param}.name")
     if "format" in tool:
-        kind_of(tool["format"], f"{param}.format", served={"text": "text"}, refused=_GRAMMAR)
-        tool["format"] = {"type": "text"}
+        where = f"{param}.format"
+        kind_of(tool["format"], where, served={"text": "text"}, refused=_GRAMMAR)
+        tool["format"] = known_keys(tool["format"], where, ignored, known=frozenset({"type"}), droppable=None)
     if kind == "namespace":
         tool["tools"] = _functions(tool.get("tools"), f"{param}.tools", ignored)
     return tool
