@@ -8,6 +8,7 @@ for those that are not (`Familiarity`, `OrchestratorModel.serve`).
 
 import math
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from preforch_models.encoder import check_layers, encode
+from preforch_models.manifest import ArtifactError
 from preforch_models.orchestrator_options import LAST, Confidence, Layers, Pooling
 
 
@@ -114,6 +116,18 @@ class OrchestratorModel(PreTrainedModel):  # type: ignore[misc]  # transformers 
         known = config.confidence != "off"
         self.familiarity = Familiarity(width, len(config.objectives)) if known else None
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, path: str | PathLike[str], **kwargs: Any) -> "OrchestratorModel":
+        """A checkpoint, whole: transformers alone would fill in what it lacks. Raises ArtifactError."""
+        model, found = super().from_pretrained(path, output_loading_info=True, **kwargs)
+        if found["missing_keys"]:
+            missing = ", ".join(sorted(found["missing_keys"]))
+            raise ArtifactError(
+                f"{path}: the orchestrator has no {missing}; another version made it, train it again"
+            )
+        loaded: OrchestratorModel = model
+        return loaded
 
     def _init_weights(self, module: nn.Module) -> None:
         # A zero head starts at uniform weights.

@@ -14,4 +14,4 @@ preferences turn on."""
 LAST: Layers = (-1,)
 
 Confidence = Literal["off", "report", "shrink"]
-"""Whether familiarity is known: no; yes, and it enters the confidence; yes, and it also shrinks weights."""
+"""Whether familiarity is known: no; yes, and it is the confidence; yes, and it also shrinks weights."""

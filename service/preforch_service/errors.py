@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 
 SHAPE = frozenset({"message", "type", "param", "code"})
 MAX_ENGINE_MESSAGE = 2000
-NO_TOOL_PARSER = "--tool-call-parser to be set"
+NO_TOOL_PARSER = b'--tool-call-parser to be set"'
 """How vLLM's message ends, where a model may or must call tools and it was not told how to read the calls."""
 ANTHROPIC = "/v1/messages"
 """At this path and below it errors have Anthropic's shape."""
@@ -214,6 +214,11 @@ def error_response(error: ApiError, path: str = "") -> JSONResponse:
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
+def says_no_tool_parser(content: bytes) -> bool:
+    """Whether an error answer of the engine is that it has no parser for calls of tools."""
+    return NO_TOOL_PARSER in content
+
+
 def engine_error(status: int, content: bytes, path: str = "") -> bytes:
     """An error answer of the engine in the shape of the path's format.
 
@@ -234,7 +239,7 @@ def _openai_engine_error(status: int, content: bytes) -> bytes:
     except ValueError:
         body = None
     given = body.get("error") if isinstance(body, dict) else None
-    if isinstance(given, dict) and f"{given.get('message')}".endswith(NO_TOOL_PARSER):
+    if says_no_tool_parser(content):
         return json.dumps(error_body(no_tool_parser())).encode()
     if isinstance(given, dict) and isinstance(given.get("message"), str) and given.keys() >= SHAPE:
         return content

@@ -23,7 +23,7 @@ from preforch_service.conditioning import Conditioner
 from preforch_service.conditioning.rendering import PROBE, TemplateError, corner
 from preforch_service.engine.pool import DOWN, Member, Pool
 from preforch_service.engine.upstream import Answer, Upstream, UpstreamDown, UpstreamLate, read_all
-from preforch_service.errors import NO_TOOL_PARSER
+from preforch_service.errors import says_no_tool_parser
 from preforch_service.recommendation.recommender import OnnxRecommender
 from preforch_service.telemetry.metrics import Metrics
 
@@ -117,15 +117,17 @@ async def parses_tool_calls(
 ) -> bool:
     """Whether the engine takes tools that may be called: it does unless it says that it has no parser.
 
-    On some routes vLLM says nothing, and gives a call out as the text that the policy wrote. Raises
-    UpstreamDown.
+    On some routes vLLM says nothing, and gives a call out as the text that the policy wrote. An engine that
+    generates and is late to answer this comes up all the same. Raises UpstreamDown.
     """
     tool = {"type": "function", "function": {"name": "probe", "parameters": {"type": "object"}}}
     asked = _conversation(model, PROBE, max_tokens=1, tools=[tool])
-    answer, content = await _ask(
-        upstream, "/v1/chat/completions", conditioner.chat(asked, corner(objectives, 0))
-    )
-    return answer.status == 200 or NO_TOOL_PARSER.encode() not in content
+    body = conditioner.chat(asked, corner(objectives, 0))
+    try:
+        answer, content = await _ask(upstream, "/v1/chat/completions", body)
+    except UpstreamLate:
+        return True
+    return answer.status == 200 or not says_no_tool_parser(content)
 
 
 async def _ask(upstream: Upstream, path: str, body: Mapping[str, object]) -> tuple[Answer, bytes]:
@@ -245,9 +247,6 @@ class Readiness:
             return member.blocked or DOWN
         if member.blocked is not None:
             await check_template(member.upstream, self._conditioner, model=self._model)
-            member.parses_tool_calls = await parses_tool_calls(
-                member.upstream, self._conditioner, model=self._model, objectives=self._card.objectives
-            )
         if member.blocked is not None or member.suspect or member.silent(self._timeout):
             member.suspect = True
             fault = await generation_fault(
@@ -255,6 +254,10 @@ class Readiness:
             )
             if fault is not None:
                 return fault
+            if member.blocked is not None:
+                member.parses_tool_calls = await parses_tool_calls(
+                    member.upstream, self._conditioner, model=self._model, objectives=self._card.objectives
+                )
             member.suspect = False
             member.last_byte = monotonic()
         return None

@@ -51,7 +51,8 @@ class Prepared:
     """A checked request of one or more prompts, each with a text for the orchestrator.
 
     `finish` makes the engine's body of it, in which the policy finds the weights of each prompt.
-    `calls_tools`: whether the answer may be a call of a tool. `rewrite` changes a whole answer, or one event
+    `calls_tools`: whether the answer may be a call of a tool, which some routes of the engine do not refuse
+    by themselves where it has no parser. `rewrite` changes a whole answer, or one event
     of it, where a client expects an older format.
     """
 

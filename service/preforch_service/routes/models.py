@@ -103,12 +103,11 @@ def _called(name: str, offered: list[Model], engine: EngineSide) -> Model:
     if engine.model in by_name:
         # Whoever may use it may use it under any weights.
         try:
-            asked = engine.preparer.asked_by_name(name)
+            engine.preparer.asked_by_name(name)
         except NotFound:
             pass
         except BadRequest as error:
             why = error.message
         else:
-            if asked is not None:
-                return by_name[engine.model] | {"id": name}
+            return by_name[engine.model] | {"id": name}
     raise NotFound(f"model {name!r} does not exist; {why}", param="model", code="model_not_found")

@@ -102,7 +102,9 @@ class Metrics:
             "orchestrator_queue_limit", "Requests that may wait for it"
         )
         self.confidence = self._histogram(
-            "recommendation_confidence", "How sure the orchestrator was of its recommendations", SHARES
+            "recommendation_confidence",
+            "How like its training prompts the orchestrator found the prompts",
+            SHARES,
         )
         self.orchestrator_batch_size = self._histogram(
             "orchestrator_batch_size", "Texts that the orchestrator read at once", SIZES

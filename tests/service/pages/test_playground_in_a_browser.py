@@ -212,6 +212,8 @@ def test_recommended_weights_are_the_gateways(page: Page, url: str) -> None:
 
 
 def test_sliders_show_the_weights_that_will_be_used_while_they_move(page: Page, url: str) -> None:
+    move_slider(page, "humor", 0.6)
+    assert shown(page, ".own .value") == ["\u2013", "\u2013", "0.60"]
     page.type("#prompt", PROMPT)
     # As far as a quick hand: whatever is asked meanwhile, what stays is the last.
     for value in (0.2, 0.5, 0.35, 0.8):
@@ -232,6 +234,9 @@ def test_sliders_show_the_weights_that_will_be_used_while_they_move(page: Page, 
     move_slider(page, "helpful", 0.5)
     page.until("document.querySelector('#sum-note').textContent.includes('cannot work with this request')")
     assert shown(page, ".own .value")[1] == "\u2013"
+    assert page.text("#origin") == "Not known."
+    page.type("#prompt", " Please.")
+    assert "1.00 is the most" in page.text("#sum-note")
 
 
 def test_a_preset_is_shown_sent_and_named(page: Page, url: str, upstream: FakeUpstream) -> None:
@@ -267,7 +272,15 @@ def test_ignored_fields_and_bounds_that_acted_are_said(page: Page, upstream: Fak
     assert "changed by bounds: harmless at least 0.10" in shown(page, ".answer .source")[0]
     assert upstream.bodies[-1]["stop"] == ["!"]
     page.type("#further", "x")
-    assert "Not a JSON object" in page.run("document.querySelector('#further').validationMessage")
+    said = "document.querySelector('#further').validationMessage"
+    assert "Not a JSON object" in page.run(said)
+    # What is wrong in a closed part of the form is shown, not swallowed.
+    page.click("#options summary")
+    page.click("#ask")
+    page.until("document.querySelector('#options').open")
+    page.run("document.querySelector('#further').value = ''")
+    page.type("#further", '{"n": 2, "preference_weights": {"humor": 1}}')
+    assert "n, preference_weights: the page sets this by itself" in page.run(said)
     page.click("#ask")
     assert len(upstream.bodies) == 1
 

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from preforch_models.bundle import OUTPUTS
+from preforch_models.manifest import ArtifactError
 from preforch_models.orchestrator_model import Familiarity, OrchestratorModel
 from preforch_training.bundle.onnx_export import export_onnx
 from preforch_training.orchestrator.confidence.familiarity import (
@@ -18,6 +19,7 @@ from preforch_training.orchestrator.confidence.familiarity import (
     signals_of,
 )
 from preforch_training.orchestrator.prediction import serve_vectors
+from safetensors.torch import load_file, save_file
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 
@@ -61,13 +63,18 @@ def around(model: OrchestratorModel, *, shift: float) -> None:
     add_confidence(model, near[0], near[1], foreign, fallback_K=FALLBACK, confidence="shrink")
 
 
+def known_to(model: OrchestratorModel, vectors_ND: np.ndarray) -> np.ndarray:
+    assert model.familiarity is not None
+    return familiarity_of(model.familiarity, vectors_ND)
+
+
 def test_held_out_prompts_are_familiar_and_far_ones_are_not() -> None:
     model = with_confidence("report")
-    fresh = familiarity_of(model, vectors(500, seed=2))
+    fresh = known_to(model, vectors(500, seed=2))
     assert np.median(fresh) > 0.9
     assert (fresh < 0.5).mean() < 0.05
-    assert np.median(familiarity_of(model, vectors(50, seed=3, far=1.5))) < 0.1
-    assert familiarity_of(model, vectors(50, seed=3, far=5)).max() < 0.05
+    assert np.median(known_to(model, vectors(50, seed=3, far=1.5))) < 0.1
+    assert known_to(model, vectors(50, seed=3, far=5)).max() < 0.05
 
 
 def test_familiarity_is_the_probability_at_even_odds_by_the_distance_of_mahalanobis() -> None:
@@ -85,9 +92,9 @@ def test_familiarity_is_the_probability_at_even_odds_by_the_distance_of_mahalano
     fresh = vectors(50, seed=2, far=0.8)
     expected = logistic.predict_proba(np.log(distances(fresh))[:, None] / log_N.std())[:, 1]
     assert np.ptp(expected) > 0.5
-    np.testing.assert_allclose(familiarity_of(model, fresh), expected, atol=1e-4)
+    np.testing.assert_allclose(known_to(model, fresh), expected, atol=1e-4)
     # Only the direction counts.
-    np.testing.assert_allclose(familiarity_of(model, 7 * fresh), expected, atol=1e-4)
+    np.testing.assert_allclose(known_to(model, 7 * fresh), expected, atol=1e-4)
 
 
 def test_foreign_texts_that_are_no_farther_away_say_nothing() -> None:
@@ -99,7 +106,7 @@ def test_foreign_texts_that_are_no_farther_away_say_nothing() -> None:
 def test_familiar_prompts_keep_their_weights_exactly_and_far_ones_get_the_fallback() -> None:
     plain, shrunk = tiny.orchestrator(NAMES, 40), with_confidence("shrink")
     fresh, far = vectors(300, seed=2, far=0.8), vectors(20, seed=3, far=5)
-    familiar = familiarity_of(shrunk, fresh) >= 0.5
+    familiar = known_to(shrunk, fresh) >= 0.5
     assert 0 < familiar.mean() < 1
     expected, found = serve_vectors(plain, fresh).weights_NK, serve_vectors(shrunk, fresh).weights_NK
     np.testing.assert_array_equal(found[familiar], expected[familiar])
@@ -130,7 +137,6 @@ def test_off_is_the_plain_softmax_and_its_confidence_comes_from_the_entropy_alon
     assert torch.equal(weights, model(IDS, MASK).exp())
     entropy = -(weights * weights.log()).sum(dim=-1)
     torch.testing.assert_close(confidence, 1 - entropy / np.log(3) / 2)
-    assert (familiarity_of(model, vectors(3, seed=0)) == 1).all()
 
 
 def test_training_never_sees_the_shrinkage() -> None:
@@ -149,6 +155,15 @@ def test_a_saved_orchestrator_serves_the_same(tmp_path: Path) -> None:
         one, two = serve_vectors(model, vectors_ND), serve_vectors(loaded, vectors_ND)
         np.testing.assert_array_equal(one.weights_NK, two.weights_NK)
         np.testing.assert_array_equal(one.confidence_N, two.confidence_N)
+
+
+def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    with_confidence("report").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["familiarity.location"] = weights.pop("familiarity.log_location")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"has no familiarity\.log_location; .* train it again"):
+        OrchestratorModel.from_pretrained(tmp_path)
 
 
 def test_onnx_gives_what_torch_gives_with_shrinkage(tmp_path: Path) -> None:
@@ -185,6 +200,10 @@ def test_prompts_that_are_all_alike_and_too_few_of_them() -> None:
     held = np.repeat(vectors(1, seed=1), 5, axis=0)
     numbers = add_confidence(model, vectors(50, seed=0), held, held, fallback_K=FALLBACK, confidence="shrink")
     assert np.isfinite(list(numbers.values())).all()
+    pair = np.repeat(vectors(2, seed=0), 5, axis=0)
+    for few in (pair[:1].repeat(10, axis=0), pair, pair[::5]):
+        found = fit_familiarity(few, held, vectors(9, seed=4, far=1.5), fallback_K=FALLBACK)
+        assert np.isfinite(familiarity_of(found, vectors(9, seed=3))).all()
     with pytest.raises(
         ValueError, match=r"'shrink' needs 2 training prompts and 1 for validation, got 1 and 5"
     ):

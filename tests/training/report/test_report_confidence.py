@@ -4,6 +4,7 @@ and the report says where they are not."""
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_what_is_kept_is_what_the_served_weights_show(
 
 @pytest.mark.parametrize("mode", ["off", "report"])
 def test_without_shrinkage_nothing_is_said_to_be_kept(
-    toy_run: tuple[Run, RunConfig], tmp_path: Path, mode: str
+    toy_run: tuple[Run, RunConfig], tmp_path: Path, mode: Literal["off", "report"]
 ) -> None:
     folder = tmp_path / mode
     shutil.copytree(toy_run[0].orchestrator, folder)

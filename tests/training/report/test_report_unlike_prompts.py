@@ -5,9 +5,14 @@ import unicodedata
 
 import numpy as np
 import pytest
+from preforch_training.embeddings.vectors import MINILM, encoder_path
+from preforch_training.orchestrator.confidence.familiarity import FOREIGN_TEXTS
+from preforch_training.orchestrator.confidence.foreign_texts import foreign_texts
+from preforch_training.orchestrator.stage import foreign_prompts
 from preforch_training.report.robustness.unlike_prompts import separation, unlike_prompts
 from preforch_training.statistics.bootstrap import Bootstrap
 from sklearn.metrics import roc_auc_score
+from transformers import AutoTokenizer
 
 HELD = ("How do I bake bread?", "Name a tree that likes shade.")
 WORDS = ("amber", "bolt", "cedar")
@@ -43,6 +48,23 @@ def test_noise_is_characters_and_words_in_turn() -> None:
     noise = made()["noise"]
     assert all(set(text.split()) <= set(WORDS) for text in noise[1::2])
     assert not any(set(text.split()) & set(WORDS) for text in noise[::2])
+
+
+def test_what_is_measured_is_not_what_the_confidence_was_fitted_to() -> None:
+    fitted = foreign_texts(half="fitted", words=WORDS, seed=0, count=90)
+    assert not {text for texts in fitted.values() for text in texts} & {
+        text for texts in made(count=90).values() for text in texts
+    }
+    scripts = {unicodedata.name(c).split()[0] for text in fitted["languages"] for c in text if c.isalpha()}
+    assert scripts.isdisjoint({"CYRILLIC", "HANGUL"})
+    assert {"GREEK", "DEVANAGARI", "HIRAGANA"} & scripts
+    # Of code, the first words of Python's functions and of its classes.
+    assert any(text.startswith("def ") for text in fitted["code"])
+    assert not any(text.startswith("def ") for text in made(count=90)["code"])
+    tokenizer = AutoTokenizer.from_pretrained(encoder_path(MINILM))
+    prompts = foreign_prompts(tokenizer, seed=0)
+    assert len(prompts) == 3 * FOREIGN_TEXTS
+    assert any(text.startswith("def ") for text in prompts)
 
 
 def test_long_prompts_are_held_out_ones_in_a_row() -> None:

@@ -6,7 +6,7 @@ In:  texts with labels. Out: `Fitted`.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
@@ -19,12 +19,13 @@ from transformers import AutoTokenizer
 
 from preforch_training.embeddings.stored import scratch_folder, store_vectors
 from preforch_training.embeddings.vectors import EncoderSettings, TextVectors, encoder_path
-from preforch_training.orchestrator.confidence.familiarity import Vectors
 from preforch_training.orchestrator.config import Config
 from preforch_training.orchestrator.linear_head import Labelled, fit_head
 from preforch_training.records import first_places, in_batches
 from preforch_training.tuning.hf_trainer import METRICS_FILE
 
+VectorsOf = Callable[[Sequence[str]], np.ndarray]
+"""Texts to the pooled vectors that the head reads, (N, D)."""
 TEXTS_AT_ONCE = 20_000
 """Whose vectors are in memory."""
 
@@ -47,7 +48,7 @@ class Fitted:
     model: OrchestratorModel
     tokenizer: Any
     numbers: dict[str, float]
-    vectors: Vectors
+    vectors: VectorsOf
 
 
 def encoder_settings(config: Config) -> EncoderSettings:
@@ -119,7 +120,7 @@ class Distinct:
         return compress(texts, self._first_N)
 
 
-def in_parts(vectors: Vectors, texts: Iterable[str]) -> Iterator[np.ndarray]:
+def in_parts(vectors: VectorsOf, texts: Iterable[str]) -> Iterator[np.ndarray]:
     """Vectors of texts, (N, D), some texts at a time."""
     return (vectors(some) for some in in_batches(texts, TEXTS_AT_ONCE))
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from preforch_models.orchestrator_options import Confidence
 
-from preforch_training.embeddings.stored import scratch_folder, store_vectors
+from preforch_training.embeddings.stored import StoredVectors, scratch_folder, store_vectors
 from preforch_training.orchestrator.artifact import OrchestratorInfo, write_orchestrator_info
 from preforch_training.orchestrator.confidence.familiarity import (
     FOREIGN_TEXTS,
@@ -128,16 +128,18 @@ def know_prompts(
     """Add the confidence, unless it is off, with numbers of it, and average the weights that training prompts
     are served, (K,)."""
     with scratch_folder(work) as scratch:
-        known, held_out = (
-            store_vectors(scratch / name, in_parts(fitted.vectors, Distinct(rows.texts).of(rows.texts)))
-            for name, rows in (("train", train), ("validation", validation))
-        )
-        numbers = {}
+
+        def stored(name: str, rows: Targets) -> StoredVectors:
+            return store_vectors(
+                scratch / name, in_parts(fitted.vectors, Distinct(rows.texts).of(rows.texts))
+            )
+
+        known, numbers = stored("train", train), {}
         if confidence != "off":
             numbers = add_confidence(
                 fitted.model,
                 known.sample(MOST_PROMPTS),
-                held_out.sample(MOST_PROMPTS),
+                stored("validation", validation).sample(MOST_PROMPTS),
                 fitted.vectors(foreign_prompts(fitted.tokenizer, seed=seed)),
                 fallback_K=fallback_K,
                 confidence=confidence,

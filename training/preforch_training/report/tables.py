@@ -153,7 +153,7 @@ def confidence_table(confidence: ConfidenceReport) -> list[Block]:
     header = ["prompts", "number", "median confidence", "its AUROC", "AUROC of certainty", "mean g", "g < 1"]
     reading = (
         "Confidence: at even odds, the probability that a text so far from the training prompts is one of "
-        "their kind and not foreign. It was fitted to other code, languages and noise than these. "
+        "their kind and not foreign. It was fitted to other code and languages, and other draws of noise. "
         "AUROC: the chance that a held-out prompt scores above one of this kind; 0.5 tells nothing. Very "
         "long prompts are held-out ones in a row, of which no more is read than `max_tokens`. "
     ) + (

@@ -123,7 +123,8 @@ export class Row {
     const { own } = this;
     if (own === null && this.#used !== null) this.#slider.value = this.#used;
     const [set, used] = [own, this.#used].map((weight) => (weight === null ? "–" : weight.toFixed(2)));
-    this.#output.textContent = own === null || used === set ? used : `${set}, used ${used}`;
+    const asSet = own !== null && (this.#used === null || used === set);
+    this.#output.textContent = own === null ? used : asSet ? set : `${set}, used ${used}`;
     this.element.classList.toggle("pinned", own !== null);
   }
 }

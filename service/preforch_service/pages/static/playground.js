@@ -26,6 +26,12 @@ const page = {
   answers: find("answers"),
 };
 
+/** What the page sends or reads in a way of its own. */
+const OWN_FIELDS = new Set([
+  ...["model", "messages", "stream", "stream_options", "n", "preference_weights", "preference_preset"],
+  ...["max_tokens", "temperature", "seed"],
+]);
+
 const gateway = new Gateway();
 /** Turns that were settled by "Go on with this answer". */
 let history = [];
@@ -64,7 +70,7 @@ function numberIn(id) {
   return value === "" ? undefined : Number(value);
 }
 
-/** Further fields of the request. Throws a SyntaxError, in words, where they are no JSON object. */
+/** Further fields of the request. Throws a SyntaxError, in words, where they are not what may be written here. */
 function further() {
   const text = page.further.value.trim();
   if (text === "") return {};
@@ -72,6 +78,8 @@ function further() {
   if (fields === null || typeof fields !== "object" || Array.isArray(fields)) {
     throw new SyntaxError("write an object, {...}");
   }
+  const own = Object.keys(fields).filter((name) => OWN_FIELDS.has(name));
+  if (own.length > 0) throw new SyntaxError(`${own.join(", ")}: the page sets this by itself`);
   return fields;
 }
 
@@ -110,11 +118,14 @@ async function weighOnce(signal) {
     }
     page.origin.textContent = `${capital(origin(found))}${confidence(found)}.`;
     showError(page.error, null);
+    noteSum();
   } catch (error) {
-    if (error.name === "AbortError") return;
+    // Also where the error is another one, because it was being read when the question was given up.
+    if (signal.aborted) return;
     for (const row of rows) row.show({ recommended: null, used: null });
+    page.origin.textContent = "Not known.";
+    showError(page.error, error.status === 400 ? null : error);
     if (error.status === 400) page.sumNote.textContent = error.message;
-    else showError(page.error, error);
   }
 }
 
@@ -139,6 +150,7 @@ function forget() {
   weighing = null;
   for (const row of rows) row.forget();
   page.origin.textContent = "Not asked for yet.";
+  noteSum();
   writeCode();
 }
 
@@ -284,6 +296,7 @@ async function connect() {
     page.askForm.hidden = false;
     leaveKeyForm();
     showAbilities(await gateway.models());
+    forget();
   } catch (error) {
     showError(page.error, error);
     // The form says already that a key is needed.
@@ -300,6 +313,8 @@ page.askForm.addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
+// A field that cannot be seen cannot say what is wrong with it.
+page.askForm.addEventListener("invalid", () => (find("options").open = true), true);
 page.prompt.addEventListener("input", forget);
 page.prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) page.askForm.requestSubmit();

@@ -11,7 +11,6 @@ of training prompts are nearer to their own mean, and from foreign texts: where 
 alike, as those made from templates are, their own spread would call every new phrasing unfamiliar.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,13 +21,12 @@ from sklearn.linear_model import LogisticRegression
 
 MOST_PROMPTS = 20_000
 """Of training, and held-out ones: more are drawn from evenly, and hardly change a covariance."""
+FLOOR = 1e-6
+"""Of variances, as a share of their mean."""
 METHOD = "odds against foreign texts"
 """Part of a run's recipe: an orchestrator whose confidence was fitted in another way is made anew."""
 FOREIGN_TEXTS = 60
 """Of each kind, a few seconds of encoding on one core."""
-
-Vectors = Callable[[Sequence[str]], np.ndarray]
-"""Texts to the pooled vectors that the head reads, (N, D)."""
 
 
 def add_confidence(
@@ -47,9 +45,10 @@ def add_confidence(
             "and "
             f'{len(held_out_MD)}; there is "off"'
         )
-    model.familiarity = fit_familiarity(train_ND, held_out_MD, foreign_FD, fallback_K=fallback_K)
+    fitted = fit_familiarity(train_ND, held_out_MD, foreign_FD, fallback_K=fallback_K)
+    model.familiarity = fitted
     model.config.confidence = confidence
-    held_out_M, foreign_F = (familiarity_of(model, vectors) for vectors in (held_out_MD, foreign_FD))
+    held_out_M, foreign_F = (familiarity_of(fitted, vectors) for vectors in (held_out_MD, foreign_FD))
     return {
         "familiarity_median": float(np.median(held_out_M)),
         "unfamiliar_share": float((held_out_M < 0.5).mean()),
@@ -66,7 +65,7 @@ def fit_familiarity(
     fitted = Familiarity(train_ND.shape[1], len(fallback_K))
     fitted.mean_D.copy_(torch.from_numpy(gauss.location_))
     # A root of the precision makes the distance a length; a quadratic form in float32 may come out negative.
-    fitted.factor_DD.copy_(torch.from_numpy(np.linalg.cholesky(gauss.precision_)))
+    fitted.factor_DD.copy_(torch.from_numpy(np.linalg.cholesky(_precision(gauss.covariance_))))
     fitted.fallback_K.copy_(torch.from_numpy(fallback_K))
     log_N = (
         fitted.log_distance(torch.from_numpy(np.concatenate([held_out_MD, foreign_FD])).float())
@@ -86,17 +85,22 @@ def fit_familiarity(
     return fitted
 
 
+def _precision(covariance_DD: np.ndarray) -> np.ndarray:
+    """Also of prompts that are alike or few, which have no spread in most directions."""
+    width = len(covariance_DD)
+    floor = FLOOR * max(float(np.trace(covariance_DD)) / width, FLOOR)
+    return np.asarray(np.linalg.inv(covariance_DD + floor * np.eye(width)))
+
+
 def _directions(vectors_ND: np.ndarray) -> np.ndarray:
     doubles_ND = vectors_ND.astype(np.float64)
     return np.asarray(doubles_ND / np.linalg.norm(doubles_ND, axis=1, keepdims=True).clip(1e-12))
 
 
-def familiarity_of(model: OrchestratorModel, vectors_ND: np.ndarray) -> np.ndarray:
-    """Familiarity of pooled vectors, (N,); 1 for a model that does not know it."""
-    if model.familiarity is None:
-        return np.ones(len(vectors_ND))
+def familiarity_of(familiarity: Familiarity, vectors_ND: np.ndarray) -> np.ndarray:
+    """Familiarity of pooled vectors, (N,)."""
     with torch.inference_mode():
-        return np.asarray(model.familiarity(torch.from_numpy(vectors_ND).float()).double().numpy())
+        return np.asarray(familiarity(torch.from_numpy(vectors_ND).float()).double().numpy())
 
 
 def signals_of(model: OrchestratorModel, vectors_ND: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,4 +111,4 @@ def signals_of(model: OrchestratorModel, vectors_ND: np.ndarray) -> dict[str, np
         certainty = {"certainty": model.certainty(log_NK).double().numpy()}
     if model.familiarity is None:
         return certainty
-    return certainty | {"confidence": familiarity_of(model, vectors_ND)}
+    return certainty | {"confidence": familiarity_of(model.familiarity, vectors_ND)}

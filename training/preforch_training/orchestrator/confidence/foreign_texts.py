@@ -2,8 +2,9 @@
 languages, noise.
 
 In:  a seed, words of a tokenizer's vocabulary. Out: texts made here from parts written for this purpose,
-     always the same for one seed. They come in two halves that share no template and no language: the
-     confidence is fitted to one (`familiarity`), and the report measures it on the other.
+     always the same for one seed. They come in two halves that share no template of code and no language
+     (noise is drawn anew in the same way): the confidence is fitted to one (`familiarity`), and the report
+     measures it on the other.
 """
 
 import random
