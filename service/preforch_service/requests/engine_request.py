@@ -51,9 +51,8 @@ class Prepared:
     """A checked request of one or more prompts, each with a text for the orchestrator.
 
     `finish` makes the engine's body of it, in which the policy finds the weights of each prompt.
-    `calls_tools`: whether the answer may be a call of a tool, which some routes of the engine do not refuse
-    by themselves where it has no parser. `rewrite` changes a whole answer, or one event
-    of it, where a client expects an older format.
+    `calls_tools`: the answer may be a call of a tool, for routes that do not refuse it without a parser.
+    `rewrite` changes a whole answer, or one event of it, where a client expects an older format.
     """
 
     texts: tuple[str, ...]

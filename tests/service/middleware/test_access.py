@@ -126,7 +126,7 @@ def test_every_route_but_the_open_ones_is_a_401_before_its_body_is_read(bundle: 
         for method, path in {*routes, ("POST", "/nothing"), ("GET", "/docs/"), ("POST", "/admin/reload")}
     }
     passed = {path for (_, path), status in statuses.items() if status != 401}
-    files = ("playground.css", "playground.js", "parts.js", "gateway.js", "icon.svg")
+    files = ("playground.css", "playground.js", "parts.js", "code.js", "gateway.js", "icon.svg")
     pages = {"/", *(f"/playground/{name}" for name in files)}
     docs = {"/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
     assert passed == OPEN == {"/livez", "/readyz", "/openapi.json", *docs, *pages}
