@@ -147,7 +147,7 @@ class Verdict(Record):
 
 
 class Report(Record):
-    """`overrides`: what the run has otherwise than its preset. `world`: hash of the demo world, null for real
+    """`overrides`: what the run has otherwise than its preset. `world`: hash of the generated world, null for real
     data. `tau`: that of the method, or the one that was fitted."""
 
     preset: str
