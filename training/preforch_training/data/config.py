@@ -243,7 +243,7 @@ class Source(Record):
 class Config(Record):
     """`[data]`. Sizes of a generated world count prompts; each test split gets `test_prompts`."""
 
-    source: Literal["demo", "files"]
+    source: Literal["demo", "tutor", "files"]
     """A generated world by its name, or files."""
     sources: tuple[Source, ...] = ()
     root: ConfigPath = Path(".")

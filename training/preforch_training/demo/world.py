@@ -154,7 +154,7 @@ class World(ABC):
         """
         if unknown := sorted(set(objectives) - set(self.objectives)):
             raise ValueError(
-                f"objectives {unknown} are none of the demo world's, which are {list(self.objectives)}"
+                f"objectives {unknown} are none of this world's, which are {list(self.objectives)}"
             )
         # In the world's order: data do not depend on the order in which a run names its objectives.
         names = [name for name in self.objectives if name in (objectives or self.objectives)]

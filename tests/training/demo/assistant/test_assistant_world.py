@@ -140,9 +140,7 @@ def test_a_world_of_two_objectives_wishes_for_nothing_else(data: DemoData) -> No
 
 
 def test_an_objective_that_the_world_does_not_have_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"\['brevity'\] are none of the demo world's, which are \['helpful'"
-    ):
+    with pytest.raises(ValueError, match=r"\['brevity'\] are none of this world's, which are \['helpful'"):
         ASSISTANT.generate(
             seed=0, train_prompts=10, validation_prompts=5, test_prompts=5, objectives=("helpful", "brevity")
         )
