@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from preforch_training.demo import world
+from preforch_training.demo.assistant.world import ASSISTANT
 from preforch_training.policy.base_model import train_tokenizer
 from transformers import BertConfig, BertModel, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 
 def write_models(folder: Path, *, tiny: bool) -> dict[str, int]:
     """Write them; the number of parameters of each."""
-    generated = world.generate(seed=0, train_prompts=200, validation_prompts=10, test_prompts=10)
+    generated = ASSISTANT.generate(seed=0, train_prompts=200, validation_prompts=10, test_prompts=10)
     texts = [text for pair in generated.pairs for text in (pair.chosen, pair.rejected)]
     tokenizer = train_tokenizer([*(prompt.text for prompt in generated.prompts), *texts], vocabulary=1400)
     counts = {}

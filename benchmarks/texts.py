@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from preforch_training.demo import world
+from preforch_training.demo.assistant.world import ASSISTANT
 
 
 def read_texts(
@@ -41,7 +41,7 @@ def file_texts(file: Path, name: str) -> list[str]:
 
 def made_texts(rng: np.random.Generator, count: int, *, median_words: float) -> list[str]:
     """Demo prompts and responses, strung together to lengths that vary as in chats (log-normal)."""
-    data = world.generate(seed=0, train_prompts=60, validation_prompts=10, test_prompts=10)
+    data = ASSISTANT.generate(seed=0, train_prompts=60, validation_prompts=10, test_prompts=10)
     pieces = [text for pair in data.pairs for text in (pair.chosen, pair.rejected)]
     pieces += [prompt.text for prompt in data.prompts]
     texts = []
@@ -69,7 +69,7 @@ class NewPrompts:
     """
 
     def __init__(self, seed: int) -> None:
-        data = world.generate(seed=0, train_prompts=200, validation_prompts=10, test_prompts=10)
+        data = ASSISTANT.generate(seed=0, train_prompts=200, validation_prompts=10, test_prompts=10)
         self._rng = np.random.default_rng(seed)
         self._texts: Sequence[str] = [prompt.text for prompt in data.prompts]
         self._made = 0

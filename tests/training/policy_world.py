@@ -7,7 +7,7 @@ from typing import Any
 import tiny
 from preforch_models.manifest import Manifest, write_manifest, writing
 from preforch_training.config import RunConfig
-from preforch_training.demo.world import true_rewards
+from preforch_training.demo.assistant.world import ASSISTANT
 from preforch_training.orchestrator.artifact import OrchestratorInfo, write_orchestrator_info
 from preforch_training.pipeline import open_run
 from preforch_training.policy.tokenizer import PolicyTokenizer
@@ -35,7 +35,10 @@ def humor(prompts: list[str], responses: list[str]) -> list[float]:
 
 
 def _reward(name: str, prompts: list[str], responses: list[str]) -> list[float]:
-    return [true_rewards(prompt, response)[name] for prompt, response in zip(prompts, responses, strict=True)]
+    return [
+        ASSISTANT.true_rewards(prompt, response)[name]
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
 
 
 class ScriptedSampler:

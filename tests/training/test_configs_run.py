@@ -17,6 +17,7 @@ from small_world import FUNNY, SAFE, build, questions, write_rows
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RUN_ELSEWHERE = {
     "demo": "tests/test_pipeline.py",
+    "tutor": "tests/training/test_tutor_config.py",
     **dict.fromkeys(("compare-demo", "compare-demo-two"), "tests/training/test_comparison_config.py"),
     **dict.fromkeys(RECIPES, "tests/training/test_recipes.py"),
     **dict.fromkeys(COMPARISONS, "tests/training/test_paper_comparisons.py"),

@@ -137,10 +137,10 @@ class RunConfig(Record):
                 raise ValueError(
                     f"report.{key} is {name!r}; allowed are policies that read no weights: {without}"
                 )
-        if report.pairs and self.data.source != "demo":
+        if report.pairs and self.data.world is None:
             raise ValueError(
                 f"report.pairs compares true utilities, which data.source = {self.data.source!r} does not "
-                'know; leave it out, or take the source "demo"'
+                'know; leave it out, or take a generated world such as "demo"'
             )
         if unknown := {name for pair in report.pairs for name in pair} - set(self.policies):
             raise ValueError(f"report.pairs names {min(unknown)!r}, the policies are {sorted(self.policies)}")

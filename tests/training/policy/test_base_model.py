@@ -44,6 +44,17 @@ def test_words_of_the_training_texts_are_one_token_each() -> None:
         assert len(tokenizer.encode(word)) == 1, word
 
 
+def test_every_digit_and_line_break_is_a_token_of_its_own() -> None:
+    tokenizer = train_tokenizer(["12 + 5 = 17\nAnswer: 17\n"] * 9, vocabulary=400)
+    text = "12 + 5 = 17.\nAnswer: 17"
+    ids = tokenizer.encode(text)
+    pieces = [tokenizer.decode([i]) for i in ids]
+    assert tokenizer.decode(ids) == "".join(pieces) == text
+    assert [piece for piece in pieces if any(c.isdigit() for c in piece)] == [c for c in text if c.isdigit()]
+    assert [piece for piece in pieces if "\n" in piece] == ["\n"]
+    assert "Answer" in pieces
+
+
 def test_new_rows_start_as_the_mean_of_their_pieces() -> None:
     tokenizer = train_tokenizer(tiny.TEXTS, vocabulary=300)
     model = new_model(len(tokenizer), Scratch(width=32, heads=1, layers=1), max_model_len=64, seed=0)

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from preforch_models.conversation import Message
-from preforch_training.demo.prompts import read_prompt
-from preforch_training.demo.truth import DemoTruth
-from preforch_training.demo.world import held_out_examples
+from preforch_training.demo.assistant.world import ASSISTANT
+from preforch_training.demo.truth import WorldTruth
 from preforch_training.records import Prompt
 from preforch_training.report.facts import Facts
 from preforch_training.report.records import Stability
@@ -70,7 +69,7 @@ def test_typos_swap_neighbours_inside_a_few_words_and_are_the_same_for_one_seed(
 
 
 def by_kind(
-    facts: Facts, f_PK: np.ndarray, weigh: Weigh, truth: DemoTruth | None = None
+    facts: Facts, f_PK: np.ndarray, weigh: Weigh, truth: WorldTruth | None = None
 ) -> dict[str, Stability]:
     return {entry.kind: entry for entry in report_stability(facts, f_PK, weigh, truth, bootstrap=BOOTSTRAP)}
 
@@ -117,14 +116,14 @@ def test_many_prompts_are_drawn_from_and_weights_that_do_not_vary_do_not_move() 
 
 
 def test_the_demo_world_adds_another_phrasing_with_the_distance_of_their_true_weights() -> None:
-    truth = DemoTruth(NAMES)
-    texts = held_out_examples(12)
+    truth = WorldTruth(ASSISTANT, NAMES)
+    texts = ASSISTANT.held_out_examples(12)
     prompts = [
         Prompt(id=str(i), messages=(Message(role="user", content=text),), split="test_both")
         for i, text in enumerate(texts)
     ]
     for text in texts:
-        before, after = read_prompt(text), read_prompt(truth.rephrase(text, RNG))
+        before, after = ASSISTANT.read_prompt(text), ASSISTANT.read_prompt(truth.rephrase(text, RNG))
         assert (before.family, before.topic) == (after.family, after.topic)
         assert before.phrasing != after.phrasing in before.family.held_out_phrasings
 

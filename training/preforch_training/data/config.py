@@ -241,9 +241,10 @@ class Source(Record):
 
 
 class Config(Record):
-    """`[data]`. Sizes of the demo count prompts; each test split gets `test_prompts`."""
+    """`[data]`. Sizes of a generated world count prompts; each test split gets `test_prompts`."""
 
-    source: Literal["demo", "files"]
+    source: Literal["demo", "tutor", "files"]
+    """A generated world by its name, or files."""
     sources: tuple[Source, ...] = ()
     root: ConfigPath = Path(".")
     """Relative `path`s of sources and folders of datasets start here."""
@@ -253,6 +254,11 @@ class Config(Record):
     train_prompts: int = 2000
     validation_prompts: int = 200
     test_prompts: int = 150
+
+    @property
+    def world(self) -> str | None:
+        """The generated world that prompts and pairs come from; None where they are read."""
+        return None if self.source == "files" else self.source
 
     @model_validator(mode="after")
     def _check(self) -> "Config":

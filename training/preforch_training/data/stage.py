@@ -1,6 +1,6 @@
 """Stage `data`: prompts and preference pairs from one source, checked and split by prompt.
 
-In:  the demo generator, files, or Hugging Face datasets: pairs, rated responses, responses and a choice,
+In:  a generated world, files, or Hugging Face datasets: pairs, rated responses, responses and a choice,
      prompts alone.
 Out: `prompts.jsonl` (Prompt), `pairs.jsonl` (PreferencePair), and `rejected.jsonl` where bad rows are
      skipped. The manifest holds a `DataReport`.
@@ -20,7 +20,7 @@ from preforch_training.data.rows.record import RowPair
 from preforch_training.data.splits import Placed, first_turn, messages_json, plain_words
 from preforch_training.data.truncation import Reader, measure
 from preforch_training.data.writing import DataWriter
-from preforch_training.demo import world
+from preforch_training.demo.worlds import WORLDS
 from preforch_training.records import OVERALL
 from preforch_training.run import PAIRS_FILE, PROMPTS_FILE, Outcome, Run
 
@@ -32,10 +32,10 @@ def build(run: Run, config: Config, *, learned: Sequence[str], readers: Sequence
     def make(folder: Path, work: Path) -> Outcome:
         keep_rejected = config.on_bad_record == "skip"
         with DataWriter(folder, work / "index.sqlite", keep_rejected=keep_rejected) as writer:
-            if config.source == "demo":
-                read = demo_data(writer, config, run.names, seed=run.seed)
-            else:
+            if config.world is None:
                 read = read_sources(writer, config, run.names, seed=run.seed)
+            else:
+                read = world_data(writer, config, config.world, run.names, seed=run.seed)
             repeats, leaks = writer.repeats(len(read)), writer.leaks()
         counts = writer.counts
         files = (PROMPTS_FILE, PAIRS_FILE)
@@ -57,26 +57,26 @@ def build(run: Run, config: Config, *, learned: Sequence[str], readers: Sequence
         return Outcome(counts=count(counts), metrics={"report": report.model_dump(mode="json")})
 
     recipe = config.model_dump(mode="json") | {"objectives": list(run.names), "seed": run.seed}
-    if config.source == "demo":
-        recipe |= {"world": world.world_hash()}
-    else:
+    if config.world is None:
         recipe |= {"files": source_hashes(config)}
+    else:
+        recipe |= {"world": WORLDS[config.world].hash()}
     recipe |= {"readers": [reader.recipe for reader in readers]}
     run.make(run.data, kind="data", config=recipe, inputs={}, build=make)
 
 
-def demo_data(
-    writer: DataWriter, settings: Config, objectives: Sequence[str], *, seed: int
+def world_data(
+    writer: DataWriter, settings: Config, world: str, objectives: Sequence[str], *, seed: int
 ) -> list[SourceCounts]:
-    """The prompts and pairs of a demo world that has these objectives. The truth stays in the generator."""
-    generated = world.generate(
+    """The prompts and pairs of a world that has these objectives. The truth stays in the generator."""
+    generated = WORLDS[world].generate(
         seed=seed,
         train_prompts=settings.train_prompts,
         validation_prompts=settings.validation_prompts,
         test_prompts=settings.test_prompts,
         objectives=objectives,
     )
-    counts = SourceCounts("demo")
+    counts = SourceCounts(world)
     for prompt in generated.prompts:
         counts.rows += 1
         counts.prompt_lengths[len(prompt.text)] += 1
@@ -87,7 +87,7 @@ def demo_data(
         counts.pairs[given.objective] += 1
         counts.response_lengths.update((len(given.chosen), len(given.rejected)))
         pair = RowPair(objective=given.objective, chosen=given.chosen, rejected=given.rejected)
-        writer.add_pair(given.id, given.prompt_id, pair, split=given.split, source="demo", number=0)
+        writer.add_pair(given.id, given.prompt_id, pair, split=given.split, source=world, number=0)
     return [counts]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from preforch_client import Client, Generation, PreferenceError
 from preforch_models.child_process import die_with_parent
 
-from preforch_training.demo import world
-from preforch_training.demo.world import Parts
+from preforch_training.demo.assistant.responses import Parts
+from preforch_training.demo.assistant.world import ASSISTANT
 from preforch_training.sampling.settings import Sampling
 
 READY_SECONDS = 300.0
@@ -92,7 +92,7 @@ def show(client: Client, sampling: Sampling) -> str:
     """
     lines: list[str] = []
     totals: dict[str, list[Parts]] = {}
-    for seed, prompt in enumerate(world.held_out_examples(6), SEED):
+    for seed, prompt in enumerate(ASSISTANT.held_out_examples(6), SEED):
         lines += ["", f"> {prompt}"]
         for label, weights in [("recommended", None), *((_short(w), w) for w in USER_WEIGHTS)]:
             answer = client.generate(
@@ -103,7 +103,7 @@ def show(client: Client, sampling: Sampling) -> str:
                 top_p=sampling.top_p,
                 seed=seed,
             )
-            parts = world.parse(prompt, answer.text)
+            parts = ASSISTANT.parse(prompt, answer.text)
             totals.setdefault(label, []).append(parts)
             lines += [
                 f"  [{label}: {_announced(answer)}]",

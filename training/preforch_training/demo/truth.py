@@ -1,12 +1,11 @@
-"""What is truly known of a data set: only the evaluation may ask, and only the demo world can answer."""
+"""What is truly known of a data set: only the evaluation may ask, and only a generated world can answer."""
 
 import random
 from typing import Protocol
 
 import numpy as np
 
-from preforch_training.demo import world
-from preforch_training.demo.prompts import read_prompt
+from preforch_training.demo.world import World
 
 
 class Truth(Protocol):
@@ -22,27 +21,28 @@ class Truth(Protocol):
         """The kind of request."""
 
 
-class DemoTruth:
-    """The demo world's truth."""
+class WorldTruth:
+    """The truth of a generated world."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, world: World, names: tuple[str, ...]) -> None:
+        self._world = world
         self._names = names
 
     def weights(self, prompt: str) -> np.ndarray:
         """w°(x)."""
-        return np.array(list(world.true_weights(prompt, self._names).values()))
+        return np.array(list(self._world.true_weights(prompt, self._names).values()))
 
     def rewards(self, prompt: str, response: str) -> np.ndarray:
-        """r(x, y), from the response's parts."""
-        known = world.true_rewards(prompt, response)
+        """r(x, y), from the texts alone."""
+        known = self._world.true_rewards(prompt, response)
         return np.array([known[name] for name in self._names])
 
     def family(self, prompt: str) -> str:
         """Name of the prompt's family."""
-        return read_prompt(prompt).family.name
+        return self._world.read_prompt(prompt).family.name
 
     def rephrase(self, prompt: str, rng: random.Random) -> str:
         """Another phrasing of the same family and topic, one that no training prompt has."""
-        said = read_prompt(prompt)
+        said = self._world.read_prompt(prompt)
         others = [phrasing for phrasing in said.family.held_out_phrasings if phrasing != said.phrasing]
         return rng.choice(others).format(t=said.topic)

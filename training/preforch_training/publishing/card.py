@@ -152,8 +152,8 @@ def _data(source: CardSource) -> str:
     data = source.config.data
     files = sum(entry.dataset is None or not _is_hub_id(entry.dataset) for entry in data.sources)
     named = [f"`{name}`" for name in _hub_datasets(source.config)]
-    if data.source == "demo":
-        named = ["the demo world, which is generated"]
+    if data.world is not None:
+        named = [f"the {data.world} world, which is generated"]
     elif files:
         named.append(f"{files} local source{'s' if files > 1 else ''}")
     lines = ["## Data", f"From {', '.join(named)}. Splits are by prompt: none is on two sides."]

@@ -31,4 +31,4 @@ class Config(Record):
     """The policy of the run that KL divergences are from: one that reads no weights. None: there are none."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Policies whose true utilities are compared prompt by prompt, besides the served one with each other
-    one; for the demo world, whose truth is known."""
+    one; for generated worlds, whose truth is known."""

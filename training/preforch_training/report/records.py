@@ -147,8 +147,8 @@ class Verdict(Record):
 
 
 class Report(Record):
-    """`overrides`: what the run has otherwise than its preset. `world`: hash of the demo world, null for real
-    data. `tau`: that of the method, or the one that was fitted."""
+    """`overrides`: what the run has otherwise than its preset. `world`: hash of the generated world,
+    null for real data. `tau`: that of the method, or the one that was fitted."""
 
     preset: str
     overrides: tuple[str, ...]

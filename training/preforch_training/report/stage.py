@@ -2,7 +2,7 @@
 
 In:  everything that the run has made, and responses that vLLM draws from its policies.
 Out: `report.json` (`records.Report`), `report.md` and `index.html` with the same tables, plots. Without
-     policies the parts about them are left out, on data other than the demo world those that need the truth.
+     policies the parts about them are left out, on data of no generated world those that need the truth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from preforch_models.bundle import read_bundle
 
-from preforch_training.demo import world
-from preforch_training.demo.truth import DemoTruth, Truth
+from preforch_training.demo.truth import Truth, WorldTruth
+from preforch_training.demo.world import World
 from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.known_responses import Known, known_responses
@@ -55,10 +55,10 @@ class ReportSubject:
     full.
 
     `overrides`: what the run has otherwise than its preset.
-    `known_world`: the data are the demo world's, whose truth is known. `studied`: the run has a study.
+    `world`: the generated one that the data are of, whose truth is known. `studied`: the run has a study.
     """
 
-    known_world: bool
+    world: World | None
     overrides: tuple[str, ...]
     studied: bool
     policies: Mapping[str, Sequence[Path]]
@@ -116,7 +116,7 @@ def artifacts_of(run: Run, subject: ReportSubject) -> dict[str, Path]:
 
 def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) -> Report:
     """What `report.json` holds; answers are sampled where the run has policies."""
-    truth = DemoTruth(run.names) if subject.known_world else None
+    truth = None if subject.world is None else WorldTruth(subject.world, run.names)
     fitted = read_orchestrator_info(run.orchestrator)
     method = Method(fitted.config.target, fitted.tau, fitted.config.loss)
     bootstrap = Bootstrap(seed=run.seed_for("report", "bootstrap"), replicates=config.replicates)
@@ -155,7 +155,7 @@ def measure(run: Run, config: Config, subject: ReportSubject, sampler: Sampler) 
         preset=run.preset,
         overrides=subject.overrides,
         seed=run.seed,
-        world=None if truth is None else world.world_hash(),
+        world=None if subject.world is None else subject.world.hash(),
         method={**asdict(method), "tau": fitted.config.tau, "calibration": calibration.method},
         tau=method.tau,
         objectives=run.names,

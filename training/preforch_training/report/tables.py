@@ -171,8 +171,8 @@ def stability_table(stability: Sequence[Stability]) -> list[Block]:
         "Distance: total variation between the weights of a prompt and of its rewording, for prompts that it "
         "changes. Good is far below that of unrelated prompts; where that is small too, weights hardly vary "
         "at all. 0: the encoder does not see the change (lower case, where it is uncased). Surface "
-        "rewordings are a lower bar than true paraphrases; another phrasing, in the demo world only, shares "
-        "family and topic, not always the question."
+        "rewordings are a lower bar than true paraphrases; another phrasing, in generated worlds only, "
+        "shares family and topic, not always the question."
     )
     rows = [[s.kind, s.distance.groups, s.distance, s.same_top, s.true_distance] for s in stability]
     header = ["rewording", "prompts", "distance", "largest weight stays", "distance, true weights"]

@@ -8,7 +8,7 @@ import pytest
 from policy_world import SFT, make_config, wic
 from preforch_models.manifest import verify
 from preforch_training.config import RunConfig
-from preforch_training.demo.world import true_rewards
+from preforch_training.demo.assistant.world import ASSISTANT
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.known_responses import any_above, known_responses, on_grid
 from preforch_training.records import Sample, by_id, read_records
@@ -68,7 +68,7 @@ def test_a_round_asks_what_the_config_says_in_the_place_of_f(tmp_path: Path, sou
 def test_the_rewards_of_a_round_are_calibrated(built: Run) -> None:
     prompts, calibration = by_id(built.prompts()), read_calibration(built.scores)
     for sample in read_samples(built):
-        raw = true_rewards(prompts[sample.prompt_id].text, sample.response)
+        raw = ASSISTANT.true_rewards(prompts[sample.prompt_id].text, sample.response)
         assert sample.rewards == pytest.approx(calibration.apply(raw))
         assert sample.rewards != pytest.approx(raw, abs=0.1), "raw rewards would pass"
 

@@ -30,7 +30,7 @@ class PolicyJudge:
     scales: Mapping[Measure, Scale] = field(default_factory=dict)
 
     def true_rewards(self, drawn: Drawn, asked: Sequence[Query]) -> np.ndarray:
-        """(N, K), of the demo world's truth, which must be known."""
+        """(N, K), of the world's truth, which must be known."""
         assert self.truth is not None
         texts = [self.facts.prompts[index].text for index, _ in asked]
         found = [self.truth.rewards(x, y) for x, y in zip(texts, drawn.texts(asked), strict=True)]

@@ -16,7 +16,7 @@ from preforch_training.report.robustness.rewordings import SURFACE, reword
 from preforch_training.statistics.bootstrap import Bootstrap, Interval, interval_of, mean_interval
 
 if TYPE_CHECKING:
-    from preforch_training.demo.truth import DemoTruth
+    from preforch_training.demo.truth import WorldTruth
 
 Weigh = Callable[[Sequence[str]], np.ndarray]
 """(N) texts -> (N, K) weights as they are served."""
@@ -27,7 +27,7 @@ UNRELATED = "unrelated prompts"
 
 
 def report_stability(
-    facts: Facts, f_PK: np.ndarray, weigh: Weigh, truth: "DemoTruth | None", *, bootstrap: Bootstrap
+    facts: Facts, f_PK: np.ndarray, weigh: Weigh, truth: "WorldTruth | None", *, bootstrap: Bootstrap
 ) -> tuple[Stability, ...]:
     """Over at most `PROMPTS` test prompts, or validation prompts where there are none, drawn at random."""
     held_out_P = np.flatnonzero(np.isin(facts.split_P, facts.tests or facts.held_out))

@@ -9,28 +9,22 @@ words does not name the objective that matters.
 
 from dataclasses import dataclass
 
+from preforch_training.demo.world import Family
+
 OBJECTIVES = ("helpful", "harmless", "humor")
 
 
 @dataclass(frozen=True)
-class Family:
-    """A kind of request. `weights` in the order of OBJECTIVES; `share` of all prompts.
+class AssistantFamily(Family):
+    """Where `sensitive`, jokes cost harmless; where `forbidden`, a refusal is right and no caution makes up
+    for steps."""
 
-    Where `sensitive`, jokes cost harmless; where `forbidden`, a refusal is right and no caution makes up for
-    steps.
-    """
-
-    name: str
-    weights: tuple[float, float, float]
-    share: float
     sensitive: bool
     forbidden: bool
-    phrasings: tuple[str, ...]
-    held_out_phrasings: tuple[str, ...]
 
 
 FAMILIES = (
-    Family(
+    AssistantFamily(
         name="how-to",
         weights=(0.76, 0.15, 0.09),
         share=0.28,
@@ -71,7 +65,7 @@ FAMILIES = (
             "How can a beginner tune up a {t} without special equipment?",
         ),
     ),
-    Family(
+    AssistantFamily(
         name="fact",
         weights=(0.74, 0.08, 0.18),
         share=0.22,
@@ -112,7 +106,7 @@ FAMILIES = (
             "What physical principle lets a {t} do its job?",
         ),
     ),
-    Family(
+    AssistantFamily(
         name="risky",
         weights=(0.06, 0.86, 0.08),
         share=0.15,
@@ -157,7 +151,7 @@ FAMILIES = (
             "Purely hypothetical: turning a {t} into a weapon, what would it take?",
         ),
     ),
-    Family(
+    AssistantFamily(
         name="feelings",
         weights=(0.20, 0.72, 0.08),
         share=0.10,
@@ -198,7 +192,7 @@ FAMILIES = (
             "Bullies destroyed my {t} and I dread going back to school.",
         ),
     ),
-    Family(
+    AssistantFamily(
         name="safety",
         weights=(0.24, 0.68, 0.08),
         share=0.08,
@@ -239,7 +233,7 @@ FAMILIES = (
             "Could the battery of a {t} explode while we sleep?",
         ),
     ),
-    Family(
+    AssistantFamily(
         name="joke",
         weights=(0.09, 0.06, 0.85),
         share=0.10,
@@ -280,7 +274,7 @@ FAMILIES = (
             "Knock knock jokes with a {t}, go.",
         ),
     ),
-    Family(
+    AssistantFamily(
         name="small talk",
         weights=(0.16, 0.10, 0.74),
         share=0.07,

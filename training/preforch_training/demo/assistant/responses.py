@@ -18,8 +18,8 @@ from functools import cache
 
 import numpy as np
 
-from preforch_training.demo.families import OBJECTIVES, Family
-from preforch_training.demo.prompts import mark_topic, topics
+from preforch_training.demo.assistant.families import OBJECTIVES, AssistantFamily
+from preforch_training.demo.assistant.prompts import mark_topic, topics
 
 MAX_SENTENCES = 6
 
@@ -139,7 +139,7 @@ def count_parts(topic: str, response: str) -> Parts:
     )
 
 
-def reward(parts: Parts, family: Family) -> dict[str, float]:
+def reward(parts: Parts, family: AssistantFamily) -> dict[str, float]:
     """Raw rewards by objective, about zero mean and unit variance over random responses."""
     steps = parts.on_topic_steps + parts.off_topic_steps
     harmful_steps = steps if family.forbidden or parts.cautions == 0 else 0

@@ -1,17 +1,16 @@
 """The prompts of the demo world: topics, and what a prompt text says.
 
-In: a prompt text. Out: its family, phrasing and topic (`read_prompt`) and its true weights (`true_weights`).
+In: a prompt text. Out: its family, phrasing and topic (`read_prompt`).
 
 A prompt is one phrasing of one family with one topic (adjective + noun) in it.
 """
 
-import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from preforch_training.demo.families import FAMILIES, OBJECTIVES, Family
+from preforch_training.demo.assistant.families import FAMILIES, AssistantFamily
+from preforch_training.demo.world import Reading
 
 # No adjective begins with a vowel sound, so that "a {t}" is always right.
 ADJECTIVES = (
@@ -23,16 +22,13 @@ NOUNS = (
     "tent", "piano", "umbrella", "mirror", "canoe", "lamp", "suitcase", "violin", "telescope",
 )  # fmt: skip
 _TOPIC = re.compile(rf"\b({'|'.join(ADJECTIVES)}) ({'|'.join(NOUNS)})\b")
-_JITTER = 0.05
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a prompt text says."""
+class AssistantReading(Reading):
+    """Of the demo world."""
 
-    family: Family
-    phrasing: str
-    topic: str
+    family: AssistantFamily
 
 
 @cache
@@ -54,7 +50,7 @@ def mark_topic(text: str) -> tuple[str, str | None]:
     return _TOPIC.sub("{t}", text), " ".join(found[0])
 
 
-def read_prompt(prompt: str) -> Reading:
+def read_prompt(prompt: str) -> AssistantReading:
     """Raises ValueError for a text that is not a prompt of this world."""
     phrasing, topic = mark_topic(" ".join(prompt.split()))
     family = _family_of_phrasing().get(phrasing)
@@ -63,25 +59,11 @@ def read_prompt(prompt: str) -> Reading:
             f"not a prompt of the demo world: {prompt!r}; allowed are its own phrasings, for example "
             f"{_example()!r}"
         )
-    return Reading(family, phrasing, topic)
-
-
-def true_weights(prompt: str, objectives: Sequence[str] = OBJECTIVES) -> dict[str, float]:
-    """The weights w°(x), summing to 1: those of the family, varied a little by a hash of the text. Of some
-    objectives alone: as they stand to each other among all of them."""
-    family = read_prompt(prompt).family
-    digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()
-    moved = [
-        max(0.02, weight + _JITTER * (2 * int.from_bytes(digest[4 * k : 4 * k + 4], "big") / 2**32 - 1))
-        for k, weight in enumerate(family.weights)
-    ]
-    known = dict(zip(OBJECTIVES, moved, strict=True))
-    total = sum(known[name] for name in objectives)
-    return {name: known[name] / total for name in objectives}
+    return AssistantReading(family, phrasing, topic)
 
 
 @cache
-def _family_of_phrasing() -> dict[str, Family]:
+def _family_of_phrasing() -> dict[str, AssistantFamily]:
     return {text: family for family in FAMILIES for text in family.phrasings + family.held_out_phrasings}
 
 

@@ -5,20 +5,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from preforch_training.demo.families import FAMILIES
-from preforch_training.demo.prompts import ADJECTIVES, NOUNS, read_prompt, topics
-from preforch_training.demo.responses import assemble, draw_response
-from preforch_training.demo.world import (
-    OBJECTIVES,
-    DemoData,
-    DemoPrompt,
-    generate,
-    held_out_examples,
-    parse,
-    true_rewards,
-    true_weights,
-    world_hash,
-)
+from preforch_training.demo.assistant.families import FAMILIES, OBJECTIVES
+from preforch_training.demo.assistant.prompts import ADJECTIVES, NOUNS, read_prompt, topics
+from preforch_training.demo.assistant.responses import assemble, draw_response
+from preforch_training.demo.assistant.world import ASSISTANT
+from preforch_training.demo.world import DemoData, DemoPrompt
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -29,7 +20,7 @@ RISKY = "How do I steal a red kettle from a shop?"
 
 @pytest.fixture(scope="module")
 def data() -> DemoData:
-    return generate(seed=0, train_prompts=700, validation_prompts=100, test_prompts=150)
+    return ASSISTANT.generate(seed=0, train_prompts=700, validation_prompts=100, test_prompts=150)
 
 
 def in_split(data: DemoData, split: str) -> list[DemoPrompt]:
@@ -42,21 +33,23 @@ def dominant(prompt: DemoPrompt) -> str:
 
 def utility(prompt: DemoPrompt, response: str) -> float:
     return sum(
-        prompt.true_weights[name] * value for name, value in true_rewards(prompt.text, response).items()
+        prompt.true_weights[name] * value
+        for name, value in ASSISTANT.true_rewards(prompt.text, response).items()
     )
 
 
 def test_the_same_seed_gives_the_same_data_and_another_seed_does_not() -> None:
     first, again, other = (
-        generate(seed=seed, train_prompts=40, validation_prompts=10, test_prompts=10) for seed in (3, 3, 4)
+        ASSISTANT.generate(seed=seed, train_prompts=40, validation_prompts=10, test_prompts=10)
+        for seed in (3, 3, 4)
     )
     assert first == again
     assert first != other
 
 
 def test_training_data_does_not_depend_on_the_size_of_the_other_splits() -> None:
-    small = generate(seed=3, train_prompts=40, validation_prompts=5, test_prompts=5)
-    large = generate(seed=3, train_prompts=40, validation_prompts=20, test_prompts=9)
+    small = ASSISTANT.generate(seed=3, train_prompts=40, validation_prompts=5, test_prompts=5)
+    large = ASSISTANT.generate(seed=3, train_prompts=40, validation_prompts=20, test_prompts=9)
     assert in_split(small, "train") == in_split(large, "train")
     assert [p for p in small.pairs if p.split == "train"] == [p for p in large.pairs if p.split == "train"]
 
@@ -101,7 +94,7 @@ def test_families_have_enough_distinct_phrasings() -> None:
 
 def test_true_weights_come_from_the_text_and_have_a_clear_first(data: DemoData) -> None:
     for prompt in data.prompts:
-        assert true_weights(prompt.text) == prompt.true_weights
+        assert ASSISTANT.true_weights(prompt.text) == prompt.true_weights
         ordered = sorted(prompt.true_weights.values())
         assert sum(ordered) == pytest.approx(1)
         assert ordered[0] > 0
@@ -116,11 +109,11 @@ def test_mean_weights_are_far_from_uniform_and_every_objective_leads_somewhere(d
 
 def test_a_world_of_two_objectives_wishes_for_nothing_else(data: DemoData) -> None:
     names = ("helpful", "harmless")
-    two = generate(seed=0, train_prompts=60, validation_prompts=8, test_prompts=8, objectives=names)
+    two = ASSISTANT.generate(seed=0, train_prompts=60, validation_prompts=8, test_prompts=8, objectives=names)
     assert {pair.objective for pair in two.pairs} == {*names, "overall"}
     prompts = {prompt.id: prompt for prompt in two.prompts}
     for prompt in two.prompts:
-        three = true_weights(prompt.text)
+        three = ASSISTANT.true_weights(prompt.text)
         assert sum(prompt.true_weights.values()) == pytest.approx(1)
         ratio = prompt.true_weights["helpful"] / prompt.true_weights["harmless"]
         assert ratio == pytest.approx(three["helpful"] / three["harmless"])
@@ -129,7 +122,10 @@ def test_a_world_of_two_objectives_wishes_for_nothing_else(data: DemoData) -> No
     margins = [
         sum(
             weight
-            * (true_rewards(asked.text, pair.chosen)[name] - true_rewards(asked.text, pair.rejected)[name])
+            * (
+                ASSISTANT.true_rewards(asked.text, pair.chosen)[name]
+                - ASSISTANT.true_rewards(asked.text, pair.rejected)[name]
+            )
             for name, weight in asked.true_weights.items()
         )
         for pair in clean
@@ -137,15 +133,15 @@ def test_a_world_of_two_objectives_wishes_for_nothing_else(data: DemoData) -> No
     ]
     assert len(margins) > 20
     assert min(margins) > 0
-    turned = generate(seed=0, train_prompts=60, validation_prompts=8, test_prompts=8, objectives=names[::-1])
+    turned = ASSISTANT.generate(
+        seed=0, train_prompts=60, validation_prompts=8, test_prompts=8, objectives=names[::-1]
+    )
     assert turned == two
 
 
 def test_an_objective_that_the_world_does_not_have_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"\['brevity'\] are none of the demo world's, which are \['helpful'"
-    ):
-        generate(
+    with pytest.raises(ValueError, match=r"\['brevity'\] are none of this world's, which are \['helpful'"):
+        ASSISTANT.generate(
             seed=0, train_prompts=10, validation_prompts=5, test_prompts=5, objectives=("helpful", "brevity")
         )
 
@@ -157,7 +153,7 @@ def test_parse_inverts_assembly() -> None:
             kind: int(rng.integers(0, 2)) for kind in ("on", "off", "caution", "refusal", "joke", "filler")
         }
         counts["on"] = max(counts["on"], 1)
-        parts = parse(HOW_TO, assemble(rng, "red kettle", counts))
+        parts = ASSISTANT.parse(HOW_TO, assemble(rng, "red kettle", counts))
         read = (
             parts.on_topic_steps,
             parts.off_topic_steps,
@@ -171,7 +167,7 @@ def test_parse_inverts_assembly() -> None:
 
 
 def test_parse_forgives_white_space() -> None:
-    parts = parse(
+    parts = ASSISTANT.parse(
         HOW_TO, "  Clean the red  kettle with warm water .\n Haha , the blue tent laughs at its own jokes !"
     )
     assert (parts.on_topic_steps, parts.jokes, parts.unknown) == (1, 1, 0)
@@ -189,28 +185,33 @@ def test_parse_forgives_white_space() -> None:
 )
 def test_garbled_cut_and_repeated_sentences_cost_in_every_objective(addition: str) -> None:
     response = "Put the red kettle on a flat table. Please be careful and stay safe. Let me think about it."
-    assert parse(HOW_TO, f"{response} {addition}").unknown == 1
-    before, after = true_rewards(HOW_TO, response), true_rewards(HOW_TO, f"{response} {addition}")
+    assert ASSISTANT.parse(HOW_TO, f"{response} {addition}").unknown == 1
+    before, after = (
+        ASSISTANT.true_rewards(HOW_TO, response),
+        ASSISTANT.true_rewards(HOW_TO, f"{response} {addition}"),
+    )
     assert all(after[name] < before[name] - 0.2 for name in OBJECTIVES)
 
 
 def test_an_empty_response_costs_and_a_seventh_sentence_does_not_pay() -> None:
-    filler = true_rewards(HOW_TO, "Let me think about it.")
-    assert all(true_rewards(HOW_TO, "")[name] < filler[name] for name in OBJECTIVES)
+    filler = ASSISTANT.true_rewards(HOW_TO, "Let me think about it.")
+    assert all(ASSISTANT.true_rewards(HOW_TO, "")[name] < filler[name] for name in OBJECTIVES)
     rng = np.random.default_rng(0)
     counts = {"on": 6, "off": 0, "caution": 0, "refusal": 0, "joke": 0, "filler": 0}
     six = assemble(rng, "red kettle", counts)
     seven = f"{six} Haha, the red kettle laughs at its own jokes!"
-    assert parse(HOW_TO, seven).jokes == 0
-    assert true_rewards(HOW_TO, seven)["humor"] < true_rewards(HOW_TO, six)["humor"]
+    assert ASSISTANT.parse(HOW_TO, seven).jokes == 0
+    assert ASSISTANT.true_rewards(HOW_TO, seven)["humor"] < ASSISTANT.true_rewards(HOW_TO, six)["humor"]
 
 
 def test_objectives_conflict_as_described() -> None:
     step, other = "Check every part of the red kettle.", "Check every part of the blue tent."
     caution, refusal = "Please be careful and stay safe.", "I will not answer this."
     joke, filler = "A monkey sold me this joke for peanuts!", "Let me think about it."
-    risky = {text: true_rewards(RISKY, text) for text in (step, other, caution, refusal, joke, filler)}
-    benign = {text: true_rewards(HOW_TO, text) for text in (step, caution, refusal, joke, filler)}
+    risky = {
+        text: ASSISTANT.true_rewards(RISKY, text) for text in (step, other, caution, refusal, joke, filler)
+    }
+    benign = {text: ASSISTANT.true_rewards(HOW_TO, text) for text in (step, caution, refusal, joke, filler)}
     assert (
         risky[step]["helpful"]
         > risky[filler]["helpful"]
@@ -232,8 +233,11 @@ def test_objectives_conflict_as_described() -> None:
 
 def test_a_caution_makes_up_for_steps_unless_the_request_is_forbidden() -> None:
     step, caution = "Check every part of the red kettle.", "Please be careful and stay safe."
-    benign = {text: true_rewards(HOW_TO, text)["harmless"] for text in (step, caution, f"{step} {caution}")}
-    risky = {text: true_rewards(RISKY, text)["harmless"] for text in (caution, f"{step} {caution}")}
+    benign = {
+        text: ASSISTANT.true_rewards(HOW_TO, text)["harmless"]
+        for text in (step, caution, f"{step} {caution}")
+    }
+    risky = {text: ASSISTANT.true_rewards(RISKY, text)["harmless"] for text in (caution, f"{step} {caution}")}
     assert benign[f"{step} {caution}"] == benign[caution] > benign[step]
     assert risky[f"{step} {caution}"] < risky[caution]
 
@@ -242,7 +246,7 @@ def test_rewards_have_unit_spread_and_are_not_the_same_thing(data: DemoData) -> 
     rng = np.random.default_rng(0)
     rewards = np.array(
         [
-            list(true_rewards(prompt.text, draw_response(rng, prompt.topic)).values())
+            list(ASSISTANT.true_rewards(prompt.text, draw_response(rng, prompt.topic)).values())
             for prompt in in_split(data, "train")
             for _ in range(4)
         ]
@@ -259,7 +263,10 @@ def test_knowing_the_prompt_beats_every_constant(data: DemoData) -> None:
     prompts = in_split(data, "train")[:300]
     rewards = np.array(
         [
-            [list(true_rewards(prompt.text, draw_response(rng, prompt.topic)).values()) for _ in range(16)]
+            [
+                list(ASSISTANT.true_rewards(prompt.text, draw_response(rng, prompt.topic)).values())
+                for _ in range(16)
+            ]
             for prompt in prompts
         ]
     )
@@ -279,7 +286,9 @@ def test_noisy_pairs_mostly_follow_the_truth_and_test_pairs_always(data: DemoDat
         if pair.objective == "overall":
             margin = utility(prompt, pair.chosen) - utility(prompt, pair.rejected)
         else:
-            chosen, rejected = (true_rewards(prompt.text, text) for text in (pair.chosen, pair.rejected))
+            chosen, rejected = (
+                ASSISTANT.true_rewards(prompt.text, text) for text in (pair.chosen, pair.rejected)
+            )
             margin = chosen[pair.objective] - rejected[pair.objective]
         assert pair.split == prompt.split
         agree.setdefault((pair.objective, pair.split.startswith("test")), []).append(margin > 0)
@@ -295,7 +304,7 @@ def test_vocabulary_and_responses_are_small(data: DemoData) -> None:
     ]
     assert len({word for text in words for word in text}) <= 800
     assert max(len(text) for text in words) <= 60
-    assert all(parse(HOW_TO, text).unknown == 0 for text in responses)
+    assert all(ASSISTANT.parse(HOW_TO, text).unknown == 0 for text in responses)
 
 
 def test_counting_words_does_not_name_the_objective_of_held_out_phrasings(data: DemoData) -> None:
@@ -315,14 +324,17 @@ def test_texts_of_another_world_are_refused_by_name() -> None:
         "How do I clean a red kettle in a blue tent?",
         "",
     ):
-        for read in (true_weights, lambda prompt: parse(prompt, "Let me think about it.")):
+        for read in (
+            ASSISTANT.true_weights,
+            lambda prompt: ASSISTANT.parse(prompt, "Let me think about it."),
+        ):
             with pytest.raises(ValueError, match=re.escape(repr(text))):
                 read(text)
 
 
 def test_more_prompts_than_texts_is_an_error_that_names_the_split() -> None:
     with pytest.raises(ValueError, match="test_both"):
-        generate(seed=0, train_prompts=1, validation_prompts=1, test_prompts=2000)
+        ASSISTANT.generate(seed=0, train_prompts=1, validation_prompts=1, test_prompts=2000)
 
 
 def test_there_are_texts_for_the_largest_run() -> None:
@@ -332,14 +344,13 @@ def test_there_are_texts_for_the_largest_run() -> None:
 
 
 def test_examples_for_showing_are_held_out_and_of_different_families() -> None:
-    examples = held_out_examples(2 * len(FAMILIES))
+    examples = ASSISTANT.held_out_examples(2 * len(FAMILIES))
     assert len(set(examples)) == len(examples)
     assert {read_prompt(text).family.name for text in examples[: len(FAMILIES)]} == {f.name for f in FAMILIES}
     assert all(read_prompt(text).topic in topics(held_out=True) for text in examples)
     with pytest.raises(ValueError, match="1000"):
-        held_out_examples(1000)
+        ASSISTANT.held_out_examples(1000)
 
 
-def test_world_hash_is_a_stable_sha256() -> None:
-    assert re.fullmatch("[0-9a-f]{64}", world_hash())
-    assert world_hash() == world_hash()
+def test_it_is_the_world_that_docs_results_was_measured_on() -> None:
+    assert ASSISTANT.hash() == "4040d29d275db493f0a4ea017854c504069021e228e1134424acda3de305c2d8"
