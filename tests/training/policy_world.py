@@ -45,7 +45,11 @@ class ScriptedSampler:
     """Answers every request with n fixed responses, the last of them unfinished; remembers whom it asked."""
 
     peak_memory_mib = 1.0
-    texts = ("Thank you for asking.", "Please be careful and stay safe.", "Let me think about it.")
+    texts: tuple[str, ...] = (
+        "Thank you for asking.",
+        "Please be careful and stay safe.",
+        "Let me think about it.",
+    )
 
     def __init__(self) -> None:
         self.policies: list[Path] = []
