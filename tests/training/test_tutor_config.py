@@ -41,10 +41,11 @@ def test_it_runs_from_the_world_to_a_report_that_knows_the_truth(tmp_path: Path)
         CONFIG,
         settings=(
             f"run.folder={tmp_path / 'run'}",
-            *("data.train_prompts=40", "data.validation_prompts=12", "data.test_prompts=6"),
+            *("data.train_prompts=30", "data.validation_prompts=12", "data.test_prompts=6"),
             *("reward.folds=2", "reward.engagement.epochs=1", "reward.brevity.epochs=1"),
             *(f"reward.{name}.encoder={encoder}" for name in ("engagement", "brevity")),
-            f"orchestrator.encoder={encoder}",
+            *(f"reward.{name}.max_tokens=48" for name in ("engagement", "brevity")),
+            *(f"orchestrator.encoder={encoder}", "orchestrator.max_tokens=48"),
             "policy.scratch={vocabulary=400, width=32, layers=1, heads=1, inner=32}",
             *("policy.max_model_len=512", "policy.max_response_tokens=32", "bundle.golden_prompts=4"),
             *("report.sweep_prompts=2", "report.utility_prompts=2", "report.replicates=100"),
