@@ -13,7 +13,6 @@ from preforch_models.run_folder import RUN_FILE, RunInfo, read_run_info, write_r
 from preforch_training.bundle import stage as bundle
 from preforch_training.config import RunConfig, write_resolved
 from preforch_training.data import stage as data
-from preforch_training.demo.worlds import WORLDS
 from preforch_training.distributed.launch import ranks
 from preforch_training.distributed.shares import check_batch_size
 from preforch_training.library_log import library_log
@@ -118,7 +117,7 @@ def study_subject(config: RunConfig) -> study.StudySubject:
 def report_subject(run: Run, config: RunConfig) -> report.ReportSubject:
     """What a report is about."""
     return report.ReportSubject(
-        world=None if config.data.world is None else WORLDS[config.data.world],
+        source=config.data.source,
         overrides=config.overrides,
         studied=config.study != "off",
         policies={name: policy.folders(run, name, kind) for name, kind in config.policies.items()},

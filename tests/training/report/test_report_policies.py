@@ -341,7 +341,7 @@ def test_contenders_are_the_ends_of_all_policies_and_both_ends_of_the_served_one
     rounds = [write_card(tmp_path / f"wic-{n}", ContextConditioning(encoding="levels")) for n in range(3)]
     only = write_card(tmp_path / "sft-0", FixedConditioning())
     subject = ReportSubject(
-        world=None,
+        source="files",
         overrides=(),
         studied=False,
         policies={"wic": rounds, "sft": [only]},

@@ -15,6 +15,7 @@ from preforch_models.bundle import read_bundle
 
 from preforch_training.demo.truth import Truth, WorldTruth
 from preforch_training.demo.world import World
+from preforch_training.demo.worlds import WORLDS
 from preforch_training.orchestrator.artifact import read_orchestrator_info
 from preforch_training.orchestrator.prediction import predict_weights
 from preforch_training.policy.known_responses import Known, known_responses
@@ -55,10 +56,10 @@ class ReportSubject:
     full.
 
     `overrides`: what the run has otherwise than its preset.
-    `world`: the generated one that the data are of, whose truth is known. `studied`: the run has a study.
+    `source`: of the data; the truth of a generated world is known. `studied`: the run has a study.
     """
 
-    world: World | None
+    source: str
     overrides: tuple[str, ...]
     studied: bool
     policies: Mapping[str, Sequence[Path]]
@@ -66,6 +67,11 @@ class ReportSubject:
     sampling: Sampling | None
     snapshots: Mapping[str, Mapping[int, Path]] = field(default_factory=dict)
     """By policy and number of samples, what it was on the way."""
+
+    @property
+    def world(self) -> World | None:
+        """The generated world that the data are of."""
+        return WORLDS.get(self.source)
 
 
 def build(run: Run, config: Config, subject: ReportSubject, *, sampler: Sampler) -> None:
