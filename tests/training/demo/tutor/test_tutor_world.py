@@ -30,7 +30,7 @@ LIVELY = (
 
 @pytest.fixture(scope="module")
 def data() -> DemoData:
-    return TUTOR.generate(seed=0, train_prompts=700, validation_prompts=100, test_prompts=150)
+    return TUTOR.generate(seed=0, train_prompts=400, validation_prompts=60, test_prompts=100)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_world_is_frozen() -> None:
 
 
 def test_counts_are_as_asked_and_no_text_is_in_two_splits(data: DemoData) -> None:
-    assert [len(in_split(data, split)) for split in SPLITS] == [700, 100, 150, 150, 150]
+    assert [len(in_split(data, split)) for split in SPLITS] == [400, 60, 100, 100, 100]
     assert len({prompt.text for prompt in data.prompts}) == len(data.prompts)
 
 
