@@ -41,6 +41,16 @@ def test_one_stage_is_built_with_the_settings_and_the_resolved_config_lies_in_th
     assert (resolved.run.seed, resolved.reward.folds) == (5, 3)
 
 
+def test_the_demo_is_shown_of_its_own_world_alone(config_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shows what a policy answers, and there is none"):
+        cli.run_demo(parse(cli.add_demo_arguments, "--config", str(config_file)))
+    tutor = Path(__file__).parents[2] / "training" / "configs" / "tutor.toml"
+    setting = f"run.folder={tmp_path / 'tutor'}"
+    with pytest.raises(ValueError, match=r"prompts of the demo world, and data\.source is 'tutor'"):
+        cli.run_demo(parse(cli.add_demo_arguments, "--config", str(tutor), "--set", setting))
+    assert not (tmp_path / "tutor").exists()
+
+
 def test_stages_build_on_each_other(config_file: Path) -> None:
     for stage in ("data", "reward", "scores"):
         assert cli.run_train(parse(cli.add_train_arguments, stage, str(config_file))) == 0

@@ -74,6 +74,11 @@ def run_demo(args: argparse.Namespace) -> int:
     config = read_config(args.config, settings=tuple(args.settings))
     if config.policy is None:
         raise ValueError(f"{args.config}: the demo shows what a policy answers, and there is none")
+    if config.data.source != "demo":
+        raise ValueError(
+            f"{args.config}: the demo asks prompts of the demo world, and data.source is "
+            f'{config.data.source!r}; for other data there are "preforch train" and "preforch serve"'
+        )
     from preforch_training.demo.show import serve_and_show
     from preforch_training.pipeline import train
 

@@ -329,7 +329,7 @@ page.further.addEventListener("input", () => {
     further();
     page.further.setCustomValidity("");
   } catch (error) {
-    page.further.setCustomValidity(`Not a JSON object: ${error.message}`);
+    page.further.setCustomValidity(`Further fields: ${error.message}`);
   }
 });
 for (const part of [find("options"), page.code]) part.addEventListener("input", writeCode);

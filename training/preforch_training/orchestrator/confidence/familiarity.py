@@ -7,8 +7,9 @@ Out: the orchestrator with its `Familiarity` fitted, and how familiar held-out p
 
 Its formula is in `preforch_models.orchestrator_model.Familiarity`. Mean and covariance come from the training
 prompts (Ledoit and Wolf's shrinkage). What a distance means comes from held-out prompts, because the vectors
-of training prompts are nearer to their own mean, and from foreign texts: where held-out prompts are much
-alike, as those made from templates are, their own spread would call every new phrasing unfamiliar.
+of training prompts are nearer to their own mean, and from foreign texts: the spread of held-out prompts alone
+says nothing of where another kind begins. Where all of them are made from a few templates, a new phrasing may
+still be nearer to what is foreign (docs/results.md).
 """
 
 from typing import Literal
